@@ -1,0 +1,39 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Each sets up what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Directories change their time when a file comes or goes: the strict editable install links file by file.
+SOURCES := $(shell find engine kernels jobs -type d -not -name __pycache__)
+
+.PHONY: demo test lint types imports unit test-all gpu wheel clean
+
+$(STAMP): pyproject.toml constraints.txt $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --config-settings editable_mode=strict --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/poolscore demo --dir demo-run
+
+test: lint types imports unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy -p poolscore.kernels -p poolscore.engine -p poolscore.jobs
+	$(BIN)/mypy benchmarks
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu and not slow"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu"
+
+clean:
+	rm -rf $(VENV) build dist demo-run

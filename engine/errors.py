@@ -1,0 +1,42 @@
+"""What can go wrong, for users.
+
+x PoolscoreError
+  + ConfigError        exit code 2: the configuration or the input is wrong; nothing was started or spent
+  + StoppedError       exit code 4: storage or cluster failed; the run directory can be resumed
+  + InterruptedRun     exit code 130: Ctrl-C or SIGTERM; the run directory can be resumed
+
+Every message says what is wrong, where, and what to do. A message is one line. Exit code 3 (finished, but some shards
+could not be scored) is no exception: a selection was written, and the run says that it is incomplete.
+"""
+
+from __future__ import annotations
+
+DONE = 0
+WRONG_INPUT = 2
+INCOMPLETE = 3
+STOPPED = 4
+INTERRUPTED = 130
+
+
+class PoolscoreError(Exception):
+    """Base of everything that poolscore raises for its users."""
+
+    exit_code = 1
+
+
+class ConfigError(PoolscoreError):
+    """The configuration or the input is wrong."""
+
+    exit_code = WRONG_INPUT
+
+
+class StoppedError(PoolscoreError):
+    """Storage or cluster stopped the job; it can be resumed."""
+
+    exit_code = STOPPED
+
+
+class InterruptedRun(PoolscoreError):
+    """The user or the machine asked the job to stop; it can be resumed."""
+
+    exit_code = INTERRUPTED
