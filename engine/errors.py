@@ -4,6 +4,7 @@ x PoolscoreError
   + ConfigError        exit code 2: the configuration or the input is wrong; nothing was started or spent
   + StoppedError       exit code 4: storage or cluster failed; the run directory can be resumed
   + InterruptedRun     exit code 130: Ctrl-C or SIGTERM; the run directory can be resumed
+  + UnreadableShard    a part of the pool cannot be read; the shard is tried again, then set aside and named
 
 Every message says what is wrong, where, and what to do. A message is one line. Exit code 3 (finished, but some shards
 could not be scored) is no exception: a selection was written, and the run says that it is incomplete.
@@ -40,3 +41,7 @@ class InterruptedRun(PoolscoreError):
     """The user or the machine asked the job to stop; it can be resumed."""
 
     exit_code = INTERRUPTED
+
+
+class UnreadableShard(PoolscoreError):
+    """A part of the pool cannot be read."""

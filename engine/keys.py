@@ -39,7 +39,7 @@ def id_text(ids: pa.Array, where: str) -> list[str | bytes]:
     pool and `17` in a CSV of labelled ids are the same row.
 
     Args:
-        ids: Arrow array [N] of strings, binary or integers.
+        ids: Arrow array [N] of strings, binary or integers; a null stays None.
         where: named in errors, such as "pool.id column 'uuid'".
 
     Raises:

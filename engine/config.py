@@ -1,0 +1,351 @@
+"""The configuration: YAML in, frozen and validated objects out. Every default is written here and nowhere else."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.scores import Task, require_score
+
+Size = int | tuple[int, int]
+Positive = Annotated[int, Field(ge=1)]
+Dtype = Literal["float32", "float64", "int32", "int64", "bool"]
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, and unknown keys are refused with the nearest known one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known_keys(cls, given: Any) -> Any:
+        if isinstance(given, Mapping):
+            for key in given:
+                if key not in cls.model_fields:
+                    near = difflib.get_close_matches(str(key), cls.model_fields, n=1, cutoff=0.5)
+                    hint = f"did you mean '{near[0]}'?" if near else f"known keys: {', '.join(cls.model_fields)}"
+                    raise ValueError(f"unknown key '{key}'; {hint}")
+        return given
+
+
+class ImageDecode(Section):
+    """Encoded pictures (JPEG, PNG, WebP, …) in a binary column, or in Hugging Face's struct of bytes and path.
+
+    Resized, cropped and normalised as torchvision's Resize (bilinear with antialias, on Pillow's own code), CenterCrop,
+    ToTensor and Normalize do it; the model sees float32 [N, channels, height, width].
+    """
+
+    kind: Literal["image"] = "image"
+    column: str | None = None
+    mode: Literal["RGB", "L"] = "RGB"  # colour or grey
+    resize: Size | None = None  # the shorter side, or [height, width]; pixels
+    crop: Size | None = None  # centre crop; pixels
+    mean: tuple[float, ...] = (0.0,)  # per channel, of values in 0..1
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+
+    @model_validator(mode="after")
+    def _one_value_per_channel(self) -> ImageDecode:
+        channels = len(self.mode)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise ValueError(f"{name} has {len(values)} values, mode {self.mode} needs 1 or {channels}")
+        return self
+
+
+class TensorDecode(Section):
+    """Numeric lists of one length or `arrow.fixed_shape_tensor`; the model sees [N, *shape]."""
+
+    kind: Literal["tensor"]
+    column: str | None = None
+    shape: tuple[Positive, ...] | None = None  # of one row; default: as the column says
+    dtype: Dtype = "float32"  # that the model takes
+    mean: tuple[float, ...] = (0.0,)  # one value, or one for each entry of the first axis
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+
+
+class FeaturesDecode(Section):
+    """Numeric columns side by side; the model sees [N, columns]."""
+
+    kind: Literal["features"]
+    columns: tuple[str, ...] = ()
+    dtype: Dtype = "float32"
+    mean: tuple[float, ...] = (0.0,)  # one value, or one for each column
+    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+
+
+class FunctionDecode(Section):
+    """A function of the user: `function(value) -> numpy array`, called for each row with the column's Python value.
+
+    Every row must give the same shape and dtype. An exception sets the row aside with its message.
+    """
+
+    kind: Literal["function"]
+    column: str | None = None
+    function: str  # package.module:function
+
+
+def _kind_of(given: Any) -> str | None:
+    kind = given.get("kind", "image") if isinstance(given, Mapping) else getattr(given, "kind", None)
+    return str(kind) if kind is not None else None
+
+
+Decode = Annotated[
+    Annotated[ImageDecode, Tag("image")]
+    | Annotated[TensorDecode, Tag("tensor")]
+    | Annotated[FeaturesDecode, Tag("features")]
+    | Annotated[FunctionDecode, Tag("function")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="kind",
+        custom_error_message="kind must be one of: image, tensor, features, function",
+    ),
+]
+
+
+class PoolConfig(Section):
+    """Where the unlabelled rows are and how a row becomes the model's input."""
+
+    uri: str  # a Parquet file, a folder of them, or a glob
+    input: str | tuple[str, ...] | None = None  # the column (for features: columns) of a model with one input
+    decode: Decode = ImageDecode()
+    inputs: dict[str, Decode] = {}  # instead of input and decode: the model's keyword arguments
+    id: str | None = None  # column; default: the row is known by its file and place
+    keep: tuple[str, ...] = ()  # columns carried into scores and selections
+    exclude: str | None = None  # Parquet or CSV of ids that are labelled already
+
+    @model_validator(mode="after")
+    def _one_way_to_name_inputs(self) -> PoolConfig:
+        if (self.input is None) == (not self.inputs):
+            raise ValueError("give either 'input' (one column) or 'inputs' (named inputs of the model)")
+        for name, decode in self.named_inputs().items():
+            if not columns_of(decode):
+                raise ValueError(f"inputs.{name}: no column is named")
+        return self
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, given: Any) -> Any:
+        return tuple(given) if isinstance(given, list) else given
+
+    def named_inputs(self) -> dict[str, Decode]:
+        """Decoders by input name; the one unnamed input is called ''."""
+        if self.input is None:
+            return dict(self.inputs)
+        columns = (self.input,) if isinstance(self.input, str) else self.input
+        if isinstance(self.decode, FeaturesDecode):
+            return {"": self.decode.model_copy(update={"columns": columns})}
+        if len(columns) != 1:
+            raise ValueError(f"decode.kind '{self.decode.kind}' takes one column, got {len(columns)}")
+        return {"": self.decode.model_copy(update={"column": columns[0]})}
+
+
+def columns_of(decode: Decode) -> tuple[str, ...]:
+    """The pool's columns that this decoder reads."""
+    if isinstance(decode, FeaturesDecode):
+        return decode.columns
+    return (decode.column,) if decode.column is not None else ()
+
+
+class ModelConfig(Section):
+    """The network, its weights, and what its output means."""
+
+    source: str  # package.module:factory
+    args: dict[str, Any] = {}  # keyword arguments of the factory
+    path: str = "."  # folder that `source` is imported from, beside what is installed
+    weights: str | None = None  # .safetensors, or a checkpoint that loads with weights_only
+    task: Task
+    classes: Positive | tuple[str, ...] | None = None  # number or names; for regression: number of outputs
+    predicts_noise: bool = False  # regression: outputs are D means, then D log-variances
+    trust: bool = False  # open files that may run code when they are loaded
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Names of the classes, if the configuration gives them."""
+        return self.classes if isinstance(self.classes, tuple) else None
+
+    @property
+    def outputs(self) -> int | None:
+        """Number of values that the model must give per row, if it is known."""
+        if self.task is Task.BINARY:
+            return 1
+        count = len(self.classes) if isinstance(self.classes, tuple) else self.classes
+        return count * 2 if count is not None and self.predicts_noise else count
+
+
+class PassesConfig(Section):
+    """Monte-Carlo dropout."""
+
+    count: Annotated[int, Field(ge=1, lt=65536)] = 20  # T
+    masks: Literal["shared", "independent"] = "shared"
+    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0  # of masks, random score and the order of shards
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    rows_per_call: Positive | None = None  # N·T rows in one tensor; default: 512 on a CPU, 16384 on a GPU
+
+
+class ScoreConfig(Section):
+    """How scores are formed where the task leaves a choice."""
+
+    reduce: Literal["sum", "max"] = "sum"  # multilabel: over the labels
+
+
+class SelectConfig(Section):
+    """The batch to label."""
+
+    k: Annotated[int, Field(ge=0)]
+    score: str | None = None  # default: bald; regression: predictive_variance; one pass: entropy
+    method: Literal["topk"] = "topk"
+
+
+class CheckConfig(Section):
+    """Labelled rows that prove the wiring before hours are spent."""
+
+    labelled: str  # Parquet with the pool's input columns and the label
+    label: str = "label"  # column: class number or, with model.classes as names, class name
+    min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    rows: Positive = 1000  # at most so many of them are scored
+
+
+class RunConfig(Section):
+    """Where results go and how the work is cut."""
+
+    dir: str
+    executor: Literal["ray", "local"] = "ray"  # local: in this process, one worker
+    address: str | None = None  # of a Ray cluster; default: an embedded one
+    workers: Positive | None = None  # default: one per GPU, or one per core without GPUs
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_size: Positive = 64  # rows; every batch is padded to it
+    shard_rows: Positive = 65_536
+    threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01  # rejected rows that stop the job
+
+
+class Config(Section):
+    """A whole configuration file."""
+
+    version: Literal[1] = 1
+    pool: PoolConfig
+    model: ModelConfig
+    passes: PassesConfig = PassesConfig()
+    score: ScoreConfig = ScoreConfig()
+    select: SelectConfig
+    check: CheckConfig | None = None
+    run: RunConfig
+
+    @property
+    def selected_by(self) -> str:
+        """The score that the batch is selected by."""
+        if self.select.score is not None:
+            return self.select.score
+        if self.model.task is Task.REGRESSION:
+            return "predictive_variance" if self.passes.count > 1 else "random"
+        return "bald" if self.passes.count > 1 else "entropy"
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """Read, override, resolve and validate a configuration file.
+
+    Args:
+        path: YAML file. Relative paths in it are relative to its folder.
+        overrides: "section.key=value" with the value in YAML, as `--set` takes them; paths among them are relative to
+            the file as well.
+
+    Raises:
+        ConfigError: one line that names the file, the key and what to do.
+    """
+    path = Path(path)
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({_one_line(error)})") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected sections such as 'pool:' and 'model:'; `poolscore init` writes an example")
+    for override in overrides:
+        _set(data, override)
+    return parse_config(data, base=path.parent, where=str(path))
+
+
+def parse_config(data: Mapping[str, Any], base: str | Path = ".", where: str = "configuration") -> Config:
+    """Validate a configuration given as nested mappings; relative paths are resolved against `base`.
+
+    Raises:
+        ConfigError: one line that names `where`, the key and what to do.
+    """
+    try:
+        config = Config.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_first_message(error)}") from error
+    require_score(config.selected_by, config.model.task, config.passes.count)
+    return _resolve(config, Path(base).resolve())
+
+
+def flatten(config: Config) -> dict[str, Any]:
+    """The configuration as {"section.key": JSON value}."""
+    flat: dict[str, Any] = {}
+    for section, values in config.model_dump(mode="json").items():
+        if isinstance(values, dict):
+            flat |= {f"{section}.{key}": value for key, value in values.items()}
+        else:
+            flat[section] = values
+    return flat
+
+
+def _set(data: dict[str, Any], override: str) -> None:
+    name, equals, value = override.partition("=")
+    keys = name.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override}: expected section.key=value, such as --set select.k=500")
+    for key in keys[:-1]:
+        if data.get(key) is None:
+            data[key] = {}
+        data = data[key]
+        if not isinstance(data, dict):
+            raise ConfigError(f"--set {override}: '{key}' is a value, not a section")
+    try:
+        data[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML ({_one_line(error)})") from error
+
+
+def _resolve(config: Config, base: Path) -> Config:
+    def absolute(path: str | None) -> str | None:
+        if path is None or re.match(r"[a-z][a-z0-9+.-]+://", path):
+            return path
+        return str(base / Path(path).expanduser())
+
+    def changed(section: Section, *names: str) -> Any:
+        return section.model_copy(update={name: absolute(getattr(section, name)) for name in names})
+
+    return config.model_copy(
+        update={
+            "pool": changed(config.pool, "uri", "exclude"),
+            "model": changed(config.model, "path", "weights"),
+            "check": config.check and changed(config.check, "labelled"),
+            "run": changed(config.run, "dir"),
+        }
+    )
+
+
+def _first_message(error: ValidationError) -> str:
+    first, *more = error.errors()
+    where = ".".join(str(part) for part in first["loc"])
+    message = re.sub("^Value error, ", "", first["msg"])
+    if first["type"] == "missing":
+        message = "is required"
+    elif first["type"] not in ("value_error", "kind"):
+        message = f"{message}, got {first['input']!r}"
+    others = f" (and {len(more)} more)" if more else ""
+    return _one_line(f"{where}: {message}{others}" if where else message + others)
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())

@@ -1,0 +1,82 @@
+"""The seam of the decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """What one decoded row looks like in the host buffer."""
+
+    shape: tuple[int, ...]
+    dtype: str  # numpy's name
+
+
+class BadRow(ValueError):
+    """Why one row cannot be decoded."""
+
+
+class Decoder(Protocol):
+    """From Arrow columns to a batch. Split in two, so that as few bytes as possible travel to the device:
+    `decode` fills a host buffer (uint8 for pictures), `to_model` does the arithmetic where the model is."""
+
+    columns: tuple[str, ...]
+
+    def check(self, schema: pa.Schema) -> None:
+        """Raise ConfigError if the columns cannot be what this decoder reads."""
+
+    def row_spec(self, table: pa.Table) -> RowSpec | None:
+        """Shape and dtype of a row, read off the first row of `table` that can be decoded; None if none can."""
+
+    def decode(self, table: pa.Table, out: NDArray[Any]) -> dict[int, str]:
+        """Fill out[i] from row i of `table`, N rows; out is [≥ N, *shape] and zero.
+
+        Returns:
+            row → reason, for each row that cannot be decoded; its slot stays zero.
+        """
+
+    def to_model(self, batch: torch.Tensor) -> torch.Tensor:
+        """[N, *shape] as decoded → the model's input, on the device of `batch`."""
+
+
+def decode_each(values: Sequence[Any], out: NDArray[Any], decode_one: Any) -> dict[int, str]:
+    """Fill out[i] with decode_one(values[i]); nulls and bad rows are returned with their reason."""
+    bad: dict[int, str] = {}
+    for i, value in enumerate(values):
+        try:
+            if value is None:
+                raise BadRow("null")
+            row = decode_one(value)
+            if row.shape != out.shape[1:]:
+                raise BadRow(f"shape {list(row.shape)}, expected {list(out.shape[1:])}")
+            out[i] = row
+        except BadRow as error:
+            bad[i] = str(error)
+    return bad
+
+
+def normalised(x: torch.Tensor, mean: Sequence[float], std: Sequence[float], axis: int) -> torch.Tensor:
+    """(x − mean) / std with one value, or one for each entry of `axis`; the identity for 0 and 1."""
+    if set(mean) == {0.0} and set(std) == {1.0}:
+        return x
+    shape = [1] * x.ndim
+    shape[axis] = -1
+    return (x - x.new_tensor(mean).view(shape)) / x.new_tensor(std).view(shape)
+
+
+def not_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which of N rows hold NaN or infinity; [N, …] → bool [N]."""
+    if values.dtype.kind != "f":
+        return np.zeros(len(values), dtype=bool)
+    flagged: NDArray[np.bool_] = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    return flagged

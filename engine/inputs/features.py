@@ -1,0 +1,63 @@
+"""Numeric columns side by side, such as the features of a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from poolscore.engine.config import FeaturesDecode
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.inputs.base import RowSpec, normalised, not_finite
+
+if TYPE_CHECKING:
+    import torch
+
+
+class FeaturesDecoder:
+    """[N, columns], float64 on the host if any column is floating, else int64; in `dtype` for the model."""
+
+    def __init__(self, config: FeaturesDecode) -> None:
+        self.columns = config.columns
+        self._config = config
+
+    def check(self, schema: pa.Schema) -> None:
+        """See Decoder."""
+        for column in self.columns:
+            kind = schema.field(column).type
+            if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+                raise ConfigError(f"pool.input: column '{column}' has type {kind}; decode.kind 'features' reads numbers")
+        for name, values in (("mean", self._config.mean), ("std", self._config.std)):
+            if len(values) not in (1, len(self.columns)):
+                raise ConfigError(
+                    f"pool.decode.{name}: has {len(values)} values, needs 1 or one for each of {len(self.columns)} columns"
+                )
+
+    def row_spec(self, table: pa.Table) -> RowSpec | None:
+        """See Decoder."""
+        floating = any(pa.types.is_floating(table.schema.field(column).type) for column in self.columns)
+        return RowSpec((len(self.columns),), "float64" if floating else "int64")
+
+    def decode(self, table: pa.Table, out: NDArray[Any]) -> dict[int, str]:
+        """See Decoder."""
+        bad: dict[int, str] = {}
+        for position, name in enumerate(self.columns):
+            column = table[name]
+            nulls = pc.is_null(column).to_numpy(zero_copy_only=False)
+            kind = pa.float64() if out.dtype.kind == "f" else pa.int64()
+            numbers = pc.cast(column, kind).fill_null(0).to_numpy(zero_copy_only=False)
+            wrong = not_finite(numbers)
+            for i in np.flatnonzero(nulls | wrong):
+                bad.setdefault(int(i), f"column '{name}' is {'null' if nulls[i] else 'NaN or infinite'}")
+            out[: len(numbers), position] = numbers
+        out[list(bad)] = 0
+        return bad
+
+    def to_model(self, batch: torch.Tensor) -> torch.Tensor:
+        """Normalise each column, then cast to the model's dtype."""
+        import torch
+
+        return normalised(batch, self._config.mean, self._config.std, axis=1).to(getattr(torch, self._config.dtype))

@@ -1,0 +1,57 @@
+"""A function of the user, called for each row."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from poolscore.engine.config import FunctionDecode
+from poolscore.engine.imports import import_name
+from poolscore.engine.inputs.base import BadRow, RowSpec, decode_each
+
+if TYPE_CHECKING:
+    import torch
+
+
+class FunctionDecoder:
+    """[N, *shape] exactly as the function gives it, on the host and for the model."""
+
+    def __init__(self, config: FunctionDecode) -> None:
+        assert config.column is not None
+        self.columns = (config.column,)
+        self._function = import_name(config.function, "pool.decode.function")
+
+    def check(self, schema: pa.Schema) -> None:
+        """See Decoder. Any column will do: the function says what it takes."""
+
+    def row_spec(self, table: pa.Table) -> RowSpec | None:
+        """See Decoder."""
+        for value in table[self.columns[0]].to_pylist():
+            try:
+                row = self._decode_one(value)
+            except BadRow:
+                continue
+            return RowSpec(row.shape, str(row.dtype))
+        return None
+
+    def decode(self, table: pa.Table, out: NDArray[Any]) -> dict[int, str]:
+        """See Decoder."""
+        return decode_each(table[self.columns[0]].to_pylist(), out, self._decode_one)
+
+    def to_model(self, batch: torch.Tensor) -> torch.Tensor:
+        """See Decoder."""
+        return batch
+
+    def _decode_one(self, value: Any) -> NDArray[Any]:
+        try:
+            row = np.asarray(self._function(value))
+        except Exception as error:
+            raise BadRow(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
+        if row.dtype.kind not in "fiub":
+            raise BadRow(f"the function gave {row.dtype}, not numbers")
+        if row.dtype.kind == "f" and not np.isfinite(row).all():
+            raise BadRow("NaN or infinity among the values")
+        return row

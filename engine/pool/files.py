@@ -1,0 +1,133 @@
+"""Step 1a: find the pool's files and read their footers."""
+
+from __future__ import annotations
+
+import glob
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from poolscore.engine.errors import ConfigError
+
+FOOTER_THREADS = 16
+SUFFIXES = (".parquet", ".parq", ".pq")
+
+
+@dataclass(frozen=True)
+class PoolFile:
+    """One Parquet file as its footer describes it."""
+
+    path: str  # relative to the pool's root, POSIX; part of the key of rows without an id
+    bytes: int
+    row_groups: tuple[int, ...]  # rows of each
+    fingerprint: str  # of the footer: offsets, sizes, statistics
+    schema: pa.Schema
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return sum(self.row_groups)
+
+
+@dataclass(frozen=True)
+class PoolFiles:
+    """The files of a pool in the order that gives rows their row_id."""
+
+    root: str
+    files: tuple[PoolFile, ...]
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of the first file; the columns in use are the same in all (`require_columns`)."""
+        return self.files[0].schema
+
+    def require_columns(self, columns: dict[str, str]) -> None:
+        """Check that every file has the columns, each of one type.
+
+        Args:
+            columns: column → the configuration key that asks for it.
+
+        Raises:
+            ConfigError: names file, column and key.
+        """
+        for file in self.files:
+            for column, key in columns.items():
+                if file.schema.get_field_index(column) < 0:
+                    raise ConfigError(
+                        f"{key}: column '{column}' is not in {file.path}; it has: {', '.join(file.schema.names)}"
+                    )
+                here, first = file.schema.field(column).type, self.schema.field(column).type
+                if here != first:
+                    raise ConfigError(
+                        f"{key}: column '{column}' is {here} in {file.path} but {first} in {self.files[0].path}; "
+                        "write both with one type"
+                    )
+
+
+def find_files(uri: str) -> PoolFiles:
+    """List the pool's Parquet files in sorted order and read their footers in parallel.
+
+    Args:
+        uri: a file, a folder (searched in depth; names that start with '.' or '_' are not data) or a glob.
+
+    Raises:
+        ConfigError: nothing there, a file that is cut short or no Parquet, or a pool without rows.
+    """
+    root, paths = _list(uri)
+    if not paths:
+        raise ConfigError(f"pool.uri: no Parquet file at {uri}")
+    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+        files = tuple(threads.map(lambda path: _read_footer(root, path), paths))
+    if not sum(file.rows for file in files):
+        raise ConfigError(f"pool.uri: the pool at {uri} has no rows ({len(files)} files)")
+    return PoolFiles(str(root), files)
+
+
+def _list(uri: str) -> tuple[Path, list[Path]]:
+    if "://" in uri:
+        raise ConfigError(f"pool.uri: {uri}: only local paths are supported so far")
+    path = Path(uri)
+    if path.is_file():
+        return path.parent, [path]
+    if path.is_dir():
+        found = [p for p in path.rglob("*") if p.suffix in SUFFIXES and _is_data(p.relative_to(path))]
+        return path, _sorted(path, found)
+    if not glob.has_magic(uri):
+        raise ConfigError(f"pool.uri: there is nothing at {uri}")
+    parts = path.parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    root = Path(*parts[:fixed])
+    found = [p for p in root.glob(str(Path(*parts[fixed:]))) if p.is_file() and _is_data(p.relative_to(root))]
+    return root, _sorted(root, found)
+
+
+def _is_data(path: Path) -> bool:
+    return not any(part.startswith((".", "_")) for part in path.parts)
+
+
+def _sorted(root: Path, paths: list[Path]) -> list[Path]:
+    return sorted(paths, key=lambda p: p.relative_to(root).as_posix())
+
+
+def _read_footer(root: Path, path: Path) -> PoolFile:
+    try:
+        with path.open("rb") as file:
+            metadata = pq.read_metadata(file)
+            size = file.seek(0, 2)
+            file.seek(size - 8 - metadata.serialized_size)
+            footer = file.read(metadata.serialized_size)
+    except OSError as error:
+        raise ConfigError(f"pool.uri: {path} cannot be read ({error.strerror or error})") from error
+    except pa.ArrowInvalid as error:
+        raise ConfigError(f"pool.uri: {path} is no complete Parquet file; write it again or take it out") from error
+    return PoolFile(
+        path=path.relative_to(root).as_posix(),
+        bytes=size,
+        row_groups=tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)),
+        fingerprint=sha256(footer).hexdigest()[:16],
+        schema=metadata.schema.to_arrow_schema(),
+    )

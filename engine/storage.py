@@ -1,0 +1,130 @@
+"""The seam to storage: objects under one root, each written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from poolscore.engine.errors import ConfigError, StoppedError
+
+
+class Storage(Protocol):
+    """Objects named by relative POSIX paths. Nothing here relies on renaming, which object stores do not have."""
+
+    root: str
+
+    def publish(self, name: str, fill: Callable[[BinaryIO], None]) -> None:
+        """Write an object through `fill(file)`; readers see the whole of it or nothing. Replaces an older one."""
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write an object only if there is none of that name; False if there is."""
+
+    def read(self, name: str) -> bytes:
+        """The bytes of an object; FileNotFoundError if there is none."""
+
+    def names(self, folder: str) -> list[str]:
+        """Sorted names of the objects directly in a folder; empty if there is no such folder."""
+
+    def path(self, name: str) -> str:
+        """Where Arrow's readers find the object."""
+
+
+class LocalStorage:
+    """A folder on a local disk: temporary file, fsync, atomic rename."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+
+    def publish(self, name: str, fill: Callable[[BinaryIO], None]) -> None:
+        temporary = self._write_temporary(name, fill)
+        try:
+            temporary.replace(self._at(name))
+            _sync_folder(self._at(name).parent)
+        except OSError as error:
+            raise _stopped(self._at(name), error) from error
+
+    def create(self, name: str, data: bytes) -> bool:
+        temporary = self._write_temporary(name, lambda file: file.write(data) and None)
+        try:
+            os.link(temporary, self._at(name))  # fails if the name is taken, and shows the whole content at once
+            _sync_folder(self._at(name).parent)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise _stopped(self._at(name), error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
+
+    def read(self, name: str) -> bytes:
+        return self._at(name).read_bytes()
+
+    def names(self, folder: str) -> list[str]:
+        at = self._at(folder)
+        return sorted(p.name for p in at.iterdir() if not p.name.startswith(".")) if at.is_dir() else []
+
+    def path(self, name: str) -> str:
+        return str(self._at(name))
+
+    def _at(self, name: str) -> Path:
+        return Path(self.root) / name
+
+    def _write_temporary(self, name: str, fill: Callable[[BinaryIO], None]) -> Path:
+        final = self._at(name)
+        temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("xb") as file:
+                fill(file)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise _stopped(final, error) from error
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return temporary
+
+
+def open_storage(root: str) -> Storage:
+    """The storage behind a run directory.
+
+    Raises:
+        ConfigError: a kind of storage that is not supported, or a root that cannot be written.
+    """
+    if "://" in root:
+        raise ConfigError(f"run.dir: {root}: only local folders are supported so far")
+    return LocalStorage(root)
+
+
+def require_writable(storage: Storage) -> None:
+    """Prove before any work that objects can be written.
+
+    Raises:
+        ConfigError: names the folder and the system's reason.
+    """
+    try:
+        Path(storage.root).mkdir(parents=True, exist_ok=True)
+        probe = Path(storage.root) / f".writable.{secrets.token_hex(4)}"
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"run.dir: {storage.root} cannot be written ({error.strerror}); choose another folder"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _stopped(path: Path, error: OSError) -> StoppedError:
+    return StoppedError(f"{path} cannot be written ({error.strerror}); mend the storage, then run the same command again")
