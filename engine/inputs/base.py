@@ -59,6 +59,8 @@ def decode_each(values: Sequence[Any], out: NDArray[Any], decode_one: Any) -> di
             row = decode_one(value)
             if row.shape != out.shape[1:]:
                 raise BadRow(f"shape {list(row.shape)}, expected {list(out.shape[1:])}")
+            if row.dtype != out.dtype:
+                raise BadRow(f"dtype {row.dtype}, expected {out.dtype}")
             out[i] = row
         except BadRow as error:
             bad[i] = str(error)
@@ -69,6 +71,7 @@ def normalised(x: torch.Tensor, mean: Sequence[float], std: Sequence[float], axi
     """(x − mean) / std with one value, or one for each entry of `axis`; the identity for 0 and 1."""
     if set(mean) == {0.0} and set(std) == {1.0}:
         return x
+    x = x if x.is_floating_point() else x.double()
     shape = [1] * x.ndim
     shape[axis] = -1
     return (x - x.new_tensor(mean).view(shape)) / x.new_tensor(std).view(shape)

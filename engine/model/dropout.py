@@ -1,0 +1,175 @@
+"""Answer a model's dropout calls with masks that are given as data.
+
+The model runs as its author wrote it, under a `TorchFunctionMode` that sees every dropout call: layers of all kinds,
+functional dropout and the dropout inside attention. Instead of drawing random numbers the call is answered with
+masks. `probe.py` finds the calls beforehand, `masks.py` holds the masks, `passes.py` brings them together.
+
+Legend: N rows, T passes; the model sees N·T rows, row n under pass t at index n·T + t.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+ALPHA = 1.7580993408473766  # −α' of SELU: what AlphaDropout puts in place of a dropped value
+
+# call → (kind, position of p). 'feature' drops whole channels.
+DROPOUT_CALLS: dict[Any, tuple[str, int]] = {
+    F.dropout: ("element", 1),
+    F.dropout1d: ("feature", 1),
+    F.dropout2d: ("feature", 1),
+    F.dropout3d: ("feature", 1),
+    F.alpha_dropout: ("alpha", 1),
+    F.feature_alpha_dropout: ("feature_alpha", 1),
+    torch.dropout: ("element", 1),
+    torch.dropout_: ("element", 1),
+    torch.feature_dropout: ("feature", 1),
+    torch.feature_dropout_: ("feature", 1),
+    torch.alpha_dropout: ("alpha", 1),
+    torch.alpha_dropout_: ("alpha", 1),
+    torch.feature_alpha_dropout: ("feature_alpha", 1),
+    torch.feature_alpha_dropout_: ("feature_alpha", 1),
+}
+ATTENTION = F.scaled_dot_product_attention
+# A Python function of torch that calls others: it is entered, not answered.
+COMPOSITE = F.multi_head_attention_forward
+
+
+@dataclass(frozen=True)
+class DropoutLayer:
+    """One live dropout call, by its place in the order of execution."""
+
+    index: int
+    name: str  # of the module that makes the call
+    kind: str  # element, feature, alpha, feature_alpha or attention
+    p: float
+    batch_dim: int  # the dimension that grows with the rows
+    fold: int  # how many entries a row has there: attention heads or windows folded into the batch; usually 1
+    shape: tuple[int, ...]  # of one row's mask: that dimension is left out, or `fold` long
+
+    @property
+    def elements(self) -> int:
+        """Bits in one mask."""
+        return math.prod(self.shape)
+
+
+class DropoutMode(TorchFunctionMode):
+    """Hands every live dropout call of the block to `answer(kind, p, x) -> Tensor`.
+
+    A call is live if its p is above 0, whatever its `training` flag says: the flag of a functional call is usually the
+    module's, and the modules are in eval mode.
+    """
+
+    def __init__(self, answer: Callable[[str, float, Tensor], Tensor]) -> None:
+        super().__init__()
+        self._answer = answer
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in DROPOUT_CALLS:
+            kind, position = DROPOUT_CALLS[func]
+            x = args[0] if args else kwargs["input"]
+            p = float(args[position] if len(args) > position else kwargs.get("p", 0.5))
+            if p == 0.0:
+                return x
+            y = self._answer(kind, p, x)
+            if _in_place(func, args, kwargs):
+                return x.copy_(y)
+            return y
+        if func is ATTENTION:
+            call = _ATTENTION_SIGNATURE.bind(*args, **kwargs)
+            call.apply_defaults()
+            if call.arguments["dropout_p"] > 0.0:
+                return self._attention(**call.arguments)
+        if func is COMPOSITE:
+            # Its own check for overrides would send the call straight back here; the calls inside are what we want.
+            with mock.patch.object(F, "has_torch_function", lambda _: False), self:
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None,
+        dropout_p: float,
+        is_causal: bool,
+        scale: float | None,
+        enable_gqa: bool,
+    ) -> Tensor:
+        """softmax(q kᵀ·scale + bias) with dropout on the probabilities, written out as PyTorch documents it."""
+        if enable_gqa:
+            key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
+            value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
+        logits = query @ key.transpose(-2, -1) * (scale if scale is not None else query.shape[-1] ** -0.5)
+        if is_causal:
+            attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=query.device).tril()
+        if attn_mask is not None:
+            if attn_mask.dtype == torch.bool:
+                logits = logits.masked_fill(~attn_mask, -math.inf)
+            else:
+                logits = logits + attn_mask
+        return self._answer("attention", dropout_p, logits.softmax(-1)) @ value
+
+
+def apply_affine(x: Tensor, layer: DropoutLayer, factor: Tensor, offset: Tensor | None, passes: int) -> Tensor:
+    """x·factor + offset for each of the N·T rows of `x`.
+
+    Args:
+        x: what the model drops from; N·T·fold long in `layer.batch_dim`.
+        factor, offset: [1 or N, T, *layer.shape]; every kind of dropout is such a map (`masks.py`).
+        passes: T.
+
+    Returns:
+        Shape and dtype of `x`.
+    """
+    d = layer.batch_dim
+    unfolded = x.unflatten(d, (-1, passes, layer.fold))
+
+    def placed(mask: Tensor) -> Tensor:
+        # [n, T, *shape] → what comes before the batch, then n, T, fold, then the rest; channels broadcast over it
+        if layer.fold == 1:
+            mask = mask.unsqueeze(2 + d)
+        mask = mask.movedim((0, 1), (d, d + 1))
+        return mask.reshape(*mask.shape, *[1] * (unfolded.ndim - mask.ndim))
+
+    y = unfolded * placed(factor)
+    if offset is not None:
+        y = y + placed(offset)
+    return y.flatten(d, d + 2).to(x.dtype)
+
+
+def _in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    name: str = func.__name__
+    return name.endswith("_") or bool(kwargs.get("inplace", args[3] if len(args) > 3 else False))
+
+
+def _attention_signature() -> inspect.Signature:
+    def scaled_dot_product_attention(  # the builtin has no signature of its own
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> None: ...
+
+    return inspect.signature(scaled_dot_product_attention)
+
+
+_ATTENTION_SIGNATURE = _attention_signature()

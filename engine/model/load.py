@@ -1,0 +1,94 @@
+"""Build the network from the user's factory and load its weights, without running anything that they hide."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from poolscore.engine.config import ModelConfig
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.imports import add_to_path, import_name
+
+SHOWN = 3  # names of parameters in an error
+
+
+def load_model(config: ModelConfig) -> nn.Module:
+    """The user's network on the CPU, in eval mode, with its weights.
+
+    Raises:
+        ConfigError: the factory or the weights do not give what is needed; one line each.
+    """
+    add_to_path(config.path)
+    factory = import_name(config.source, "model.source")
+    try:
+        model = factory(**config.args)
+    except Exception as error:
+        raise ConfigError(f"model.source: {config.source} fails: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model.source: {config.source} gave {type(model).__name__}, not a torch.nn.Module")
+    if config.weights is not None:
+        _load_weights(model, Path(config.weights))
+    return model.eval().requires_grad_(False)
+
+
+def weights_digest(model: nn.Module) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes of all parameters and buffers, shortened to 32 digits."""
+    digest = sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
+
+
+def _load_weights(model: nn.Module, path: Path) -> None:
+    state = _read_state(path)
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    if missing or unknown:
+        raise ConfigError(
+            f"model.weights: {path} does not fit the model: {_some('missing', missing)}{_some('unknown', unknown)}"
+            "check model.source and model.args"
+        )
+    for name, value in own.items():
+        if value.shape != state[name].shape:
+            raise ConfigError(
+                f"model.weights: {path} does not fit the model: '{name}' is {list(state[name].shape)} there, "
+                f"{list(value.shape)} in the model"
+            )
+    model.load_state_dict(state)
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise ConfigError(f"model.weights: there is no file {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ConfigError(
+            f"model.weights: {path} holds more than tensors and is not opened (it could run code); save the weights "
+            "alone: torch.save(model.state_dict(), path), or as .safetensors"
+        ) from error
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ConfigError(f"model.weights: {path} cannot be read: {' '.join(str(error).split())}") from error
+    for wrapper in ("state_dict", "model"):  # how checkpoints of common trainers wrap the weights
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ConfigError(f"model.weights: {path} is no state dict (names and tensors)")
+    return state
+
+
+def _some(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    return f"{what} {', '.join(names[:SHOWN])}{f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''}; "

@@ -1,0 +1,81 @@
+"""Monte-Carlo dropout: T stochastic passes of a batch, every input repeated T times inside one tensor.
+
+Gal & Ghahramani 2016, Dropout as a Bayesian Approximation: passes with dropout left on are samples of the posterior.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from poolscore.engine.config import PassesConfig
+from poolscore.engine.errors import PoolscoreError
+from poolscore.engine.model.dropout import DropoutMode, apply_affine
+from poolscore.engine.model.masks import IndependentMasks, Masks, SharedMasks
+from poolscore.engine.model.probe import Inputs, Probe, as_logits, call_model
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+ROWS_PER_CALL = {"cpu": 512, "cuda": 16_384}  # beyond this a CPU's caches overflow and rows get dearer (NOTES, 1)
+
+
+class McDropout:
+    """Runs a probed model. The same rows with the same masks give the same bits in every process of one profile."""
+
+    def __init__(self, model: nn.Module, probe: Probe, config: PassesConfig, device: torch.device) -> None:
+        self._model = model.to(device)
+        self._layers = probe.layers
+        self._device = device
+        self._passes = config.count
+        self._autocast = AUTOCAST.get(config.precision)
+        self.rows_per_call = config.rows_per_call or ROWS_PER_CALL.get(device.type, ROWS_PER_CALL["cpu"])
+        self._masks: Masks
+        if config.masks == "shared":
+            self._masks = SharedMasks(probe.layers, config.seed, config.count, device)
+        else:
+            self._masks = IndependentMasks(probe.layers, config.seed)
+
+    @torch.no_grad()
+    def logits(self, inputs: Inputs, row_keys_N: Tensor) -> Tensor:
+        """All passes of a batch.
+
+        Args:
+            inputs: tensors [N, …] on the device.
+            row_keys_N: int64 [N], the bits of the rows' keys.
+
+        Returns:
+            logits_NTC, float32.
+        """
+        rows = len(row_keys_N)
+        at_once = max(1, min(self._passes, self.rows_per_call // rows))
+        pieces = [
+            self._piece(inputs, row_keys_N, range(start, min(start + at_once, self._passes)))
+            for start in range(0, self._passes, at_once)
+        ]
+        return torch.cat(pieces, dim=1)
+
+    @torch.no_grad()
+    def without_dropout(self, inputs: Inputs) -> Tensor:
+        """One deterministic pass, as [N, 1, C] float32."""
+        rows = len(next(iter(inputs.values())))
+        with DropoutMode(lambda kind, p, x: x), self._precision():
+            return as_logits(call_model(self._model, inputs), rows).float()[:, None]
+
+    def _piece(self, inputs: Inputs, row_keys_N: Tensor, passes: range) -> Tensor:
+        t = len(passes)
+        repeated = {name: x.repeat_interleave(t, dim=0) for name, x in inputs.items()}
+        layers = iter(self._layers)
+
+        def answer(kind: str, p: float, x: Tensor) -> Tensor:
+            layer = next(layers, None)
+            if layer is None or (layer.kind, layer.p) != (kind, p):
+                raise PoolscoreError("model: its dropout calls depend on the data; such a model cannot be scored")
+            factor, offset = self._masks.affine(layer.index, row_keys_N, passes)
+            return apply_affine(x, layer, factor, offset, t)
+
+        with DropoutMode(answer), self._precision():
+            output = call_model(self._model, repeated)
+        rows = len(row_keys_N)
+        return as_logits(output, rows * t).float().view(rows, t, -1)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
