@@ -86,6 +86,10 @@ class IdSet:
     def __len__(self) -> int:
         return len(self._ids)
 
+    def sorted(self) -> list[bytes]:
+        """The ids in a fixed order."""
+        return sorted(self._ids)
+
     def contains(self, ids: Sequence[str | bytes], keys: Keys) -> NDArray[np.bool_]:
         """Which of N rows are in the set.
 

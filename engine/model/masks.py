@@ -22,6 +22,8 @@ Affine = tuple[Tensor, Tensor | None]  # factor and offset, each [1 or N, T, *la
 class Masks(Protocol):
     """Where the answers to dropout calls come from."""
 
+    bytes: int  # memory that is kept
+
     def affine(self, layer: int, row_keys_N: Tensor, passes: range) -> Affine:
         """What a dropout call does to the given rows in the given passes: x → x·factor + offset."""
 
@@ -34,18 +36,14 @@ class SharedMasks:
             _affine(layer, keep_mask(seed, layer.index, range(passes), layer.elements, layer.p, device=device)[None])
             for layer in layers
         ]
+        tensors = [tensor for pair in self._affine for tensor in pair if tensor is not None]
+        self.bytes = sum(tensor.nbytes for tensor in tensors)
 
     def affine(self, layer: int, row_keys_N: Tensor, passes: range) -> Affine:
         """See Masks."""
         factor, offset = self._affine[layer]
         piece = slice(passes.start, passes.stop)
         return factor[:, piece], None if offset is None else offset[:, piece]
-
-    @property
-    def bytes(self) -> int:
-        """Memory that the masks take."""
-        tensors = [t for pair in self._affine for t in pair if t is not None]
-        return sum(t.numel() * t.element_size() for t in tensors)
 
 
 class IndependentMasks:
@@ -54,6 +52,7 @@ class IndependentMasks:
     def __init__(self, layers: Sequence[DropoutLayer], seed: int) -> None:
         self._layers = layers
         self._seed = seed
+        self.bytes = 0
 
     def affine(self, layer: int, row_keys_N: Tensor, passes: range) -> Affine:
         """See Masks."""

@@ -33,6 +33,7 @@ class McDropout:
             self._masks = SharedMasks(probe.layers, config.seed, config.count, device)
         else:
             self._masks = IndependentMasks(probe.layers, config.seed)
+        self.mask_bytes = self._masks.bytes
 
     @torch.no_grad()
     def logits(self, inputs: Inputs, row_keys_N: Tensor) -> Tensor:

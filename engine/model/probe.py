@@ -6,7 +6,7 @@ It is run on 2 and on 3 rows: the dimension of a dropout call that grows between
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from poolscore.engine.model.dropout import DropoutLayer, DropoutMode
 Inputs = Mapping[str, Tensor]  # by name; a single positional input is called ''
 
 ROWS = (2, 3)
+PROBE_ROWS = max(ROWS)
 RANDOM_CALLS = {
     *(getattr(torch, name) for name in ("bernoulli", "rand", "randn", "rand_like", "randn_like", "randint", "randperm")),
     *(torch.randint_like, torch.normal, torch.multinomial, torch.poisson, F.gumbel_softmax),
@@ -37,7 +38,7 @@ class Probe:
 
     layers: tuple[DropoutLayer, ...]  # live, in the order of execution
     outputs: int  # C
-    stays_off: tuple[str, ...]  # random layers that poolscore cannot answer and therefore leaves off
+    stays_off: dict[str, str]  # random layers that cannot be answered and are left off: module name → type
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,13 @@ class _Call:
     shape: tuple[int, ...]
 
 
-def make_dropout_live(model: nn.Module) -> None:
+def make_dropout_live(model: nn.Module, stays_off: Collection[str] = ()) -> None:
     """Eval mode for everything (BatchNorm!), training mode for the modules that would otherwise switch a dropout off
-    before it becomes a call: attention, and whatever holds its dropout rate as a number."""
+    before it becomes a call: attention, and whatever holds its dropout rate as a number; less those in `stays_off`."""
     model.eval()
-    for module in model.modules():
-        if isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer) or _holds_rate(module):
-            module.training = True
+    for name, module in model.named_modules():
+        live = isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer) or _holds_rate(module)
+        module.training = live and name not in stays_off
 
 
 def probe_model(model: nn.Module, inputs: Inputs) -> Probe:
@@ -73,7 +74,7 @@ def probe_model(model: nn.Module, inputs: Inputs) -> Probe:
     if len(first) != len(second):
         raise ConfigError("model: it makes another number of dropout calls for 2 rows than for 3; that cannot be scored")
     layers = tuple(_layer(i, a, b) for i, (a, b) in enumerate(zip(first, second, strict=True)))
-    return Probe(layers, outputs, tuple(off))
+    return Probe(layers, outputs, off)
 
 
 def call_model(model: nn.Module, inputs: Inputs) -> Any:
@@ -140,27 +141,29 @@ def _layer(index: int, a: _Call, b: _Call) -> DropoutLayer:
     return DropoutLayer(index, a.name, a.kind, a.p, batch_dim, fold, row)
 
 
-def _switch_off_uncontrolled(model: nn.Module, inputs: Inputs) -> list[str]:
+def _switch_off_uncontrolled(model: nn.Module, inputs: Inputs) -> dict[str, str]:
     """Put modules that draw random numbers of their own back to eval mode; refuse those that draw even there."""
-    off = [
-        f"{name or type(module).__name__} ({type(module).__name__})"
-        for name, module in model.named_modules()
-        if (isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers > 1)
-        or isinstance(module, nn.RReLU)
-        or STOCHASTIC_DEPTH.search(type(module).__name__)
-    ]
+    off = {name: type(module).__name__ for name, module in model.named_modules() if _random_in_training(module)}
     modules = dict(model.named_modules())
     while culprit := _first_random_call(model, {name: x[: ROWS[0]] for name, x in inputs.items()}):
         name, function = culprit
+        kind = type(modules[name]).__name__
         if not modules[name].training:
             raise ConfigError(
-                f"model: module '{name}' ({type(modules[name]).__name__}) calls {function} even in eval mode; scores "
-                "could not be repeated: take the call out, or make it depend on self.training"
+                f"model: module '{name}' ({kind}) calls {function} even in eval mode, so scores could not be repeated; "
+                "take the call out, or make it depend on self.training"
             )
         modules[name].training = False
-        entry = f"{name} ({type(modules[name]).__name__})"
-        off += [entry] if entry not in off else []
+        off[name] = kind
     return off
+
+
+def _random_in_training(module: nn.Module) -> bool:
+    return (
+        (isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers > 1)
+        or isinstance(module, nn.RReLU)
+        or bool(STOCHASTIC_DEPTH.search(type(module).__name__))
+    )
 
 
 class _RandomCall(Exception):

@@ -48,11 +48,13 @@ class ShardReader:
         self._exclude = exclude
 
     def blocks(self, shard: Shard, rows: int) -> Iterator[Rows]:
-        """Blocks of exactly `rows` rows (the last of a shard may be shorter). Excluded rows do not count.
+        """Blocks of exactly `rows` rows; the last of a shard may be shorter. Excluded rows do not count; a shard without
+        other rows gives one empty block.
 
         Memory: one block, and what Arrow holds for the row group being streamed.
         """
         waiting: list[Rows] = []
+        given = 0
         for part in self._parts(shard, rows):
             waiting.append(part)
             if sum(map(len, waiting)) >= rows:
@@ -61,9 +63,10 @@ class ShardReader:
                 for start in range(0, whole, rows):
                     yield joined.slice(start, start + rows)
                 waiting = [joined.slice(whole, len(joined))]
-        joined = _join(waiting) if waiting else None
-        if joined is not None and len(joined):
-            yield joined
+                given += whole
+        rest = _join(waiting)
+        if len(rest) or not given:
+            yield rest
 
     def _parts(self, shard: Shard, rows: int) -> Iterator[Rows]:
         row_id = shard.row_id

@@ -1,0 +1,46 @@
+"""poolscore's engine: from a pool of unlabelled rows to the batch most worth labelling.
+
+What is named here is the public Python interface. Names are imported when they are first used, so that reading a run
+(`select_batch`, `RunDirectory`) needs neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from poolscore.engine.config import Config as Config
+    from poolscore.engine.config import load_config as load_config
+    from poolscore.engine.config import parse_config as parse_config
+    from poolscore.engine.errors import ConfigError as ConfigError
+    from poolscore.engine.errors import InterruptedRun as InterruptedRun
+    from poolscore.engine.errors import PoolscoreError as PoolscoreError
+    from poolscore.engine.errors import StoppedError as StoppedError
+    from poolscore.engine.prepare import prepare as prepare
+    from poolscore.engine.run.directory import RunDirectory as RunDirectory
+    from poolscore.engine.score import RunResult as RunResult
+    from poolscore.engine.score import score_pool as score_pool
+    from poolscore.engine.select import select_batch as select_batch
+
+_HOME = {
+    "Config": "config",
+    "load_config": "config",
+    "parse_config": "config",
+    "ConfigError": "errors",
+    "InterruptedRun": "errors",
+    "PoolscoreError": "errors",
+    "StoppedError": "errors",
+    "prepare": "prepare",
+    "RunDirectory": "run.directory",
+    "RunResult": "score",
+    "score_pool": "score",
+    "select_batch": "select",
+}
+__all__ = list(_HOME)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'poolscore.engine' has no attribute '{name}'")
+    return getattr(import_module(f"poolscore.engine.{_HOME[name]}"), name)

@@ -1,0 +1,76 @@
+"""Several decoders together: from rows of the pool to the tensors that the model takes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.inputs.base import Decoder, RowSpec
+from poolscore.engine.pool.read import Rows
+
+SAMPLE_ROWS = 1000  # read, at most, in search of a row that can be decoded
+
+Bad = dict[int, tuple[str, str]]  # row of a block → stage and reason
+
+
+class BatchDecoder:
+    """Decodes blocks of rows into batches of one fixed size."""
+
+    def __init__(
+        self, decoders: Mapping[str, Decoder], specs: Mapping[str, RowSpec], batch_size: int, device: torch.device
+    ) -> None:
+        self._decoders = decoders
+        self._specs = specs
+        self._batch_size = batch_size
+        self.device = device
+
+    def decode(self, rows: Rows) -> tuple[dict[str, Tensor], Bad]:
+        """The model's inputs by name, [batch_size, …] each, on the device; and the rows that have none.
+
+        Their slots, and those behind the last row, are zero-filled: no row's place depends on its neighbours.
+        """
+        bad: Bad = {int(i): ("read", "id is null") for i in np.flatnonzero(rows.ids.is_null())}
+        inputs: dict[str, Tensor] = {}
+        for name, decoder in self._decoders.items():
+            spec = self._specs[name]
+            buffer = np.zeros((self._batch_size, *spec.shape), dtype=spec.dtype)
+            for i, reason in decoder.decode(rows.table, buffer).items():
+                bad.setdefault(i, ("decode", f"{name}: {reason}" if name else reason))
+            inputs[name] = decoder.to_model(torch.from_numpy(buffer).to(self.device))
+        return inputs, bad
+
+    def padded_keys(self, rows: Rows) -> Tensor:
+        """int64 [batch_size] on the device: the bits of the rows' keys, zero behind the last row."""
+        keys = np.zeros(self._batch_size, dtype=np.int64)
+        keys[: len(rows)] = rows.keys.view(np.int64)
+        return torch.from_numpy(keys).to(self.device)
+
+
+def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> dict[str, RowSpec]:
+    """What a decoded row looks like, for each input, read off the first rows that can be decoded.
+
+    Raises:
+        ConfigError: none of the first rows can be; names the commonest reason.
+    """
+    specs: dict[str, RowSpec] = {}
+    seen = 0
+    reasons: Counter[str] = Counter()
+    for rows in blocks:
+        for name, decoder in decoders.items():
+            if name not in specs and (spec := decoder.row_spec(rows.table)) is not None:
+                specs[name] = spec
+        if len(specs) == len(decoders):
+            return specs
+        for name in decoders.keys() - specs.keys():
+            nothing = np.zeros((len(rows), 0))
+            reasons.update(decoders[name].decode(rows.table, nothing).values())
+        seen += len(rows)
+        if seen >= SAMPLE_ROWS:
+            break
+    reason = reasons.most_common(1)[0][0] if reasons else "no rows"
+    raise ConfigError(f"pool.input: none of the first {seen} rows can be decoded; the commonest reason: {reason}")

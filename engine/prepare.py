@@ -1,0 +1,180 @@
+"""Everything that can be known before hours are spent: the pool's shape, the model's dropout, one batch scored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from poolscore.engine.config import Config, flatten
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.exclude import digest_of, read_ids
+from poolscore.engine.imports import add_to_path
+from poolscore.engine.inputs import build_decoders
+from poolscore.engine.inputs.base import RowSpec
+from poolscore.engine.inputs.batch import BatchDecoder, find_row_specs
+from poolscore.engine.keys import IdSet
+from poolscore.engine.model.load import load_model, weights_digest
+from poolscore.engine.model.passes import McDropout
+from poolscore.engine.model.probe import PROBE_ROWS, Probe, probe_model
+from poolscore.engine.pool.files import PoolFiles, find_files
+from poolscore.engine.pool.plan import Plan, make_plan
+from poolscore.engine.pool.read import Rows, ShardReader
+from poolscore.engine.profile import choose_device, numeric_settings
+from poolscore.engine.scores import SCORES, Task
+from poolscore.engine.shard import Scorer
+from poolscore.engine.worker import Job, input_columns
+
+OWN_COLUMNS = {"row_id", "key", "id", "prediction", "confidence", "rank", "score", "method", "score_name", *SCORES}
+# Configuration that does not change a score: a run may be resumed with other values.
+INCIDENTAL = ("pool.uri", "pool.exclude", "model.path", "model.weights", "model.trust", "select.", "check", "run.")
+ESSENTIAL = ("run.batch_size", "run.threads")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job that is known to work on its first batch."""
+
+    config: Config
+    plan: Plan
+    job: Job
+    scorer: Scorer
+    excluded: int  # rows of the pool that the exclude list names, or at most so many where they were not counted
+    identity: dict[str, Any]  # what a resumed run must have in common
+    batch_seconds: float  # one batch of T passes, scored
+
+
+def prepare(config: Config) -> Prepared:
+    """Look at pool, exclude list and model, and score one batch.
+
+    Raises:
+        ConfigError: whatever is wrong with them; nothing was written or started.
+    """
+    add_to_path(config.model.path)
+    pool = find_files(config.pool.uri)
+    _check_columns(config, pool)
+    plan = make_plan(pool, config.run.shard_rows)
+    exclude = read_ids(config.pool.exclude, config.pool.id)
+    reader = ShardReader(plan.root, input_columns(config), config.pool.id, exclude)
+    excluded = _check_rows(config, plan, exclude)
+    with numeric_settings(config.run.threads):
+        specs = find_row_specs(build_decoders(config), _blocks(reader, plan, config.run.batch_size))
+        rows = next(_blocks(reader, plan, config.run.batch_size))
+        model = load_model(config.model)
+        weights = weights_digest(model)
+        identity = _identity(config, plan, exclude, specs, model, weights)
+        scorer, probe = _build(config, reader, specs, model, rows)
+        seconds = _score_one_batch(scorer, rows)
+    job = Job(config, plan.root, specs, probe, weights)
+    return Prepared(config, plan, job, scorer, excluded, identity, seconds)
+
+
+def _build(
+    config: Config, reader: ShardReader, specs: Mapping[str, RowSpec], model: nn.Module, rows: Rows
+) -> tuple[Scorer, Probe]:
+    device = choose_device(config)
+    decoder = BatchDecoder(build_decoders(config), specs, config.run.batch_size, device)
+    inputs, _ = decoder.decode(rows)
+    probe = probe_model(model, {name: _at_least(x.cpu(), PROBE_ROWS) for name, x in inputs.items()})
+    _check_outputs(config, probe)
+    return Scorer(config, reader, decoder, McDropout(model, probe, config.passes, device)), probe
+
+
+def _score_one_batch(scorer: Scorer, rows: Rows) -> float:
+    """Seconds for one batch; a first one warms up and proves that the passes differ."""
+    inputs, bad = scorer.decoder.decode(rows)
+    keys = scorer.decoder.padded_keys(rows)
+    logits_NTC = scorer.model.logits(inputs, keys)
+    good = [i for i in range(len(rows)) if i not in bad]
+    if scorer.config.passes.count > 1 and torch.equal(logits_NTC[good, :1].expand_as(logits_NTC[good]), logits_NTC[good]):
+        raise ConfigError("model: all passes give the same output; its dropout does not reach the output")
+    finite = scorer.statistics(logits_NTC[good]).finite
+    if good and not finite.any():
+        raise ConfigError(
+            "model: its output is not finite for any row of the first batch; check weights and normalisation (decode)"
+        )
+    started = time.monotonic()
+    scorer.statistics(scorer.model.logits(inputs, keys)).finite.cpu()
+    return time.monotonic() - started
+
+
+def _check_columns(config: Config, pool: PoolFiles) -> None:
+    asked = dict.fromkeys(config.pool.keep, "pool.keep")
+    if config.pool.id is not None:
+        asked[config.pool.id] = "pool.id"
+    for name, decoder in build_decoders(config).items():
+        key = f"pool.inputs.{name}" if name else "pool.input"
+        asked |= dict.fromkeys(decoder.columns, key)
+        pool.require_columns(dict.fromkeys(decoder.columns, key))
+        decoder.check(pool.schema)
+    pool.require_columns(asked)
+    if taken := sorted(set(config.pool.keep) & OWN_COLUMNS):
+        raise ConfigError(f"pool.keep: '{taken[0]}' is a column that poolscore writes itself; rename it in the pool")
+
+
+def _check_rows(config: Config, plan: Plan, exclude: IdSet) -> int:
+    """Rows that the exclude list names (at most: they are counted only where it matters).
+
+    Raises:
+        ConfigError: nothing, or fewer than k rows, are left.
+    """
+    k = config.select.k
+    if k > plan.rows:
+        raise ConfigError(f"select.k: {k} rows are asked for, the pool has {plan.rows}")
+    if plan.rows - len(exclude) > k:
+        return len(exclude)
+    ids_only = ShardReader(plan.root, [], config.pool.id, exclude)
+    left = sum(len(rows) for shard in plan.shards for rows in ids_only.blocks(shard, config.run.shard_rows))
+    if not left:
+        raise ConfigError(f"pool.exclude: all {plan.rows} rows of the pool are excluded; there is nothing to score")
+    if k > left:
+        raise ConfigError(f"select.k: {k} rows are asked for, {left} are left after pool.exclude")
+    return plan.rows - left
+
+
+def _check_outputs(config: Config, probe: Probe) -> None:
+    model, expected = config.model, config.model.outputs
+    if expected is not None and probe.outputs != expected:
+        named = "task 'binary' has one logit" if model.task is Task.BINARY else f"model.classes says {expected}"
+        raise ConfigError(f"model.classes: the model gives {probe.outputs} outputs per row, {named}")
+    if model.task is Task.MULTICLASS and probe.outputs < 2:
+        raise ConfigError("model.task: 'multiclass' needs at least two logits, the model gives one; is it 'binary'?")
+    if model.predicts_noise and (model.task is not Task.REGRESSION or probe.outputs % 2):
+        raise ConfigError("model.predicts_noise: needs task 'regression' and as many log-variances as means")
+    if config.passes.count > 1 and not probe.layers:
+        off = f" ({', '.join(probe.stays_off)} cannot be answered with masks and stay off)" if probe.stays_off else ""
+        raise ConfigError(
+            f"model: it has no live dropout{off}, so its {config.passes.count} passes would be the same; add dropout "
+            "and train with it, or set passes.count: 1"
+        )
+
+
+def _identity(
+    config: Config, plan: Plan, exclude: IdSet, specs: Mapping[str, RowSpec], model: nn.Module, weights: str
+) -> dict[str, Any]:
+    settings = {
+        key: value
+        for key, value in flatten(config).items()
+        if key in ESSENTIAL or not any(key.startswith(prefix) for prefix in INCIDENTAL)
+    }
+    return {
+        **settings,
+        "the pool": plan.digest,
+        "the excluded ids": digest_of(exclude),
+        "the shape of an input": {name: [list(spec.shape), spec.dtype] for name, spec in specs.items()},
+        "the model": sha256(repr(model).encode()).hexdigest()[:32],
+        "the weights": weights,
+    }
+
+
+def _blocks(reader: ShardReader, plan: Plan, rows: int) -> Iterator[Rows]:
+    return (block for shard in plan.shards for block in reader.blocks(shard, rows) if len(block))
+
+
+def _at_least(x: Tensor, rows: int) -> Tensor:
+    return x if len(x) >= rows else x.repeat(-(-rows // len(x)), *[1] * (x.ndim - 1))

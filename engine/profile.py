@@ -1,0 +1,91 @@
+"""The numeric profile: everything that the last bits of a score depend on, beside the plan.
+
+Within one profile a run gives the same bits on any number of workers. A worker with another profile is refused.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from poolscore.engine.config import Config
+from poolscore.engine.errors import ConfigError
+
+LIBRARIES = ("torch", "numpy", "pillow", "simplejpeg", "poolscore")
+
+Profile = dict[str, str | int]
+
+
+def choose_device(config: Config) -> torch.device:
+    """The device that `run.device` asks for on this machine.
+
+    Raises:
+        ConfigError: cuda is asked for and there is none.
+    """
+    wanted = config.run.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("run.device: 'cuda' is asked for, but torch finds no GPU here; use 'auto' or 'cpu'")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def numeric_profile(config: Config, device: torch.device, rows_per_call: int) -> Profile:
+    """The profile of a worker on this machine."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu: {_cpu_name()}",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": config.run.threads,
+        "precision": config.passes.precision,
+        "batch_size": config.run.batch_size,
+        "rows_per_call": rows_per_call,
+        **{library: version(library) for library in LIBRARIES},
+    }
+
+
+def differences(here: Profile, there: Profile) -> list[str]:
+    """Each entry in which two profiles differ, in words."""
+    return [
+        f"{name} ({there.get(name)}, here {here.get(name)})"
+        for name in dict.fromkeys([*there, *here])
+        if here.get(name) != there.get(name)
+    ]
+
+
+@contextmanager
+def numeric_settings(threads: int) -> Iterator[None]:
+    """Settings of torch that bits depend on, for the time of the block: CPU threads, true fp32 (no TF32), and kernels
+    that do not choose themselves by timing."""
+    before = (
+        torch.get_num_threads(),
+        torch.backends.cudnn.allow_tf32,
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.backends.cudnn.benchmark,
+        torch.backends.cudnn.deterministic,
+    )
+
+    def put(count: int, conv_tf32: bool, matmul_tf32: bool, benchmark: bool, deterministic: bool) -> None:
+        torch.set_num_threads(count)
+        torch.backends.cudnn.allow_tf32 = conv_tf32
+        torch.backends.cuda.matmul.allow_tf32 = matmul_tf32
+        torch.backends.cudnn.benchmark = benchmark
+        torch.backends.cudnn.deterministic = deterministic
+
+    put(threads, False, False, False, True)
+    try:
+        yield
+    finally:
+        put(*before)
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.machine()

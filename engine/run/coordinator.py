@@ -1,0 +1,160 @@
+"""Steps 2 and 6: hand out shards, believe the first report of each, journal it. Knows no Ray."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.pool.plan import Shard
+from poolscore.engine.profile import Profile, differences
+from poolscore.engine.run.directory import Totals
+from poolscore.engine.run.fleet import Failed, Fleet, Joined, Lost, Scored
+from poolscore.engine.run.journal import Journal
+
+ATTEMPTS = 3  # a shard that fails or kills its worker so often is set aside
+TICK = 1.0  # seconds between signs of life
+ENOUGH_SHARDS = 10  # they come in random order: from so many on, their share of bad rows speaks for the pool
+
+
+@dataclass(frozen=True)
+class State:
+    """How far the run is; handed to the progress display."""
+
+    totals: Totals
+    workers: int
+    in_flight: int
+    retried: int
+    set_aside: int
+
+
+class Coordinator:
+    """Hands the shards of a run to a fleet until each is scored or set aside."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        journal: Journal,
+        done: Totals,
+        pool_rows: int,
+        max_bad_fraction: float,
+        profile: Profile | None,
+        on_profile: Callable[[Profile], None],
+        on_progress: Callable[[State], None],
+    ) -> None:
+        self._fleet = fleet
+        self._journal = journal
+        self._totals = done
+        self._pool_rows = pool_rows
+        self._max_bad_fraction = max_bad_fraction
+        self._profile = profile
+        self._on_profile = on_profile
+        self._on_progress = on_progress
+        self._queue: deque[Shard] = deque()
+        self._in_flight: Counter[int] = Counter()
+        self._finished: set[int] = set()
+        self._failures: dict[int, list[str]] = {}
+        self._workers: set[int] = set()
+        self._set_aside: dict[int, str] = {}
+
+    @property
+    def totals(self) -> Totals:
+        """Sums over all finished shards of the run."""
+        return self._totals
+
+    def run(self, shards: Sequence[Shard], seed: int) -> Mapping[int, str]:
+        """Score the shards, in an order shuffled by the seed, so that an unfinished run is a random part of the pool.
+
+        Returns:
+            shard → reason, for those that were set aside.
+
+        Raises:
+            PoolscoreError: the job cannot go on; see `errors.py`.
+        """
+        order = list(shards)
+        random.Random(seed).shuffle(order)
+        self._queue.extend(order)
+        while self._queue or self._in_flight:
+            self._hand_out()
+            for event in self._fleet.wait(TICK):
+                match event:
+                    case Joined(worker, profile):
+                        self._welcome(worker, profile)
+                    case Scored(report):
+                        self._returned(report.shard)
+                        if report.shard not in self._finished:
+                            self._finished.add(report.shard)
+                            self._journal.append(report)
+                            self._totals = self._totals.plus(report)
+                            self._require_mostly_good()
+                    case Failed(shard, reason):
+                        self._returned(shard.index)
+                        self._try_again(shard, reason)
+                    case Lost():
+                        self._mourn(event)
+            self._on_progress(self._state())
+        return self._set_aside
+
+    def _hand_out(self) -> None:
+        while self._queue and (free := self._fleet.free()):
+            shard = self._queue.popleft()
+            self._in_flight[shard.index] += 1
+            self._fleet.submit(free[0], shard)
+
+    def _returned(self, shard: int) -> None:
+        self._in_flight[shard] -= 1
+        self._in_flight += Counter()  # drops what is 0
+
+    def _welcome(self, worker: int, profile: Profile) -> None:
+        if self._profile is None:
+            self._profile = profile
+            self._on_profile(profile)
+        elif different := differences(profile, self._profile):
+            raise ConfigError(
+                f"worker {worker} has another numeric profile than this run: {', '.join(different)}; its scores would "
+                "differ in their last bits: use machines of one kind, or another run.dir"
+            )
+        self._workers.add(worker)
+
+    def _mourn(self, lost: Lost) -> None:
+        self._workers.discard(lost.worker)
+        for shard in reversed(lost.waiting):
+            self._returned(shard.index)
+            self._queue.appendleft(shard)
+        if lost.running is not None:
+            self._returned(lost.running.index)
+            self._try_again(lost.running, f"its worker died: {lost.reason}")
+
+    def _try_again(self, shard: Shard, reason: str) -> None:
+        failures = self._failures.setdefault(shard.index, [])
+        failures.append(reason)
+        if len(failures) < ATTEMPTS:
+            self._queue.append(shard)
+            return
+        if not self._finished and not self._totals.shards:
+            raise StoppedError(f"no shard could be scored; shard {shard.index} failed {ATTEMPTS} times, last: {reason}")
+        self._set_aside[shard.index] = reason
+
+    def _require_mostly_good(self) -> None:
+        t = self._totals
+        seen = t.scored + t.rejected
+        allowed = self._max_bad_fraction
+        too_many = (
+            t.rejected > allowed * self._pool_rows
+            or (t.shards >= ENOUGH_SHARDS and t.rejected > allowed * seen)
+            or t.rejected > max(allowed, 0.5) * seen
+        )
+        if too_many:
+            reason, count = max(t.reasons.items(), key=lambda item: item[1])
+            raise ConfigError(
+                f"pool: {t.rejected} of {seen} rows could not be scored, more than run.max_bad_fraction={allowed:g} "
+                f"allows; the commonest reason ({count} rows): {reason}. Mend the input or raise the limit, then resume"
+            )
+
+    def _state(self) -> State:
+        retried = sum(len(reasons) for reasons in self._failures.values())
+        return State(
+            self._totals, len(self._workers), sum(self._in_flight.values()), retried, len(self._set_aside)
+        )

@@ -1,0 +1,188 @@
+"""The run directory: what a run leaves behind, and how it is read again.
+
+Readers (`select`, `report`, `status`) import neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from poolscore.engine.config import Config
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.pool.plan import Plan
+from poolscore.engine.run.journal import ShardReport, read_reports
+from poolscore.engine.storage import LocalStorage, Storage, open_storage
+
+FORMAT = 1  # of the run directory; readers of a newer one read older ones
+RUN, PLAN, SUCCESS, SELECTION = "run.json", "plan.parquet", "_SUCCESS", "selection.parquet"
+OWN_NAMES = frozenset(
+    {RUN, PLAN, SUCCESS, SELECTION, "scores", "errors", "_log", "selections", "shortlist", "report.html"}
+)
+RUNNING, DONE, INCOMPLETE, STOPPED, INTERRUPTED = "running", "done", "incomplete", "stopped", "interrupted"
+
+_SECRET = re.compile("secret|passw|credential|api_?key|access_?key|(^|_)token$", re.IGNORECASE)
+_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over the finished shards."""
+
+    shards: int = 0
+    scored: int = 0  # rows
+    rejected: int = 0  # rows
+    excluded: int = 0  # rows
+    worker_seconds: float = 0.0  # spent scoring, added over the workers
+    peak_memory: int = 0  # bytes, of the largest worker
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Rows that something became of."""
+        return self.scored + self.rejected + self.excluded
+
+    @property
+    def rows_per_worker_second(self) -> float:
+        """Scored and rejected rows per second of one worker."""
+        return (self.scored + self.rejected) / self.worker_seconds if self.worker_seconds else 0.0
+
+    def plus(self, report: ShardReport) -> Totals:
+        """With one more shard."""
+        reasons = {key: self.reasons.get(key, 0) + n for key, n in report.reasons.items()}
+        return Totals(
+            self.shards + 1,
+            self.scored + report.scored,
+            self.rejected + report.rejected,
+            self.excluded + report.excluded,
+            self.worker_seconds + report.seconds,
+            max(self.peak_memory, report.peak_memory),
+            {**self.reasons, **reasons},
+        )
+
+
+class RunDirectory:
+    """A run that exists.
+
+    Raises:
+        ConfigError: there is no run, or one of a newer format.
+    """
+
+    def __init__(self, root: str) -> None:
+        self.storage: Storage = open_storage(root)
+        try:
+            self.info: dict[str, Any] = json.loads(self.storage.read(RUN))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise ConfigError(f"{root} is no run directory (it has no {RUN})") from error
+        except ValueError as error:
+            raise ConfigError(f"{root}/{RUN} is damaged: {error}") from error
+        if self.info["format"] > FORMAT:
+            raise ConfigError(f"{root} was written by poolscore {self.info['poolscore']}; upgrade poolscore to read it")
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration as it was resolved; secrets are gone."""
+        return Config.model_validate(self.info["config"])
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How the pool was cut."""
+        return Plan.from_parquet(self.storage.read(PLAN))
+
+    def reports(self) -> dict[int, ShardReport]:
+        """The report that counts for each finished shard."""
+        return read_reports(self.storage)
+
+    def totals(self) -> Totals:
+        """Sums over the finished shards, from the journal."""
+        totals = Totals()
+        for report in self.reports().values():
+            totals = totals.plus(report)
+        return totals
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every shard of the run is scored."""
+        return SUCCESS in self.storage.names("")
+
+    def update(self, **changes: Any) -> None:
+        """Change entries of run.json."""
+        self.info |= {**changes, "updated": _now()}
+        write_json(self.storage, RUN, self.info)
+
+
+def create_run(root: str, config: Config, version: str, plan: Plan, identity: Mapping[str, Any]) -> RunDirectory:
+    """Start a run in an empty directory."""
+    storage = open_storage(root)
+    storage.publish(PLAN, lambda file: file.write(plan.to_parquet()) and None)
+    info = {
+        "format": FORMAT,
+        "poolscore": version,
+        "status": RUNNING,
+        "created": _now(),
+        "updated": _now(),
+        "seed": config.passes.seed,
+        "config": redacted(config.model_dump(mode="json")),
+        "identity": redacted(dict(identity)),
+        "pool": {
+            "digest": plan.digest,
+            "rows": plan.rows,
+            "shards": len(plan.shards),
+            "files": plan.files,
+            "bytes": plan.bytes,
+        },
+        "profile": None,
+        "totals": asdict(Totals()),
+    }
+    write_json(storage, RUN, info)
+    return RunDirectory(root)
+
+
+def exists(root: str) -> bool:
+    """Whether there is a run, finished or not.
+
+    Raises:
+        ConfigError: the directory holds something else.
+    """
+    storage = open_storage(root)
+    names = [name for name in storage.names("") if not name.startswith(".")]
+    if RUN in names:
+        return True
+    if set(names) - OWN_NAMES:
+        raise ConfigError(f"run.dir: {root} holds other files ({names[0]}, …); choose an empty or new directory")
+    return False
+
+
+def set_aside(root: str) -> str:
+    """Move an old run out of the way, for --fresh; nothing is deleted. Returns where it went."""
+    to = f"{root.rstrip('/')}.old-{time.strftime('%Y%m%d-%H%M%S')}"
+    assert isinstance(open_storage(root), LocalStorage)
+    shutil.move(root, to)
+    return to
+
+
+def write_json(storage: Storage, name: str, value: Any) -> None:
+    """Write a JSON object that people read, too."""
+    data = (json.dumps(value, indent=2, default=str) + "\n").encode()
+    storage.publish(name, lambda file: file.write(data) and None)
+
+
+def redacted(value: Any, key: str = "") -> Any:
+    """`value` without what looks like a secret: by the name of its key, or as the user of a URI."""
+    if isinstance(value, Mapping):
+        return {name: redacted(entry, str(name)) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(entry, key) for entry in value]
+    if isinstance(value, str):
+        return "[redacted]" if _SECRET.search(key) else _USERINFO.sub("[redacted]@", value)
+    return value
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -1,0 +1,174 @@
+"""A fleet of Ray actors: one for each GPU, or for each CPU slot where there are no GPUs.
+
+The only module of the engine that imports Ray. Ray's own restarts and retries are off: the coordinator hands a lost
+shard out again, which takes 2.4 s after the death of a node instead of 15.5 s (NOTES, section 3). Only shards and
+reports travel; never rows, tensors or scores.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError, UnreadableShard
+from poolscore.engine.pool.plan import Shard
+from poolscore.engine.run.fleet import Event, Failed, Joined, Lost, Scored
+from poolscore.engine.worker import Job, ShardWorker
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+IN_FLIGHT = 2  # shards given to a worker at once: the next one is there when the last one ends
+MAX_DEATHS_AT_START = 3  # workers that die before they are ready, in a row
+LOCAL_OBJECT_STORE = 80_000_000  # bytes; Ray's minimum, since nothing large travels
+
+
+class _Actor:
+    """Runs in the worker process. `start` is apart from the constructor so that its errors arrive as they are."""
+
+    def start(self, job: Job, name: str, not_on_path: Sequence[str]) -> dict[str, Any]:
+        # Ray puts the driver's working directory on the path of its workers. Code is imported from what is installed
+        # and from model.path, nothing else: the same as in the driver.
+        sys.path[:] = [folder for folder in sys.path if folder not in not_on_path]
+        self._worker = ShardWorker(job, name)
+        return self._worker.profile
+
+    def score(self, shard: Shard) -> Any:
+        return self._worker.score(shard)
+
+
+class RayFleet:
+    """See Fleet. A worker that dies is replaced."""
+
+    def __init__(self, job: Job) -> None:
+        config = job.config.run
+        self._job = job
+        self._owns_ray = not ray.is_initialized()
+        if self._owns_ray:
+            _connect(config.address, (config.workers or os.cpu_count() or 1) * config.threads)
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
+        if config.device == "cuda" and not gpus:
+            raise ConfigError("run.device: 'cuda' is asked for, but the Ray cluster has no GPU")
+        count = config.workers or gpus or max(1, int(resources.get("CPU", 1)) // config.threads)
+        self._options: dict[str, Any] = {
+            "num_cpus": config.threads,
+            "num_gpus": 1 if gpus else 0,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+        }
+        self._not_on_path = () if _same(os.getcwd(), job.config.model.path) else (os.getcwd(),)
+        self._actors: dict[int, Any] = {}
+        self._given: dict[int, deque[tuple[Any, Shard]]] = {}
+        self._starting: dict[Any, int] = {}
+        self._next = 0
+        self._deaths_at_start = 0
+        for _ in range(count):
+            self._start_worker()
+
+    def free(self) -> Sequence[int]:
+        """See Fleet."""
+        ready = [worker for worker in self._given if worker not in self._starting.values()]
+        return sorted((w for w in ready if len(self._given[w]) < IN_FLIGHT), key=lambda w: len(self._given[w]))
+
+    def submit(self, worker: int, shard: Shard) -> None:
+        """See Fleet."""
+        self._given[worker].append((self._actors[worker].score.remote(shard), shard))
+
+    def wait(self, seconds: float) -> list[Event]:
+        """See Fleet."""
+        working = {given[0][0]: worker for worker, given in self._given.items() if given}
+        refs = [*self._starting, *working]
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        if not ready:
+            ready, _ = ray.wait(refs, num_returns=1, timeout=seconds)
+        return [self._started(ref) if ref in self._starting else self._finished(ref, working[ref]) for ref in ready]
+
+    def close(self) -> None:
+        """See Fleet."""
+        for actor in self._actors.values():
+            ray.kill(actor)
+        if self._owns_ray:
+            ray.shutdown()
+
+    def _start_worker(self) -> None:
+        worker, self._next = self._next, self._next + 1
+        actor = ray.remote(**self._options)(_Actor).remote()
+        self._actors[worker] = actor
+        self._given[worker] = deque()
+        self._starting[actor.start.remote(self._job, f"worker-{worker}", self._not_on_path)] = worker
+
+    def _started(self, ref: Any) -> Event:
+        worker = self._starting.pop(ref)
+        try:
+            profile = ray.get(ref)
+        except RayActorError as error:
+            self._deaths_at_start += 1
+            if self._deaths_at_start >= MAX_DEATHS_AT_START:
+                raise StoppedError(
+                    f"{self._deaths_at_start} workers in a row died while they started: {_one_line(error)}"
+                ) from error
+            return self._lost(worker, error)
+        except RayTaskError as error:
+            raise _cause(error) from error
+        self._deaths_at_start = 0
+        return Joined(worker, profile)
+
+    def _finished(self, ref: Any, worker: int) -> Event:
+        _, shard = self._given[worker][0]
+        try:
+            report = ray.get(ref)
+        except RayActorError as error:
+            return self._lost(worker, error)
+        except RayTaskError as error:
+            self._given[worker].popleft()
+            cause = _cause(error)
+            if isinstance(cause, UnreadableShard):
+                return Failed(shard, str(cause))
+            raise cause from error
+        self._given[worker].popleft()
+        return Scored(report)
+
+    def _lost(self, worker: int, error: Exception) -> Event:
+        given = [shard for _, shard in self._given.pop(worker)]
+        ray.kill(self._actors.pop(worker))  # it may only be out of reach; a late report of its does no harm
+        self._start_worker()
+        # An actor works in the order of submission, so the first unfinished shard is the one it was at.
+        return Lost(worker, given[0] if given else None, tuple(given[1:]), _one_line(error))
+
+
+def _connect(address: str | None, slots: int) -> None:
+    address = address or os.environ.get("RAY_ADDRESS")
+    quiet = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            cpus = max(slots, os.cpu_count() or 1)
+            ray.init(
+                address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE, **quiet
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"the Ray cluster at {address}" if address else "a local Ray"
+        raise ConfigError(f"run.address: cannot start on {where}: {_one_line(error)}") from error
+
+
+def _cause(error: RayTaskError) -> PoolscoreError:
+    cause = error.cause
+    if isinstance(cause, PoolscoreError):
+        return cause
+    return PoolscoreError(f"a worker failed: {type(cause).__name__}: {_one_line(cause)}\n{error}")
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
+
+
+def _same(a: str, b: str) -> bool:
+    return os.path.realpath(a) == os.path.realpath(b)

@@ -1,0 +1,133 @@
+"""A worker: builds the model once, then scores and commits shard after shard. In-process or inside a Ray actor."""
+
+from __future__ import annotations
+
+import resource
+import secrets
+import socket
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from poolscore.engine.config import Config
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.exclude import read_ids
+from poolscore.engine.imports import add_to_path
+from poolscore.engine.inputs import build_decoders
+from poolscore.engine.inputs.base import RowSpec
+from poolscore.engine.inputs.batch import BatchDecoder
+from poolscore.engine.model.load import load_model, weights_digest
+from poolscore.engine.model.passes import McDropout
+from poolscore.engine.model.probe import Probe, make_dropout_live
+from poolscore.engine.pool.plan import Shard
+from poolscore.engine.pool.read import ShardReader
+from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
+from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.scores import scores_of
+from poolscore.engine.shard import Scorer
+from poolscore.engine.storage import open_storage
+
+
+REASONS = 5  # commonest reasons of rejection that a report carries
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker must know; small, because it travels."""
+
+    config: Config
+    pool_root: str
+    row_specs: Mapping[str, RowSpec]
+    probe: Probe
+    weights: str  # digest
+
+
+class ShardWorker:
+    """Scores shards of one job.
+
+    Raises:
+        ConfigError: the model built here has other weights than the driver's.
+    """
+
+    def __init__(self, job: Job, name: str = "in-process") -> None:
+        self.name = f"{name}@{socket.gethostname()}"
+        self._threads = job.config.run.threads
+        self._score_names = scores_of(job.config.model.task, job.config.passes.count)
+        with numeric_settings(self._threads):
+            self._scorer = build_scorer(job)
+        self._storage = open_storage(job.config.run.dir)
+        self.profile: Profile = numeric_profile(job.config, self._scorer.decoder.device, self._scorer.model.rows_per_call)
+
+    def score(self, shard: Shard) -> ShardReport:
+        """Score a shard and write its part; the part counts once the driver has journalled the report.
+
+        Raises:
+            UnreadableShard: a file of the pool cannot be read.
+            StoppedError: the run directory cannot be written.
+        """
+        started = time.monotonic()
+        with numeric_settings(self._threads):
+            blocks = list(self._scorer.score_shard(shard))
+        scores = pa.concat_tables([block.scores for block in blocks])
+        errors = pa.concat_tables([block.errors for block in blocks])
+        attempt = f"part-{shard.index:05d}-{secrets.token_hex(4)}.parquet"
+        return ShardReport(
+            shard=shard.index,
+            scores=self._write(f"scores/{attempt}", scores),
+            errors=self._write(f"errors/{attempt}", errors) if errors.num_rows else None,
+            scored=scores.num_rows,
+            rejected=errors.num_rows,
+            excluded=shard.rows - scores.num_rows - errors.num_rows,
+            best=self._best(scores),
+            reasons=dict(Counter(errors["error"].to_pylist()).most_common(REASONS)),
+            seconds=time.monotonic() - started,
+            worker=self.name,
+            peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )
+
+    def _best(self, scores: pa.Table) -> dict[str, float]:
+        """The largest value of each score, by which a selection can pass over whole shards."""
+        names = self._score_names if scores.num_rows else ()
+        return {name: float(pc.max(scores[name]).as_py()) for name in names}
+
+    def _write(self, name: str, table: pa.Table) -> str:
+        # Numbers lie plain, because selections read these columns again and again; text is compressed.
+        plain = [f.name for f in table.schema if pa.types.is_primitive(f.type)]
+        compression = {f.name: "none" if f.name in plain else "zstd" for f in table.schema}
+        dictionary = [f.name for f in table.schema if f.name not in plain]
+        self._storage.publish(
+            name, lambda file: pq.write_table(table, file, compression=compression, use_dictionary=dictionary)
+        )
+        return name
+
+
+def build_scorer(job: Job) -> Scorer:
+    """The scorer of a job on this machine's device."""
+    config = job.config
+    add_to_path(config.model.path)
+    device = choose_device(config)
+    model = load_model(config.model)
+    if weights_digest(model) != job.weights:
+        raise ConfigError(
+            f"model.source: {config.model.source} builds other weights in each process; give them as model.weights"
+        )
+    make_dropout_live(model, job.probe.stays_off)
+    return Scorer(
+        config=config,
+        reader=ShardReader(
+            job.pool_root, input_columns(config), config.pool.id, read_ids(config.pool.exclude, config.pool.id)
+        ),
+        decoder=BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device),
+        model=McDropout(model, job.probe, config.passes, device),
+    )
+
+
+def input_columns(config: Config) -> list[str]:
+    """Columns of the pool that a run reads, the id apart."""
+    decoders = build_decoders(config).values()
+    return list(dict.fromkeys([*(column for decoder in decoders for column in decoder.columns), *config.pool.keep]))
