@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolscore.kernels.dropout_mask import dropout_scale, keep_mask
-from poolscore.kernels.dropout_mask_numpy import keep_mask_numpy
+from poolscore.kernels.dropout_mask_numpy import keep_mask_numpy, keep_threshold
 from poolscore.kernels.philox import philox_numpy
 
 KEYS = np.array([0, 1, 2**32 - 1, 2**32, 2**63, 2**64 - 1, 0x0123456789ABCDEF], dtype=np.uint64)
@@ -109,6 +109,18 @@ def test_keep_rate(p: float) -> None:
     assert abs(pairs - q * q) < 0.006
 
 
+@pytest.mark.parametrize("element", range(16))
+def test_a_draw_at_the_threshold_is_kept(element: int) -> None:
+    draw = one_draw(8, 1, 2, element, None)
+    for p, kept in ((draw / 65536, True), ((draw + 1) / 65536, False)):
+        assert keep_mask(8, 1, range(2, 3), 16, p)[0, element].item() is kept
+        assert bool(keep_mask_numpy(8, 1, range(2, 3), 16, p)[0, element]) is kept
+
+
+def test_threshold_rounds_half_to_even() -> None:
+    assert [keep_threshold(x / 65536) for x in (0.5, 1.5, 2.5, 2.51, 65535.5)] == [0, 2, 2, 3, 65536]
+
+
 def test_scale_and_extremes() -> None:
     assert dropout_scale(0.0) == 1.0
     assert dropout_scale(0.75) == 4.0
@@ -158,6 +170,7 @@ def test_empty_range_and_device() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_gpu_equals_numpy() -> None:
     expected = keep_mask_numpy(2**64 - 1, 3, range(5), 1001, 0.3, KEYS)
     assert np.array_equal(keep_mask(2**64 - 1, 3, range(5), 1001, 0.3, as_torch(KEYS), device="cuda").cpu(), expected)

@@ -173,6 +173,7 @@ def test_bits_do_not_depend_on_batch_or_layout(task: str, N: int, T: int, C: int
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("N", "T", "C"), SHAPES)
 @pytest.mark.parametrize("task", TASKS)
 def test_gpu_bits_and_error(task: str, N: int, T: int, C: int) -> None:
