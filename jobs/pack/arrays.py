@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +42,7 @@ class ArrayRows:
 
 
 def read_blocks(
-    stream: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any], rows: int, where: str
+    stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], rows: int, where: str
 ) -> Iterator[Array]:
     """Reads C-ordered rows from a stream, `rows` at a time.
 

@@ -18,13 +18,18 @@ from poolscore.jobs.pack.writer import PoolWriter, check_pool
 
 Kind = Literal["folder", "idx", "npy", "npz", "csv"]
 _IDX_NAME = re.compile(r"idx\d*-(u?byte|short|int|float|double)(\.gz)?$")
-_MAGICS: tuple[tuple[bytes, Kind], ...] = ((b"\x93NUMPY", "npy"), (b"PK", "npz"), (b"\0\0", "idx"))
+_MAGICS: tuple[tuple[bytes, Kind], ...] = (
+    (b"\x93NUMPY", "npy"),
+    (b"PK", "npz"),
+    (b"\0\0", "idx"),
+    (b"\x1f\x8b", "idx"),
+)
 _APPLIES: Mapping[str, tuple[Kind, ...]] = {
     "labels": ("idx", "npy", "npz"),
     "label_from_folder": ("folder",),
     "as_tensor": ("idx", "npy", "npz"),
     "array_key": ("npz",),
-    "label_key": ("npz", "npy", "idx"),
+    "label_key": ("npz",),
     "delimiter": ("csv",),
     "text_columns": ("csv",),
 }
@@ -71,7 +76,8 @@ def pack(
         label_from_folder: the first-level subfolder of an image becomes its label.
         as_tensor: uint8 image arrays become tensors too.
         array_key: array of the `.npz` that holds the rows; else `images`, `x`, `x_train` or the only one.
-        label_key: array of the `.npz` that holds labels; else `labels`, `y`, `y_train` where there is one.
+        label_key: array of the `.npz` (SOURCE, or the file of labels) that holds labels; else `labels`, `y`,
+            `y_train` where there is one.
         delimiter: of a CSV; comma, or tab for `.tsv`.
         text_columns: CSV columns read as text whatever they hold.
         id_column, image_column, tensor_column, label_column: names in the pool; of a CSV only the id counts.
@@ -90,7 +96,8 @@ def pack(
     limits = Limits(file_bytes, row_group_bytes, row_group_rows)
     kind = kind_of(source)
     given = {"labels": labels, "label_from_folder": label_from_folder, "as_tensor": as_tensor, "array_key": array_key}
-    _check_options(kind, {**given, "label_key": label_key, "delimiter": delimiter, "text_columns": text_columns})
+    own_key = label_key if labels is None else None
+    _check_options(kind, {**given, "label_key": own_key, "delimiter": delimiter, "text_columns": text_columns})
     check_pool(pool, overwrite=overwrite)
     tally = Tally()
     if kind == "folder":
@@ -98,13 +105,13 @@ def pack(
     elif kind == "csv":
         rows = csv_source(source, names, delimiter=delimiter, text_columns=text_columns)
     else:
-        images, own_labels = _open_array(kind, source, array_key, label_key if labels is None else None)
+        images, own_labels = _open_array(kind, source, array_key, own_key)
         label_rows = own_labels if labels is None else _open_labels(Path(labels), label_key)
         rows = array_source(images, label_rows, names, as_tensor=as_tensor)
     return _write(rows, pool, limits, tally, progress, str(source))
 
 
-def kind_of(source: Path) -> Kind:
+def kind_of(source: Path, role: str = "SOURCE") -> Kind:
     """What a source is: by its name, else by its first bytes.
 
     Raises:
@@ -125,11 +132,11 @@ def kind_of(source: Path) -> Kind:
         with source.open("rb") as stream:
             start = stream.read(6)
     except OSError as error:
-        raise ConfigError(f"cannot read SOURCE {source}: {error.strerror}; name a folder or a file") from error
+        raise ConfigError(f"cannot read {role} {source}: {error.strerror}; name a folder or a file") from error
     kind = kind or next((found for magic, found in _MAGICS if start.startswith(magic)), None)
     if kind is None:
         raise ConfigError(
-            f"SOURCE {source} is nothing that can be packed: give a folder of images, an IDX file (.idx3-ubyte, also "
+            f"{role} {source} is nothing that can be packed: give a folder of images, an IDX file (.idx3-ubyte, also "
             ".gz), .npy, .npz, .csv or .tsv (also .gz)"
         )
     return kind
@@ -152,7 +159,7 @@ def _open_array(
 
 
 def _open_labels(path: Path, label_key: str | None) -> ArrayRows:
-    kind = kind_of(path)
+    kind = kind_of(path, "labels")
     if kind == "npz":
         return open_npz_labels(path, label_key)
     if kind == "npy":

@@ -121,9 +121,10 @@ class PackSummary:
     columns: Mapping[str, str]
 
     def __str__(self) -> str:
+        rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}"
         files = f"{self.files} file{'' if self.files == 1 else 's'}"
         columns = ", ".join(f"{printable(name)} ({kind})" for name, kind in self.columns.items())
-        text = f"Packed {self.rows:,} rows in {files}, {self.bytes / 1e6:,.1f} MB. Columns: {columns}."
+        text = f"Packed {rows} in {files}, {self.bytes / 1e6:,.1f} MB. Columns: {columns}."
         if self.skipped:
             text += f" Left out: {counted(self.skipped)}."
         if self.unreadable:
@@ -141,4 +142,4 @@ def counted(skipped: Mapping[str, int]) -> str:
 
 def printable(name: str) -> str:
     """A name as it may stand in one line of a message: escaped where it holds line breaks or control characters."""
-    return name if name.isprintable() else ascii(name)
+    return name if name and name.isprintable() else ascii(name)

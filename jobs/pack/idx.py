@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from poolscore.engine.errors import ConfigError
@@ -62,13 +62,13 @@ def open_idx(path: Path) -> ArrayRows:
     return ArrayRows(str(path), shape, dtype, partial(_blocks, path, shape, dtype))
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> IO[bytes]:
     with path.open("rb") as start:
         packed = start.read(2) == _GZIP
-    return cast(BinaryIO, gzip.open(path, "rb")) if packed else path.open("rb")
+    return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
 
 
-def _header(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _header(stream: IO[bytes], path: Path) -> tuple[np.dtype[Any], tuple[int, ...]]:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES or magic[3] == 0:
         raise ConfigError(
@@ -81,7 +81,7 @@ def _header(stream: BinaryIO, path: Path) -> tuple[np.dtype[Any], tuple[int, ...
     return np.dtype(_DTYPES[magic[2]]), struct.unpack(f">{magic[3]}I", counts)
 
 
-def _length(stream: BinaryIO, enough: int) -> int:
+def _length(stream: IO[bytes], enough: int) -> int:
     """Bytes left in a stream, counted up to just above `enough`."""
     total = 0
     while total <= enough and (piece := stream.read(min(MIB, enough + 1 - total))):

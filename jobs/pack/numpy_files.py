@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -17,6 +18,7 @@ from poolscore.jobs.pack.arrays import Array, ArrayRows, read_blocks
 
 IMAGE_KEYS = ("images", "x", "x_train")
 LABEL_KEYS = ("labels", "y", "y_train")
+_HEADER_BYTES = 1 << 16
 _BROKEN = (ValueError, OverflowError, OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
@@ -28,8 +30,8 @@ def open_npy(path: Path) -> ArrayRows:
     """
     try:
         with path.open("rb") as stream:
-            shape, _, dtype = _header(stream)
-            expected = stream.tell() + prod(shape) * dtype.itemsize
+            start, shape, _, dtype = _header(stream)
+            expected = start + prod(shape) * dtype.itemsize
         if path.stat().st_size != expected:
             raise ValueError(f"its header states {expected} bytes in all, it has {path.stat().st_size}")
         if not prod(shape):
@@ -95,8 +97,9 @@ def _only(path: Path, keys: Sequence[str]) -> str:
     raise ConfigError(f"{path}: which array are the rows? {found}; name one by its key")
 
 
-def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, Fortran order, dtype, by NumPy's own safe parser."""
+def _header(file: IO[bytes]) -> tuple[int, tuple[int, ...], bool, np.dtype[Any]]:
+    """Its length in bytes, shape, Fortran order and dtype, by NumPy's own safe parser, from a bounded start."""
+    stream = io.BytesIO(file.read(_HEADER_BYTES))
     version = npy.read_magic(stream)
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
@@ -106,30 +109,32 @@ def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         raise ValueError("it holds pickled Python objects, which are never loaded; save plain numbers")
     if min(shape, default=0) < 0:
         raise ValueError(f"its header states the shape {shape}")
-    return shape, fortran, dtype
+    return stream.tell(), shape, fortran, dtype
 
 
 def _member(path: Path, key: str) -> ArrayRows:
     where = f"{path}[{key!r}]"
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
-            shape, fortran, dtype = _header(cast(BinaryIO, stream))
-            found, expected = archive.getinfo(f"{key}.npy").file_size, stream.tell() + prod(shape) * dtype.itemsize
+            start, shape, fortran, dtype = _header(stream)
+            found, expected = archive.getinfo(f"{key}.npy").file_size, start + prod(shape) * dtype.itemsize
     except _BROKEN as error:
         raise ConfigError(_unreadable(where, error)) from error
     if found != expected:
         raise ConfigError(f"{where} is not whole: its header states {expected} bytes in all, it has {found}")
     if fortran and len(shape) > 1:
         raise ConfigError(f"{where} is in Fortran order: save it as .npy, or after numpy.ascontiguousarray")
-    return ArrayRows(where, shape, dtype, partial(_member_blocks, path, key, shape, dtype))
+    return ArrayRows(where, shape, dtype, partial(_member_blocks, path, key, start, shape, dtype))
 
 
-def _member_blocks(path: Path, key: str, shape: tuple[int, ...], dtype: np.dtype[Any], rows: int) -> Iterator[Array]:
+def _member_blocks(
+    path: Path, key: str, start: int, shape: tuple[int, ...], dtype: np.dtype[Any], rows: int
+) -> Iterator[Array]:
     where = f"{path}[{key!r}]"
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
-            _header(cast(BinaryIO, stream))
-            yield from read_blocks(cast(BinaryIO, stream), shape, dtype, rows, where)
+            stream.read(start)
+            yield from read_blocks(stream, shape, dtype, rows, where)
     except _BROKEN as error:
         raise ConfigError(_unreadable(where, error)) from error
 

@@ -62,7 +62,7 @@ def csv_source(path: Path, names: Names, *, delimiter: str | None, text_columns:
     try:
         header = _settle_header(table, names, text_columns)
         rows = _settle_types(table, names)
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise ConfigError(_message(path, error)) from error
     if not rows:
         raise ConfigError(f"{path} holds a header but no rows to pack")
@@ -93,11 +93,17 @@ def _settle_header(table: _Csv, names: Names, text_columns: Sequence[str]) -> li
 
 def _settle_types(table: _Csv, names: Names) -> int:
     """Reads the whole file, widening types until every cell fits; returns the number of rows."""
+    header = list(table.types)
     while True:
+        rows, last = 0, None
         try:
             with table.reader() as reader:
-                header = reader.schema.names
-                return sum(batch.num_rows for batch in reader)
+                for batch in reader:
+                    rows += batch.num_rows
+                    last = batch.column(batch.num_columns - 1)[-1].as_py() if batch.num_rows else last
+            if isinstance(last, str) and "\n" in last and not _ends_with_quote(table.path):
+                raise ConfigError(f"{table.path}: a quote in its last row ({rows + 1}) is never closed; mend that row")
+            return rows
         except pa.ArrowInvalid as error:
             found = _CONVERSION.search(str(error))
             name = header[int(found[1])] if found else ""
@@ -105,6 +111,16 @@ def _settle_types(table: _Csv, names: Names) -> int:
                 raise
             number = pa.types.is_integer(table.types[name]) and name != names.id
             table.types[name] = pa.float64() if number else pa.string()
+
+
+def _ends_with_quote(path: Path) -> bool:
+    """Whether the last cell of the (perhaps compressed) text ends with a quote. Arrow takes a quote that is never
+    closed for a cell that holds all the rest of the file."""
+    end = b""
+    with pa.input_stream(str(path), compression="detect") as stream:
+        while piece := stream.read(MIB):
+            end = (end + piece).rstrip(b"\r\n")[-1:] or end
+    return end == b'"'
 
 
 def _batches(table: _Csv, schema: pa.Schema, number_rows: bool) -> Iterator[pa.RecordBatch]:

@@ -2,7 +2,8 @@
 
 Parts are written under `.part-NNNNN.parquet.tmp` in the pool folder, synced, and renamed atomically only when
 all of them are whole. A killed pack therefore leaves temporary names only, which no reader of `*.parquet` takes up and
-which the next pack into that folder removes. One pack at a time may write to a pool.
+which the next pack into that folder removes. One pack at a time may write to a pool. The renames take
+milliseconds, not an instant: a power cut just then leaves whole files, but not all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -35,7 +36,10 @@ def check_pool(pool: Path, *, overwrite: bool) -> None:
         return
     if not pool.is_dir():
         raise ConfigError(f"POOL {pool} is a file: name a folder")
-    taken = next((entry.name for entry in pool.iterdir() if not _TEMPORARY.fullmatch(entry.name)), None)
+    try:
+        taken = next((entry.name for entry in pool.iterdir() if not _TEMPORARY.fullmatch(entry.name)), None)
+    except OSError as error:
+        raise ConfigError(f"cannot read POOL {pool}: {error.strerror}; name another folder") from error
     if taken is not None and not overwrite:
         raise ConfigError(f"POOL {pool} is not empty (it holds {taken!r}): name another folder or allow overwriting")
 
@@ -63,8 +67,12 @@ class PoolWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._sink is not None:
-            self._sink.close()
+        with suppress(OSError, pa.ArrowException):  # what is left open is removed just below
+            if self._writer is not None:
+                self._writer.close()
+        with suppress(OSError, pa.ArrowException):
+            if self._sink is not None:
+                self._sink.close()
         self._sink = self._writer = None
         _remove(self._parts)
         if self._created and not any(self._pool.iterdir()):
