@@ -1,0 +1,194 @@
+"""The function behind `poolscore pack SOURCE POOL`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from poolscore.engine.errors import ConfigError
+from poolscore.jobs.pack.arrays import ArrayRows, array_source
+from poolscore.jobs.pack.contract import Limits, Names, PackSummary, Progress, Source, Tally
+from poolscore.jobs.pack.folder import folder_source
+from poolscore.jobs.pack.idx import open_idx, open_idx_images
+from poolscore.jobs.pack.numpy_files import open_npy, open_npz, open_npz_labels
+from poolscore.jobs.pack.table import csv_source
+from poolscore.jobs.pack.writer import PoolWriter, check_pool
+
+Kind = Literal["folder", "idx", "npy", "npz", "csv"]
+_IDX_NAME = re.compile(r"idx\d*-(u?byte|short|int|float|double)(\.gz)?$")
+_MAGICS: tuple[tuple[bytes, Kind], ...] = (
+    (b"\x93NUMPY", "npy"),
+    (b"PK", "npz"),
+    (b"\0\0", "idx"),
+    (b"\x1f\x8b", "idx"),
+)
+_APPLIES: Mapping[str, tuple[Kind, ...]] = {
+    "labels": ("idx", "npy", "npz"),
+    "label_from_folder": ("folder",),
+    "as_tensor": ("idx", "npy", "npz"),
+    "array_key": ("npz",),
+    "label_key": ("npz",),
+    "delimiter": ("csv",),
+    "text_columns": ("csv",),
+}
+
+
+def pack(
+    source: str | Path,
+    pool: str | Path,
+    *,
+    labels: str | Path | None = None,
+    label_from_folder: bool = False,
+    as_tensor: bool = False,
+    array_key: str | None = None,
+    label_key: str | None = None,
+    delimiter: str | None = None,
+    text_columns: Sequence[str] = (),
+    id_column: str = Names.id,
+    image_column: str = Names.image,
+    tensor_column: str = Names.tensor,
+    label_column: str = Names.label,
+    file_bytes: int = Limits.file_bytes,
+    row_group_bytes: int = Limits.row_group_bytes,
+    row_group_rows: int = Limits.row_group_rows,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> PackSummary:
+    """Turns a source into a Parquet pool: a folder of `part-NNNNN.parquet`.
+
+    - folder of images: `id` string (relative POSIX path), `image` binary (the original bytes), [`label` string],
+      `width`, `height` int32 (null where the header cannot be read)
+    - IDX file, plain or gzip: `id` int64 0..n-1, `image` binary (PNG), [`label` int64]
+    - `.npy`, `.npz`: `id` int64 0..n-1, `image` binary (PNG) for uint8 [N, H, W] and [N, H, W, C in 1, 3, 4], else
+      `tensor` (fixed_shape_tensor of the array's dtype), [`label` int64 or float64]
+    - `.csv`, `.tsv`, also `.gz`: its columns with inferred types, cells verbatim (also `=`, `+`, `-`, `@`: formulas are
+      escaped on export, not here); `id` int64 row number where there is no column named `id_column`
+
+    Memory is bounded by one row group, whatever the size of the source. All files appear under their final names at the
+    end, after fsync; on an error or Ctrl-C nothing of this pack remains.
+
+    Args:
+        source: folder or file; IDX, NumPy and CSV are told by name, else by their first bytes.
+        pool: folder to write, made where missing; refused when it holds anything.
+        labels: IDX or NumPy file with N numbers, for arrays.
+        label_from_folder: the first-level subfolder of an image becomes its label.
+        as_tensor: uint8 image arrays become tensors too.
+        array_key: array of the `.npz` that holds the rows; else `images`, `x`, `x_train` or the only one.
+        label_key: array of the `.npz` (SOURCE, or the file of labels) that holds labels; else `labels`, `y`,
+            `y_train` where there is one.
+        delimiter: of a CSV; comma, or tab for `.tsv`.
+        text_columns: CSV columns read as text whatever they hold.
+        id_column, image_column, tensor_column, label_column: names in the pool; of a CSV only the id counts.
+        file_bytes: bytes of a file, about.
+        row_group_bytes: bytes of data of a row group at most; a single larger row gets a group of its own.
+        row_group_rows: rows of a row group at most.
+        overwrite: pack into a folder that is not empty; only its `part-*.parquet` are replaced.
+        progress: called with (rows done, rows in all or None).
+
+    Raises:
+        ConfigError: wrong source, option or pool; nothing was written.
+        StoppedError: the disk failed; nothing of this pack remains.
+    """
+    source, pool = Path(source), Path(pool)
+    names = Names(id_column, image_column, tensor_column, label_column)
+    limits = Limits(file_bytes, row_group_bytes, row_group_rows)
+    kind = kind_of(source)
+    given = {"labels": labels, "label_from_folder": label_from_folder, "as_tensor": as_tensor, "array_key": array_key}
+    own_key = label_key if labels is None else None
+    _check_options(kind, {**given, "label_key": own_key, "delimiter": delimiter, "text_columns": text_columns})
+    check_pool(pool, overwrite=overwrite)
+    tally = Tally()
+    if kind == "folder":
+        rows = folder_source(source, names, label_from_folder=label_from_folder, tally=tally)
+    elif kind == "csv":
+        rows = csv_source(source, names, delimiter=delimiter, text_columns=text_columns)
+    else:
+        images, own_labels = _open_array(kind, source, array_key, own_key)
+        label_rows = own_labels if labels is None else _open_labels(Path(labels), label_key)
+        rows = array_source(images, label_rows, names, as_tensor=as_tensor)
+    return _write(rows, pool, limits, tally, progress, str(source))
+
+
+def kind_of(source: Path, role: str = "SOURCE") -> Kind:
+    """What a source is: by its name, else by its first bytes.
+
+    Raises:
+        ConfigError: it does not exist, cannot be read, or is none of them.
+    """
+    if source.is_dir():
+        return "folder"
+    name = source.name.lower()
+    if name.removesuffix(".gz").endswith((".csv", ".tsv")):
+        kind: Kind | None = "csv"
+    elif name.endswith(".npy"):
+        kind = "npy"
+    elif name.endswith(".npz"):
+        kind = "npz"
+    else:
+        kind = "idx" if _IDX_NAME.search(name) else None
+    try:
+        with source.open("rb") as stream:
+            start = stream.read(6)
+    except OSError as error:
+        raise ConfigError(f"cannot read {role} {source}: {error.strerror}; name a folder or a file") from error
+    kind = kind or next((found for magic, found in _MAGICS if start.startswith(magic)), None)
+    if kind is None:
+        raise ConfigError(
+            f"{role} {source} is nothing that can be packed: give a folder of images, an IDX file (.idx3-ubyte, also "
+            ".gz), .npy, .npz, .csv or .tsv (also .gz)"
+        )
+    return kind
+
+
+def _check_options(kind: Kind, options: Mapping[str, object]) -> None:
+    for name, value in options.items():
+        if value and kind not in _APPLIES[name]:
+            raise ConfigError(
+                f"{name} applies to {', '.join(_APPLIES[name])} sources, this one is {kind}: leave it out"
+            )
+
+
+def _open_array(
+    kind: Kind, path: Path, array_key: str | None, label_key: str | None
+) -> tuple[ArrayRows, ArrayRows | None]:
+    if kind == "npz":
+        return open_npz(path, array_key, label_key)
+    return (open_npy(path) if kind == "npy" else open_idx_images(path)), None
+
+
+def _open_labels(path: Path, label_key: str | None) -> ArrayRows:
+    kind = kind_of(path, "labels")
+    if kind == "npz":
+        return open_npz_labels(path, label_key)
+    if kind == "npy":
+        return open_npy(path)
+    if kind == "idx":
+        return open_idx(path)
+    raise ConfigError(f"labels {path} are a {kind}: give an IDX or NumPy file with one number a row")
+
+
+def _write(
+    source: Source, pool: Path, limits: Limits, tally: Tally, progress: Progress | None, where: str
+) -> PackSummary:
+    done = 0
+    if progress:
+        progress(0, source.rows)
+    with PoolWriter(pool, source.schema, limits) as writer:
+        for batch in source.batches:
+            writer.write(batch)
+            done += batch.num_rows
+            if progress:
+                progress(done, source.rows)
+        if not done:
+            raise ConfigError(f"none of the files in {where} could be read: nothing to pack")
+        files = writer.commit()
+    return PackSummary(
+        rows=done,
+        files=len(files),
+        bytes=sum(file.stat().st_size for file in files),
+        skipped=dict(tally.skipped),
+        unreadable=tuple(tally.unreadable),
+        columns={field.name: str(field.type) for field in source.schema},
+    )
