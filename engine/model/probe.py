@@ -203,10 +203,13 @@ def _module_names(model: nn.Module) -> Iterator[Callable[[], str]]:
     def enter(name: str) -> Callable[..., None]:
         return lambda *_: stack.append(name)
 
+    def leave(*_: Any) -> None:  # a hook that returned anything else than None would replace the output
+        stack.pop()
+
     handles = []
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(enter(name)))
-        handles.append(module.register_forward_hook(lambda *_: stack.pop() and None, always_call=True))
+        handles.append(module.register_forward_hook(leave, always_call=True))
     try:
         yield lambda: stack[-1]
     finally:
