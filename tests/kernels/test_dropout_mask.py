@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolscore.kernels.dropout_mask import dropout_scale, keep_mask
+from poolscore.kernels.dropout_mask import _keep, dropout_scale, keep_mask
 from poolscore.kernels.dropout_mask_numpy import keep_mask_numpy, keep_threshold
 from poolscore.kernels.philox import philox_numpy
 
@@ -115,6 +115,13 @@ def test_a_draw_at_the_threshold_is_kept(element: int) -> None:
     for p, kept in ((draw / 65536, True), ((draw + 1) / 65536, False)):
         assert keep_mask(8, 1, range(2, 3), 16, p)[0, element].item() is kept
         assert bool(keep_mask_numpy(8, 1, range(2, 3), 16, p)[0, element]) is kept
+
+
+def test_comparison_of_whole_words() -> None:
+    """The high half is compared without a shift; a low half of 0 is too rare for a random mask to show an error."""
+    for word, threshold, low, high in ((5 << 16, 5, False, True), ((5 << 16) - 1, 5, True, False), (5, 5, True, False)):
+        words = torch.full((4, 1), word)
+        assert _keep((words[0], words[1], words[2], words[3]), threshold).tolist() == [low, high] * 4
 
 
 def test_threshold_rounds_half_to_even() -> None:

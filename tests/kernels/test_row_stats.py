@@ -86,7 +86,7 @@ def test_tables_agree_with_the_engine() -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(logits_NTC=logits((*SPECIAL, NAN, INF)))
 def test_multiclass(logits_NTC: Tensor, dtype: torch.dtype) -> None:
     logits_NTC = logits_NTC.to(dtype)
@@ -98,7 +98,7 @@ def test_multiclass(logits_NTC: Tensor, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(logits_NTC=logits((*SPECIAL, NAN, INF), width=1))
 def test_binary(logits_NTC: Tensor, dtype: torch.dtype) -> None:
     logits_NTC = logits_NTC.to(dtype)
@@ -109,7 +109,7 @@ def test_binary(logits_NTC: Tensor, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("reduce", ["sum", "max"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(logits_NTC=logits((*SPECIAL, NAN, INF)))
 def test_multilabel(logits_NTC: Tensor, dtype: torch.dtype, reduce: str) -> None:
     logits_NTC = logits_NTC.to(dtype)
