@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack import idx, pack
+from poolscore.jobs.pack.contract import PIECE_ROWS
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D}
 
@@ -191,6 +192,24 @@ def test_npz_keys_can_be_named_and_a_labels_file_wins(tmp_path: Path) -> None:
     np.savez(tmp_path / "l.npz", np.array([0.5, 1.5]))
     pack(tmp_path / "d.npz", tmp_path / "pool2", array_key="a", labels=tmp_path / "l.npz")
     assert pq.read_table(tmp_path / "pool2")["label"].to_pylist() == [0.5, 1.5]
+
+
+@pytest.mark.parametrize("name", ["x-idx3-ubyte.gz", "x.npy", "x.npz"])
+def test_ids_and_labels_stay_in_step_over_many_pieces(tmp_path: Path, name: str) -> None:
+    rows = 2 * PIECE_ROWS + 77
+    images = np.arange(rows * 4, dtype=np.uint32).view(np.uint8).reshape(rows, 4, 4)
+    labels = np.arange(rows, dtype=np.int32)
+    if name.endswith("gz"):
+        write(tmp_path / name, gzip.compress(idx_bytes(images)))
+    elif name.endswith("npy"):
+        np.save(tmp_path / name, images)
+    else:
+        np.savez(tmp_path / name, x=images)
+    write(tmp_path / "y-idx1-int", idx_bytes(labels))
+    pack(tmp_path / name, tmp_path / "pool", labels=tmp_path / "y-idx1-int", row_group_rows=500)
+    table = pq.read_table(tmp_path / "pool")
+    assert table["id"].to_pylist() == table["label"].to_pylist() == list(range(rows))
+    np.testing.assert_array_equal(decoded(tmp_path / "pool"), images)
 
 
 def npy_lying(shape: str) -> bytes:

@@ -62,6 +62,12 @@ def test_types_widen_when_later_blocks_do_not_fit(tmp_path: Path, monkeypatch: p
     assert rows["n"].to_pylist()[0] == ""
 
 
+def test_row_numbers_go_on_over_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table, "BLOCK_BYTES", 64)
+    rows = packed(tmp_path, "n\n" + "".join(f"{k}\n" for k in range(200)))
+    assert rows["id"].to_pylist() == rows["n"].to_pylist() == list(range(200))
+
+
 @pytest.mark.parametrize(
     ("name", "text", "options"),
     [("t.tsv", "a\tb\n1\tx\n", {}), ("t.csv", "a;b\n1;x\n", {"delimiter": ";"}), ("t.tsv.gz", "a\tb\n1\tx\n", {})],

@@ -17,7 +17,8 @@ from poolscore.jobs.pack import PackSummary, pack
 from poolscore.jobs.pack.contract import MIB, Limits
 from poolscore.jobs.pack.writer import PoolWriter
 
-SCHEMA = pa.schema([pa.field("id", pa.int64()), pa.field("image", pa.binary())])
+FIELDS: list[Any] = [pa.field("id", pa.int64()), pa.field("image", pa.binary())]
+SCHEMA = pa.schema(FIELDS)
 
 
 def batch(start: int, sizes: list[int]) -> pa.RecordBatch:
