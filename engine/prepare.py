@@ -48,6 +48,11 @@ class Prepared:
     identity: dict[str, Any]  # what a resumed run must have in common
     batch_seconds: float  # one batch of T passes, scored
 
+    @property
+    def mask_bytes(self) -> int:
+        """Memory that the masks take on a worker."""
+        return self.scorer.model.mask_bytes
+
 
 def prepare(config: Config) -> Prepared:
     """Look at pool, exclude list and model, and score one batch.

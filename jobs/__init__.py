@@ -1,0 +1,1 @@
+"""poolscore's jobs: the command line, configuration files, reports and the demonstration."""

@@ -1,0 +1,221 @@
+"""The command line. Exit codes: 0 done, 2 wrong configuration or input, 3 incomplete, 4 stopped, 130 interrupted.
+
+Each command is a function call into `poolscore.engine` or a module beside this one. Torch and Ray are imported by the
+commands that need them only: `select`, `report` and `status` run on a colleague's laptop.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from poolscore.engine.errors import INTERRUPTED, ConfigError, PoolscoreError
+from poolscore.jobs import show
+
+app = typer.Typer(
+    help="Score a pool of unlabelled rows with Monte-Carlo dropout; select the batch most worth labelling.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML configuration; `poolscore init` writes one.")]
+RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Run directory.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a configuration value.")]
+
+
+@app.command()
+def init(
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="A Parquet file, a folder of them, or a glob.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="package.module:factory")],
+    weights: Annotated[str | None, typer.Option(help="Weights: .safetensors or a checkpoint.")] = None,
+    task: Annotated[str, typer.Option(help="multiclass, binary, multilabel or regression.")] = "multiclass",
+    k: Annotated[int, typer.Option("--k", help="Rows to select.")] = 1000,
+    out: Annotated[Path, typer.Option(help="Where to write.")] = Path("poolscore.yaml"),
+) -> None:
+    """Look at a pool and a model, and write a commented configuration for them."""
+    from poolscore.jobs.init import write_configuration
+
+    write_configuration(pool, model, weights=weights, task=task, k=k, out=out)
+    show.done(f"wrote {out}; next: poolscore plan {out}")
+
+
+@app.command()
+def plan(config_file: ConfigFile, overrides: Overrides = None) -> None:
+    """Dry run: rows, shards, bytes, live dropout, and one batch scored."""
+    from poolscore.engine.config import load_config
+    from poolscore.engine.prepare import prepare
+
+    config = load_config(config_file, overrides or ())
+    with show.busy("looking at pool and model"):
+        prepared = prepare(config)
+    show.plan(prepared)
+    _check(config, prepared)
+
+
+@app.command()
+def score(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; default: RAY_ADDRESS or an embedded one.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Only go on with a run that is there.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; an old run is moved aside.")] = False,
+) -> None:
+    """The main job: score the pool, select the batch to label."""
+    from poolscore.engine.config import load_config
+
+    if resume and fresh:
+        raise ConfigError("--resume and --fresh: give one of them")
+    changes = [*(overrides or ()), *([f"run.address={address}"] if address else [])]
+    raise typer.Exit(run_score(load_config(config_file, changes), fresh=fresh, must_resume=resume))
+
+
+def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) -> int:
+    """Check, score, select, report; returns the exit code."""
+    from poolscore.engine.prepare import prepare
+    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.engine.score import score_pool
+    from poolscore.engine.storage import open_storage, require_writable
+    from poolscore.jobs.report import write_report
+
+    require_writable(open_storage(config.run.dir))
+    with show.busy("looking at pool and model"):
+        prepared = prepare(config)
+    show.warnings(prepared)
+    _check(config, prepared)
+    with show.Progress(prepared.plan) as progress:
+        result = score_pool(
+            config, fresh=fresh, must_resume=must_resume, prepared=prepared, on_progress=progress.update
+        )
+    report_path = write_report(RunDirectory(config.run.dir))
+    show.summary(result, report_path)
+    return result.exit_code
+
+
+@app.command()
+def select(
+    run_dir: RunDir,
+    name: Annotated[str, typer.Option(help="Name of the selection; it is never overwritten.")],
+    k: Annotated[int | None, typer.Option("--k", help="Rows; default: as the run was configured.")] = None,
+    by: Annotated[str | None, typer.Option("--score", help="Score; default: as the run was configured.")] = None,
+    method: Annotated[str, typer.Option(help="Selection method.")] = "topk",
+    exclude: Annotated[str | None, typer.Option(help="Parquet or CSV of ids to leave out.")] = None,
+) -> None:
+    """Another selection from a run's stored scores; no GPU, no model, no pool."""
+    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.engine.select import select_batch, write_named_selection
+
+    if method != "topk":
+        raise ConfigError(f"--method {method}: there is 'topk'")
+    run = RunDirectory(run_dir)
+    table = select_batch(run, run.config, score=by, k=k, exclude=exclude)
+    about = {"method": method, "score": by or run.config.selected_by, "k": k or run.config.select.k, "exclude": exclude}
+    path = write_named_selection(run, name, table, about)
+    if not run.succeeded:
+        show.warn(f"{run_dir} is not whole: the selection is made from the shards scored so far")
+    show.done(f"{table.num_rows} rows in {path}")
+
+
+@app.command()
+def report(run_dir: RunDir, images: Annotated[bool, typer.Option(help="Show pictures from the pool.")] = True) -> None:
+    """Write RUN/report.html, a page without outside references."""
+    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.jobs.report import write_report
+
+    show.done(write_report(RunDirectory(run_dir), images=images))
+
+
+@app.command()
+def status(run_dir: RunDir, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
+    """How far a run is, from its directory alone."""
+    from poolscore.engine.run.directory import RunDirectory
+
+    show.status(RunDirectory(run_dir), as_json)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of the configuration."""
+    from poolscore.engine.config import Config
+
+    print(json.dumps(Config.model_json_schema(), indent=2))
+
+
+@app.command()
+def pack(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of images, IDX, .npy, .npz or CSV.")],
+    pool: Annotated[Path, typer.Argument(metavar="POOL", help="Folder to write.")],
+    labels: Annotated[Path | None, typer.Option(help="IDX or NumPy file with one label per row.")] = None,
+    label_from_folder: Annotated[bool, typer.Option(help="An image's first folder is its label.")] = False,
+    as_tensor: Annotated[bool, typer.Option(help="Keep image arrays as numbers instead of PNG.")] = False,
+    array_key: Annotated[str | None, typer.Option(help="Array of a .npz that holds the rows.")] = None,
+    label_key: Annotated[str | None, typer.Option(help="Array of a .npz that holds the labels.")] = None,
+    delimiter: Annotated[str | None, typer.Option(help="Of a CSV; default: comma, .tsv: tab.")] = None,
+    id_column: Annotated[str, typer.Option(help="Name of the id column.")] = "id",
+    overwrite: Annotated[bool, typer.Option(help="Replace an older pool of `pack`.")] = False,
+) -> None:
+    """A folder of images, IDX or NumPy arrays, or a CSV into a well-shaped Parquet pool."""
+    from poolscore.jobs.pack import pack as run_pack
+
+    with show.counting("packing") as progress:
+        summary = run_pack(
+            source,
+            pool,
+            labels=labels,
+            label_from_folder=label_from_folder,
+            as_tensor=as_tensor,
+            array_key=array_key,
+            label_key=label_key,
+            delimiter=delimiter,
+            id_column=id_column,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    show.done(str(summary))
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option("--dir", help="Where to work; made anew.")] = Path("poolscore-demo"),
+    workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,
+) -> None:
+    """The whole way on real handwritten digits: pack, train, check, score on Ray, select, report."""
+    from poolscore.jobs.demo import run_demo
+
+    raise typer.Exit(run_demo(folder, workers))
+
+
+def _check(config: Any, prepared: Any) -> None:
+    if config.check is None:
+        return
+    from poolscore.engine.check import check_labelled
+
+    result = check_labelled(config, prepared.scorer)
+    show.check(result)
+    result.require(config.check.min_accuracy)
+
+
+def main() -> None:
+    """Entry point: one clear line for what users can mend, no traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except PoolscoreError as error:
+        show.failure(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        show.failure("interrupted")
+        sys.exit(INTERRUPTED)
+
+
+def _terminate(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()
