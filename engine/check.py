@@ -1,4 +1,4 @@
-"""Is it wired right? Score labelled rows before the job: a wrong normalisation or swapped channels must not cost a night."""
+"""Is it wired right? Labelled rows are scored before the job: a wrong normalisation must not cost a night."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def auroc(scores: Array, positive: Array) -> float:
         scores: [N].
         positive: bool [N].
     """
-    ordered, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
+    _, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]  # ties share their mean rank
     p, n = int(positive.sum()), int((~positive).sum())
     if not p or not n:

@@ -32,7 +32,9 @@ def import_name(name: str, key: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
-        raise ConfigError(f"{key}: cannot import '{module_name}' ({error}); looked in model.path and sys.path") from error
+        raise ConfigError(
+            f"{key}: cannot import '{module_name}' ({error}); looked in model.path and sys.path"
+        ) from error
     except Exception as error:
         raise ConfigError(f"{key}: importing '{module_name}' fails: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):

@@ -1,7 +1,8 @@
 """A row's stable key, and the total order of the selection.
 
-The key is a 64-bit BLAKE2b hash of the row's id, so it stays the same when the pool grows, when files are cut into other
-shards, and from run to run. It breaks ties, feeds the masks of `passes.masks: independent` and the `random` score.
+The key is a 64-bit BLAKE2b hash of the row's id, so it stays the same when the pool grows, when files are cut into
+other shards, and from run to run. It breaks ties and feeds the masks of `passes.masks: independent` and the `random`
+score.
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class IdSet:
             bool [N].
         """
         found = np.isin(keys, self._keys, kind="sort") if len(self) else np.zeros(len(keys), dtype=bool)
-        for i in np.flatnonzero(found):  # a 64-bit collision must not drop a row
+        for i in np.flatnonzero(found).tolist():  # a 64-bit collision must not drop a row
             value = ids[i]
             found[i] = (value.encode() if isinstance(value, str) else value) in self._ids
         return found

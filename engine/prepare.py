@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from poolscore.engine.config import Config, flatten
@@ -96,7 +95,7 @@ def _score_one_batch(scorer: Scorer, rows: Rows) -> float:
     keys = scorer.decoder.padded_keys(rows)
     logits_NTC = scorer.model.logits(inputs, keys)
     good = [i for i in range(len(rows)) if i not in bad]
-    if scorer.config.passes.count > 1 and torch.equal(logits_NTC[good, :1].expand_as(logits_NTC[good]), logits_NTC[good]):
+    if scorer.config.passes.count > 1 and (logits_NTC[good] == logits_NTC[good, :1]).all():
         raise ConfigError("model: all passes give the same output; its dropout does not reach the output")
     finite = scorer.statistics(logits_NTC[good]).finite
     if good and not finite.any():

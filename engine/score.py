@@ -69,9 +69,7 @@ def score_pool(
     else:
         if directory.exists(config.run.dir):
             directory.set_aside(config.run.dir)
-        run = directory.create_run(
-            config.run.dir, config, version("poolscore"), prepared.plan, prepared.identity
-        )
+        run = directory.create_run(config.run.dir, config, version("poolscore"), prepared.plan, prepared.identity)
     started = time.monotonic()
     set_aside: Mapping[int, str] = {}
     if not run.succeeded:

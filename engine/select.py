@@ -105,11 +105,12 @@ def write_named_selection(run: RunDirectory, name: str, table: pa.Table, about: 
     """
     if not name or name.startswith(".") or not all(c.isalnum() or c in "-_." for c in name):
         raise ConfigError(f"--name {name}: a name has {NAME_FORMAT} only")
+    path = run.storage.path(f"selections/{name}.parquet")
     manifest = {"name": name, "rows": table.num_rows, **about}
     if not run.storage.create(f"selections/{name}.json", (json.dumps(manifest, indent=2) + "\n").encode()):
-        raise ConfigError(f"--name {name}: {run.storage.path(f'selections/{name}.parquet')} exists; choose another name")
+        raise ConfigError(f"--name {name}: {path} exists; choose another name")
     write_selection(run.storage, table, f"selections/{name}.parquet")
-    return run.storage.path(f"selections/{name}.parquet")
+    return path
 
 
 def _candidates(table: pa.Table, score: str, exclude: IdSet) -> Candidates:

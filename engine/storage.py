@@ -16,7 +16,7 @@ class Storage(Protocol):
 
     root: str
 
-    def publish(self, name: str, fill: Callable[[BinaryIO], None]) -> None:
+    def publish(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
         """Write an object through `fill(file)`; readers see the whole of it or nothing. Replaces an older one."""
 
     def create(self, name: str, data: bytes) -> bool:
@@ -38,7 +38,7 @@ class LocalStorage:
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
 
-    def publish(self, name: str, fill: Callable[[BinaryIO], None]) -> None:
+    def publish(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
         temporary = self._write_temporary(name, fill)
         try:
             temporary.replace(self._at(name))
@@ -47,7 +47,7 @@ class LocalStorage:
             raise _stopped(self._at(name), error) from error
 
     def create(self, name: str, data: bytes) -> bool:
-        temporary = self._write_temporary(name, lambda file: file.write(data) and None)
+        temporary = self._write_temporary(name, lambda file: file.write(data))
         try:
             os.link(temporary, self._at(name))  # fails if the name is taken, and shows the whole content at once
             _sync_folder(self._at(name).parent)
@@ -72,7 +72,7 @@ class LocalStorage:
     def _at(self, name: str) -> Path:
         return Path(self.root) / name
 
-    def _write_temporary(self, name: str, fill: Callable[[BinaryIO], None]) -> Path:
+    def _write_temporary(self, name: str, fill: Callable[[BinaryIO], object]) -> Path:
         final = self._at(name)
         temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
         try:
@@ -127,4 +127,6 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _stopped(path: Path, error: OSError) -> StoppedError:
-    return StoppedError(f"{path} cannot be written ({error.strerror}); mend the storage, then run the same command again")
+    return StoppedError(
+        f"{path} cannot be written ({error.strerror}); mend the storage, then run the same command again"
+    )

@@ -32,7 +32,6 @@ from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import Scorer
 from poolscore.engine.storage import open_storage
 
-
 REASONS = 5  # commonest reasons of rejection that a report carries
 
 
@@ -61,7 +60,9 @@ class ShardWorker:
         with numeric_settings(self._threads):
             self._scorer = build_scorer(job)
         self._storage = open_storage(job.config.run.dir)
-        self.profile: Profile = numeric_profile(job.config, self._scorer.decoder.device, self._scorer.model.rows_per_call)
+        self.profile: Profile = numeric_profile(
+            job.config, self._scorer.decoder.device, self._scorer.model.rows_per_call
+        )
 
     def score(self, shard: Shard) -> ShardReport:
         """Score a shard and write its part; the part counts once the driver has journalled the report.

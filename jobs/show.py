@@ -139,13 +139,21 @@ def plan(prepared: Prepared) -> None:
     )
     for layer in probe.layers:
         kind = "" if layer.kind == "element" else f"{layer.kind} "
-        table.add_row(f"live dropout {layer.index}", f"{layer.name or '(root)'}: {kind}p={layer.p:g} on {list(layer.shape)}")
+        table.add_row(
+            f"live dropout {layer.index}", f"{layer.name or '(root)'}: {kind}p={layer.p:g} on {list(layer.shape)}"
+        )
     for name, kind in probe.stays_off.items():
-        table.add_row("[yellow]stays off[/]", f"{escape(name or '(root)')} ({kind}): random, cannot be answered with masks")
+        table.add_row(
+            "[yellow]stays off[/]", f"{escape(name or '(root)')} ({kind}): random, cannot be answered with masks"
+        )
     rate = config.run.batch_size / prepared.batch_seconds
     hours = pool.rows / rate / 3600
-    table.add_row("one batch", f"{config.run.batch_size} rows in {prepared.batch_seconds * 1e3:,.0f} ms here, scores included")
-    table.add_row("one such worker", f"{rate:,.0f} rows/s without reading and decoding: {hours:,.2f} hours for the pool")
+    table.add_row(
+        "one batch", f"{config.run.batch_size} rows in {prepared.batch_seconds * 1e3:,.0f} ms here, scores included"
+    )
+    table.add_row(
+        "one such worker", f"{rate:,.0f} rows/s without reading and decoding: {hours:,.2f} hours for the pool"
+    )
     console.print(table)
 
 
@@ -195,7 +203,12 @@ def status(run: RunDirectory, as_json: bool) -> None:
         "status": info["status"],
         "run": run.storage.root,
         "shards": {"done": totals.shards, "all": pool["shards"]},
-        "rows": {"all": pool["rows"], "scored": totals.scored, "rejected": totals.rejected, "excluded": totals.excluded},
+        "rows": {
+            "all": pool["rows"],
+            "scored": totals.scored,
+            "rejected": totals.rejected,
+            "excluded": totals.excluded,
+        },
         "rows_per_worker_second": totals.rows_per_worker_second,
         "set_aside": info.get("set_aside", {}),
         "created": info["created"],
@@ -207,7 +220,9 @@ def status(run: RunDirectory, as_json: bool) -> None:
     table = _facts(escape(run.storage.root))
     table.add_row("status", info["status"] + (f": {escape(info['stopped_by'])}" if info["status"] == "stopped" else ""))
     table.add_row("shards", f"{totals.shards:,} of {pool['shards']:,}")
-    table.add_row("rows", f"{totals.rows:,} of {pool['rows']:,}; {totals.rejected:,} rejected, {totals.excluded:,} excluded")
+    table.add_row(
+        "rows", f"{totals.rows:,} of {pool['rows']:,}; {totals.rejected:,} rejected, {totals.excluded:,} excluded"
+    )
     table.add_row("speed", f"{totals.rows_per_worker_second:,.0f} rows/s per worker")
     for shard, reason in facts["set_aside"].items():
         table.add_row(f"shard {shard}", f"set aside: {escape(reason)}")

@@ -30,7 +30,9 @@ class Decoder(Protocol):
     """From Arrow columns to a batch. Split in two, so that as few bytes as possible travel to the device:
     `decode` fills a host buffer (uint8 for pictures), `to_model` does the arithmetic where the model is."""
 
-    columns: tuple[str, ...]
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the pool that are read."""
 
     def check(self, schema: pa.Schema) -> None:
         """Raise ConfigError if the columns cannot be what this decoder reads."""

@@ -29,11 +29,13 @@ class FeaturesDecoder:
         for column in self.columns:
             kind = schema.field(column).type
             if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-                raise ConfigError(f"pool.input: column '{column}' has type {kind}; decode.kind 'features' reads numbers")
+                raise ConfigError(
+                    f"pool.input: column '{column}' has type {kind}; decode.kind 'features' reads numbers"
+                )
         for name, values in (("mean", self._config.mean), ("std", self._config.std)):
             if len(values) not in (1, len(self.columns)):
                 raise ConfigError(
-                    f"pool.decode.{name}: has {len(values)} values, needs 1 or one for each of {len(self.columns)} columns"
+                    f"pool.decode.{name}: has {len(values)} values, needs 1 or {len(self.columns)}, one a column"
                 )
 
     def row_spec(self, table: pa.Table) -> RowSpec | None:

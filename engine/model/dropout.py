@@ -146,7 +146,7 @@ def apply_affine(x: Tensor, layer: DropoutLayer, factor: Tensor, offset: Tensor 
         mask = mask.movedim((0, 1), (d, d + 1))
         return mask.reshape(*mask.shape, *[1] * (unfolded.ndim - mask.ndim))
 
-    y = unfolded * placed(factor)
+    y: Tensor = unfolded * placed(factor)
     if offset is not None:
         y = y + placed(offset)
     return y.flatten(d, d + 2).to(x.dtype)

@@ -24,7 +24,10 @@ Inputs = Mapping[str, Tensor]  # by name; a single positional input is called ''
 ROWS = (2, 3)
 PROBE_ROWS = max(ROWS)
 RANDOM_CALLS = {
-    *(getattr(torch, name) for name in ("bernoulli", "rand", "randn", "rand_like", "randn_like", "randint", "randperm")),
+    *(
+        getattr(torch, name)
+        for name in ("bernoulli", "rand", "randn", "rand_like", "randn_like", "randint", "randperm")
+    ),
     *(torch.randint_like, torch.normal, torch.multinomial, torch.poisson, F.gumbel_softmax),
     *(getattr(Tensor, name) for name in ("bernoulli", "bernoulli_", "uniform_", "normal_", "exponential_", "random_")),
     *(Tensor.geometric_, Tensor.log_normal_, Tensor.cauchy_, Tensor.multinomial),
@@ -72,7 +75,7 @@ def probe_model(model: nn.Module, inputs: Inputs) -> Probe:
     runs = [_record(model, {name: x[:rows] for name, x in inputs.items()}, rows) for rows in ROWS]
     (first, outputs), (second, _) = runs
     if len(first) != len(second):
-        raise ConfigError("model: it makes another number of dropout calls for 2 rows than for 3; that cannot be scored")
+        raise ConfigError("model: it makes another number of dropout calls for 2 rows than for 3; it cannot be scored")
     layers = tuple(_layer(i, a, b) for i, (a, b) in enumerate(zip(first, second, strict=True)))
     return Probe(layers, outputs, off)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ class Plan:
         """Rows of the pool."""
         return sum(shard.rows for shard in self.shards)
 
-    def to_parquet(self) -> bytes:
+    def to_parquet(self) -> builtins.bytes:
         """The plan as a Parquet table, one row a piece, in the order of the pool."""
         pieces = [(shard, piece) for shard in self.shards for piece in shard.pieces]
         table = pa.table(
@@ -72,7 +73,7 @@ class Plan:
         return buffer.getvalue()
 
     @classmethod
-    def from_parquet(cls, data: bytes) -> Plan:
+    def from_parquet(cls, data: builtins.bytes) -> Plan:
         """The inverse of `to_parquet`."""
         table = pq.read_table(io.BytesIO(data))
         about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}

@@ -48,8 +48,8 @@ class ShardReader:
         self._exclude = exclude
 
     def blocks(self, shard: Shard, rows: int) -> Iterator[Rows]:
-        """Blocks of exactly `rows` rows; the last of a shard may be shorter. Excluded rows do not count; a shard without
-        other rows gives one empty block.
+        """Blocks of exactly `rows` rows; the last of a shard may be shorter. Excluded rows do not count; a shard
+        without other rows gives one empty block.
 
         Memory: one block, and what Arrow holds for the row group being streamed.
         """

@@ -155,6 +155,4 @@ class Coordinator:
 
     def _state(self) -> State:
         retried = sum(len(reasons) for reasons in self._failures.values())
-        return State(
-            self._totals, len(self._workers), sum(self._in_flight.values()), retried, len(self._set_aside)
-        )
+        return State(self._totals, len(self._workers), sum(self._in_flight.values()), retried, len(self._set_aside))

@@ -120,7 +120,7 @@ class RunDirectory:
 def create_run(root: str, config: Config, version: str, plan: Plan, identity: Mapping[str, Any]) -> RunDirectory:
     """Start a run in an empty directory."""
     storage = open_storage(root)
-    storage.publish(PLAN, lambda file: file.write(plan.to_parquet()) and None)
+    storage.publish(PLAN, lambda file: file.write(plan.to_parquet()))
     info = {
         "format": FORMAT,
         "poolscore": version,
@@ -170,7 +170,7 @@ def set_aside(root: str) -> str:
 def write_json(storage: Storage, name: str, value: Any) -> None:
     """Write a JSON object that people read, too."""
     data = (json.dumps(value, indent=2, default=str) + "\n").encode()
-    storage.publish(name, lambda file: file.write(data) and None)
+    storage.publish(name, lambda file: file.write(data))
 
 
 def redacted(value: Any, key: str = "") -> Any:

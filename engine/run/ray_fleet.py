@@ -12,6 +12,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError, UnreadableShard
@@ -63,7 +64,8 @@ class RayFleet:
             "max_restarts": 0,
             "max_task_retries": 0,
         }
-        self._not_on_path = () if _same(os.getcwd(), job.config.model.path) else (os.getcwd(),)
+        here = str(Path.cwd())
+        self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (here,)
         self._actors: dict[int, Any] = {}
         self._given: dict[int, deque[tuple[Any, Shard]]] = {}
         self._starting: dict[Any, int] = {}
@@ -99,7 +101,7 @@ class RayFleet:
 
     def _start_worker(self) -> None:
         worker, self._next = self._next, self._next + 1
-        actor = ray.remote(**self._options)(_Actor).remote()
+        actor: Any = ray.remote(**self._options)(_Actor).remote()
         self._actors[worker] = actor
         self._given[worker] = deque()
         self._starting[actor.start.remote(self._job, f"worker-{worker}", self._not_on_path)] = worker
@@ -145,7 +147,7 @@ class RayFleet:
 
 def _connect(address: str | None, slots: int) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
-    quiet = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
     try:
         if address:
             ray.init(address=address, **quiet)
@@ -168,7 +170,3 @@ def _cause(error: RayTaskError) -> PoolscoreError:
 
 def _one_line(error: object) -> str:
     return " ".join(str(error).split())
-
-
-def _same(a: str, b: str) -> bool:
-    return os.path.realpath(a) == os.path.realpath(b)

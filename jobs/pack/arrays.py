@@ -13,6 +13,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack.contract import MAX_ROW_BYTES, PIECE_BYTES, PIECE_ROWS, Names, Source
 from poolscore.jobs.pack.picture import png_bytes

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
+
 from poolscore.engine.errors import ConfigError
 
 MIB = 1 << 20

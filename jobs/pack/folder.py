@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack.contract import MAX_ROW_BYTES, PIECE_BYTES, PIECE_ROWS, Names, Source, Tally, counted
 from poolscore.jobs.pack.picture import header_size

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 import numpy as np
+
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack.arrays import Array, ArrayRows, read_blocks
 from poolscore.jobs.pack.contract import MIB

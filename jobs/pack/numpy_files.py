@@ -13,6 +13,7 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
+
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack.arrays import Array, ArrayRows, read_blocks
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
+
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack.contract import MIB, Names, Source, printable
 

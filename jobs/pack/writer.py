@@ -17,6 +17,7 @@ from types import TracebackType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.jobs.pack.contract import MIB, Limits
 
@@ -146,7 +147,7 @@ class PoolWriter:
             self._sink,
             self._schema,
             compression=dict.fromkeys(compressed, "zstd"),
-            use_dictionary=indexed,  # type: ignore[arg-type]  # the stub knows no list
+            use_dictionary=indexed,  # the stub knows no list
             write_statistics=indexed,
             data_page_size=MIB,
             write_batch_size=_WRITE_BATCH_ROWS,

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack import idx, pack
 from poolscore.jobs.pack.contract import PIECE_ROWS

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack import pack, table
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack import folder, pack
 from poolscore.jobs.pack.contract import Tally

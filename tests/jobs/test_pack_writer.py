@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.jobs.pack import PackSummary, pack
 from poolscore.jobs.pack.contract import MIB, Limits
