@@ -147,7 +147,7 @@ class PoolWriter:
             self._sink,
             self._schema,
             compression=dict.fromkeys(compressed, "zstd"),
-            use_dictionary=indexed,  # the stub knows no list
+            use_dictionary=indexed,
             write_statistics=indexed,
             data_page_size=MIB,
             write_batch_size=_WRITE_BATCH_ROWS,
