@@ -1,0 +1,134 @@
+"""What several tests share: a private home for Ray, pools of real digits, configurations."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# Before Ray is imported anywhere: no usage statistics, no token file in the user's home, no shared state.
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AUTH_MODE"] = "disabled"
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from poolscore.engine.config import Config, parse_config
+
+TESTS = Path(__file__).parent
+ROWS_PER_GROUP = 50
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def digits() -> pa.Table:
+    """1,797 real handwritten digits: id, image (PNG), label."""
+    from poolscore.jobs.demo import read_digits
+
+    pictures, labels = read_digits()
+    return pa.table(
+        {
+            "id": [f"digit-{i:04d}" for i in range(len(labels))],
+            "image": pa.array([png(p) for p in pictures], pa.binary()),
+            "label": labels,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real data; tests that need it are skipped where it is not."""
+    folder = Path(os.environ.get("POOLSCORE_DATA", TESTS.parents[1] / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set POOLSCORE_DATA")
+    return folder
+
+
+def write_pool(folder: Path, table: pa.Table, files: int = 2, rows_per_group: int = ROWS_PER_GROUP) -> Path:
+    """A pool of several files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    step = -(-table.num_rows // files)
+    for i in range(files):
+        part = table.slice(i * step, step)
+        pq.write_table(part, folder / f"part-{i}.parquet", row_group_size=rows_per_group, compression="none")
+    return folder
+
+
+@pytest.fixture
+def digit_config(tmp_path: Path, digits: pa.Table) -> Callable[..., Config]:
+    """A configuration over a pool of 600 digits and a small CNN, scored in this process; sections can be changed."""
+    pool = write_pool(tmp_path / "pool", digits.slice(0, 600))
+    weights = tmp_path / "weights.pt"
+    import nets
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(nets.cnn().state_dict(), weights)
+
+    def configure(**sections: dict[str, Any]) -> Config:
+        base: dict[str, dict[str, Any]] = {
+            "pool": {"uri": str(pool), "input": "image", "decode": {"mode": "L"}, "id": "id", "keep": ["label"]},
+            "model": {
+                "source": "nets:cnn",
+                "path": str(TESTS),
+                "weights": str(weights),
+                "task": "multiclass",
+                "classes": 10,
+            },
+            "passes": {"count": 5},
+            "select": {"k": 20},
+            "run": {"dir": str(tmp_path / "run"), "executor": "local", "batch_size": 16, "shard_rows": 100},
+        }
+        for name, values in sections.items():
+            base[name] = {**base.get(name, {}), **values}
+        return parse_config(base)
+
+    return configure
+
+
+@pytest.fixture(scope="session")
+def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One embedded Ray for all tests that run in this process."""
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=80_000_000,
+        log_to_driver=False,
+        configure_logging=True,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+def scores_of_run(run_dir: str) -> pa.Table:
+    """All committed scores in the order of the pool."""
+    from poolscore.engine.run.directory import RunDirectory
+
+    run = RunDirectory(run_dir)
+    parts = [pq.read_table(run.storage.path(report.scores)) for report in run.reports().values()]
+    return pa.concat_tables(parts).sort_by("row_id")
+
+
+def errors_of_run(run_dir: str) -> pa.Table:
+    """All committed errors in the order of the pool."""
+    from poolscore.engine.run.directory import RunDirectory
+
+    run = RunDirectory(run_dir)
+    parts = [pq.read_table(run.storage.path(r.errors)) for r in run.reports().values() if r.errors]
+    return pa.concat_tables(parts).sort_by("row_id") if parts else pa.table({"row_id": pa.array([], pa.int64())})

@@ -1,0 +1,69 @@
+"""Small networks for the tests; also imported by Ray workers, through `model.path`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def cnn(classes: int = 10, p: float = 0.3) -> nn.Module:
+    """Grey pictures of 8x8; dropout of channels and of elements, BatchNorm between."""
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout2d(p),
+        nn.Flatten(),
+        nn.Linear(8 * 36, 32),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(32, classes),
+    )
+
+
+def mlp(inputs: int, outputs: int, p: float = 0.5) -> nn.Module:
+    """Features → outputs."""
+    return nn.Sequential(nn.Linear(inputs, 16), nn.ReLU(), nn.Dropout(p), nn.Linear(16, outputs))
+
+
+class TwoInputs(nn.Module):
+    """Token ids and numbers, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 8)
+        self.drop = nn.Dropout(0.4)
+        self.head = nn.Linear(8 + 2, 3)
+
+    def forward(self, tokens: Tensor, numbers: Tensor) -> Tensor:
+        return self.head(self.drop(torch.cat([self.embed(tokens).mean(1), numbers], 1)))
+
+
+def no_dropout(inputs: int = 64, outputs: int = 10) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs))
+
+
+def not_a_model() -> dict[str, int]:
+    return {"answer": 42}
+
+
+def random_each_time() -> nn.Module:
+    return cnn()
+
+
+def lethal(value: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A decode function: kills its process on rows whose 'kill' names a file, until that file has `lives` lines."""
+    marker, lives = value["kill"], value["lives"]
+    if marker and (not Path(marker).exists() or len(Path(marker).read_text().splitlines()) < lives):
+        with Path(marker).open("a") as file:
+            file.write("killed\n")
+        os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(10)
+    return np.asarray(value["x"], dtype=np.float32)
