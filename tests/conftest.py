@@ -116,6 +116,31 @@ def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, digits: pa.Table) -> str:
+    """A small run that is done; tests only read it or add selections."""
+    import nets
+
+    from poolscore.engine.score import score_pool
+
+    folder = tmp_path_factory.mktemp("finished")
+    write_pool(folder / "pool", digits.slice(0, 150))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(nets.cnn().state_dict(), folder / "weights.pt")
+    config = parse_config(
+        {
+            "pool": {"uri": "pool", "input": "image", "decode": {"mode": "L"}, "id": "id", "keep": ["label"]},
+            "model": {"source": "nets:cnn", "path": str(TESTS), "weights": "weights.pt", "task": "multiclass"},
+            "passes": {"count": 3},
+            "select": {"k": 5},
+            "run": {"dir": "run", "executor": "local", "shard_rows": 50},
+        },
+        base=folder,
+    )
+    return score_pool(config).run_dir
+
+
 def scores_of_run(run_dir: str) -> pa.Table:
     """All committed scores in the order of the pool."""
     from poolscore.engine.run.directory import RunDirectory

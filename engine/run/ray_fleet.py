@@ -34,14 +34,17 @@ class _Actor:
     """Runs in the worker process. `start` is apart from the constructor so that its errors arrive as they are."""
 
     def start(self, job: Job, name: str, not_on_path: Sequence[str]) -> dict[str, Any]:
-        # Ray puts the driver's working directory on the path of its workers. Code is imported from what is installed
-        # and from model.path, nothing else: the same as in the driver.
-        sys.path[:] = [folder for folder in sys.path if folder not in not_on_path]
+        self.leave_path(not_on_path)
         self._worker = ShardWorker(job, name)
         return self._worker.profile
 
     def score(self, shard: Shard) -> Any:
         return self._worker.score(shard)
+
+    def leave_path(self, folders: Sequence[str]) -> None:
+        # Ray puts the driver's working directory on the path of its workers. Code is imported from what is installed
+        # and from model.path, nothing else: the same as in the driver.
+        sys.path[:] = [folder for folder in sys.path if folder not in folders]
 
 
 class RayFleet:

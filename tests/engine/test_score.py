@@ -229,7 +229,7 @@ def test_a_growing_pool_leaves_old_rows_as_they_were(digit_config: Configure, di
         digit_config(run={"dir": str(tmp_path / "before")}, passes={"count": 5, "masks": "independent"})
     )
     pq.write_table(digits.slice(600, 130), tmp_path / "pool" / "part-9.parquet", row_group_size=50)
-    after = score_pool(digit_config(passes={"count": 5, "masks": "independent"}))
+    after = score_pool(digit_config(**masks))
     old = scores_of_run(before.run_dir)
     assert scores_of_run(after.run_dir).slice(0, 600).equals(old)
 

@@ -1,0 +1,243 @@
+"""The command line as users and scripts meet it: exit codes, one line for what is wrong, nothing started before that."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import TESTS, write_pool
+
+from poolscore.engine.config import load_config
+from poolscore.engine.errors import PoolscoreError
+from poolscore.engine.run.directory import RunDirectory
+from poolscore.jobs.cli import run_score
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def configuration(tmp_path: Path, digits: pa.Table) -> Write:
+    """Writes a working configuration file; sections can be changed."""
+    import nets
+    import torch
+
+    write_pool(tmp_path / "pool", digits.slice(0, 300))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(nets.cnn().state_dict(), tmp_path / "weights.pt")
+
+    def write(**sections: dict[str, Any]) -> Path:
+        base: dict[str, Any] = {
+            "pool": {"uri": "pool", "input": "image", "decode": {"mode": "L"}, "id": "id"},
+            "model": {"source": "nets:cnn", "path": str(TESTS), "weights": "weights.pt", "task": "multiclass"},
+            "passes": {"count": 3},
+            "select": {"k": 10},
+            "run": {"dir": "run", "executor": "local", "batch_size": 16, "shard_rows": 50},
+        }
+        for name, values in sections.items():
+            base[name] = {**base.get(name, {}), **values}
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(base))
+        return path
+
+    return write
+
+
+def poolscore(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "poolscore.jobs", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def refused(path: Path, *overrides: str) -> str:
+    """The one line that refuses a job; proves that nothing was written and no worker was started."""
+    with pytest.raises(PoolscoreError) as caught:
+        run_score(load_config(path, overrides))
+    message = str(caught.value)
+    assert caught.value.exit_code == 2
+    assert "\n" not in message
+    assert not (path.parent / "run" / "run.json").exists()
+    return message
+
+
+def test_score_report_status_select(configuration: Write, tmp_path: Path) -> None:
+    run = poolscore("score", configuration(), "--set", "select.k=7")
+    assert run.returncode == 0, run.stderr
+    assert "selection.parquet" in run.stdout
+    assert pq.read_table(tmp_path / "run" / "selection.parquet").num_rows == 7
+    assert (tmp_path / "run" / "report.html").exists()
+    facts = json.loads(poolscore("status", tmp_path / "run", "--json").stdout)
+    assert facts["status"] == "done"
+    assert facts["rows"] == {"all": 300, "scored": 300, "rejected": 0, "excluded": 0}
+    first = pq.read_table(tmp_path / "run" / "selection.parquet", columns=["id"])
+    pq.write_table(first, tmp_path / "sent.parquet")
+    arguments = ("select", tmp_path / "run", "--name", "next", "--k", "5", "--exclude", tmp_path / "sent.parquet")
+    assert poolscore(*arguments).returncode == 0
+    after = pq.read_table(tmp_path / "run" / "selections" / "next.parquet")
+    assert after.num_rows == 5
+    assert not set(after["id"].to_pylist()) & set(first["id"].to_pylist())
+    again = poolscore(*arguments)
+    assert again.returncode == 2
+    assert "exists" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["pool.input=picture"], "pool.input: column 'picture' is not in part-0.parquet; it has: id, image, label"),
+        (["pool.input=label"], "pool.input: column 'label' has type int64"),
+        (["pool.keep=[labl]"], "pool.keep: column 'labl' is not in"),
+        (["pool.id=uuid"], "pool.id: column 'uuid' is not in"),
+        (["pool.uri=nowhere"], "pool.uri: there is nothing at"),
+        (["pool.exclude=none.csv"], "pool.exclude: there is no file"),
+        (["model.weights=other.pt"], "model.weights: there is no file"),
+        (["model.classes=12"], "model.classes: the model gives 10 outputs per row, model.classes says 12"),
+        (["model.task=binary"], "the model gives 10 outputs per row, task 'binary' has one logit"),
+        (["model.source=nets:missing"], "module 'nets' has no 'missing'"),
+        (["model.source=missing:net"], "cannot import 'missing'"),
+        (["model.source=nets:not_a_model", "model.weights=null"], "gave dict, not a torch.nn.Module"),
+        (["model.source=nets:no_dropout", "model.weights=null"], "no live dropout"),
+        (["select.k=301"], "select.k: 301 rows are asked for, the pool has 300"),
+        (["pool.decode.mode=RGB"], "the model fails on input [2, 3, 8, 8]"),
+        (["run.device=cuda"], "torch finds no GPU"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_starts(
+    configuration: Write, overrides: list[str], expected: str
+) -> None:
+    import torch
+
+    if "cuda" in overrides[0] and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert expected in refused(configuration(), *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["select.score=predictive_variance"], "not defined for task 'multiclass'"),
+        (["select.score=blad"], "there is no score 'blad'"),
+        (["passes.count=1", "select.score=bald"], "passes.count is 1"),
+        (["pasess.count=1"], "unknown key 'pasess'; did you mean 'passes'?"),
+        (["run.batchsize=1"], "unknown key 'batchsize'; did you mean 'batch_size'?"),
+        (["select.k=null"], "select.k"),
+    ],
+)
+def test_a_bad_configuration_is_one_line(configuration: Write, overrides: list[str], expected: str) -> None:
+    with pytest.raises(PoolscoreError) as caught:
+        load_config(configuration(), overrides)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_bad_pools(configuration: Write, tmp_path: Path, digits: pa.Table) -> None:
+    path = configuration()
+    whole = (tmp_path / "pool" / "part-1.parquet").read_bytes()
+    (tmp_path / "pool" / "part-1.parquet").write_bytes(whole[: len(whole) // 2])
+    assert "part-1.parquet is no complete Parquet file" in refused(path)
+    pq.write_table(digits.slice(0, 0), tmp_path / "pool" / "part-1.parquet")
+    pq.write_table(digits.slice(0, 0), tmp_path / "pool" / "part-0.parquet")
+    assert "has no rows" in refused(path)
+    pq.write_table(digits.slice(0, 30), tmp_path / "pool" / "part-1.parquet")
+    pq.write_table(digits.select(["id"]).slice(0, 30), tmp_path / "all.parquet")
+    assert "all 30 rows of the pool are excluded" in refused(path, "pool.exclude=all.parquet")
+    pq.write_table(digits.select(["id"]).slice(0, 25), tmp_path / "most.parquet")
+    assert "10 rows are asked for, 5 are left" in refused(path, "pool.exclude=most.parquet")
+    broken = digits.slice(0, 30).set_column(1, "image", pa.array([b"x"] * 30, pa.binary()))
+    pq.write_table(broken, tmp_path / "pool" / "part-1.parquet")
+    assert "none of the first 30 rows can be decoded; the commonest reason: no picture" in refused(path)
+
+
+def test_a_directory_that_cannot_be_written_is_known_at_once(configuration: Write, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PoolscoreError, match=r"run.dir: .* cannot be written"):
+        run_score(load_config(configuration(run={"dir": "file/run"})))
+
+
+def test_a_directory_of_somebody_else_is_left_alone(configuration: Write, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("precious")
+    assert "holds other files (thesis.tex" in refused(configuration())
+
+
+def test_check_stops_a_badly_wired_job(configuration: Write, tmp_path: Path, digits: pa.Table) -> None:
+    pq.write_table(digits.slice(300, 100), tmp_path / "labelled.parquet")
+    check = {"labelled": "labelled.parquet", "label": "label", "min_accuracy": 0.9}
+    assert "is below check.min_accuracy=0.9" in refused(configuration(check=check))
+    shown = poolscore("score", configuration(check={**check, "min_accuracy": 0.0}))
+    assert shown.returncode == 0, shown.stderr
+    assert "accuracy, dropout off" in shown.stdout
+    assert "bald ranks errors" in shown.stdout
+
+
+def test_sigterm_leaves_a_run_that_can_be_resumed(configuration: Write, tmp_path: Path) -> None:
+    path = configuration(run={"shard_rows": 20}, passes={"count": 2000})
+    command = [sys.executable, "-m", "poolscore.jobs", "score", str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "run" / "scores").glob("part-*.parquet")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    run = RunDirectory(str(tmp_path / "run"))
+    assert run.info["status"] == "interrupted"
+    assert 0 < run.totals().shards < 15
+    first = {report.scores for report in run.reports().values()}
+    assert poolscore("score", path, "--resume").returncode == 0
+    assert first < {report.scores for report in run.reports().values()}
+
+
+def test_resume_without_a_run_and_usage_errors(configuration: Write, tmp_path: Path) -> None:
+    path = configuration()
+    with pytest.raises(PoolscoreError, match="there is no run"):
+        run_score(load_config(path), must_resume=True)
+    assert poolscore("score", path, "--bogus").returncode == 2
+    assert poolscore("status", tmp_path / "nowhere").returncode == 2
+    assert poolscore("score", tmp_path / "none.yaml").returncode == 2
+
+
+def test_plan_shows_pool_and_dropout(configuration: Write) -> None:
+    shown = poolscore("plan", configuration(), env={**os.environ, "COLUMNS": "200"})
+    assert shown.returncode == 0, shown.stderr
+    assert "300 rows, 2 files" in shown.stdout
+    assert "feature p=0.3 on [8]" in shown.stdout
+    assert "p=0.5 on [32]" in shown.stdout
+
+
+def test_init_writes_a_configuration_that_plans(tmp_path: Path, digits: pa.Table, configuration: Write) -> None:
+    configuration()
+    out = tmp_path / "made.yaml"
+    weights = tmp_path / "weights.pt"
+    run = poolscore("init", "pool", "nets:cnn", "--weights", weights, "--k", "10", "--out", out, cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    config = load_config(out, [f"model.path={TESTS}", "model.classes=10"])
+    assert config.pool.id == "id"
+    assert config.pool.decode.kind == "image"
+    assert config.pool.decode.mode == "L"
+    planned = poolscore("plan", out, "--set", f"model.path={TESTS}")
+    assert planned.returncode == 0, planned.stderr
+    assert poolscore("init", "pool", "nets:cnn", "--out", out, cwd=tmp_path).returncode == 2  # exists
+
+
+def test_schema_is_a_json_schema() -> None:
+    schema = json.loads(poolscore("schema").stdout)
+    assert set(schema["required"]) == {"pool", "model", "select", "run"}
