@@ -35,5 +35,16 @@ unit: $(STAMP)
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
 
+# On a machine with a GPU. Where nothing can be fetched, use its own interpreter with what it holds, and a folder of
+# wheels for the rest:  make gpu PYTHON=python3 WHEELS=wheels   (PART=bits for one part)
+gpu: $(if $(WHEELS),,$(STAMP))
+ifdef WHEELS
+	$(PYTHON) -m pip install --quiet --no-index --no-deps $(wildcard $(WHEELS)/*.whl)
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --no-build-isolation .
+	$(PYTHON) benchmarks/gpu.py $(addprefix --part ,$(PART))
+else
+	$(BIN)/python benchmarks/gpu.py $(addprefix --part ,$(PART))
+endif
+
 clean:
 	rm -rf $(VENV) build dist demo-run

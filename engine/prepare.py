@@ -53,7 +53,7 @@ class Prepared:
         return self.scorer.model.mask_bytes
 
 
-def prepare(config: Config) -> Prepared:
+def prepare_job(config: Config) -> Prepared:
     """Look at pool, exclude list and model, and score one batch.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, PoolscoreError
-from poolscore.engine.prepare import Prepared, prepare
+from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
 from poolscore.engine.run.directory import RunDirectory, Totals
@@ -51,7 +51,7 @@ def score_pool(
         config: see `load_config`.
         fresh: begin anew; a run in the directory is moved aside.
         must_resume: refuse to begin a new run.
-        prepared: what `prepare(config)` gave, where that was done already.
+        prepared: what `prepare_job(config)` gave, where that was done already.
         on_progress: called after each change and about once a second.
 
     Raises:
@@ -62,7 +62,7 @@ def score_pool(
     there = directory.exists(config.run.dir) and not fresh
     if must_resume and not there:
         raise ConfigError(f"--resume: there is no run in {config.run.dir}")
-    prepared = prepared or prepare(config)
+    prepared = prepared or prepare_job(config)
     if there:
         run = RunDirectory(config.run.dir)
         _require_same(run, prepared)

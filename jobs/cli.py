@@ -49,11 +49,11 @@ def init(
 def plan(config_file: ConfigFile, overrides: Overrides = None) -> None:
     """Dry run: rows, shards, bytes, live dropout, and one batch scored."""
     from poolscore.engine.config import load_config
-    from poolscore.engine.prepare import prepare
+    from poolscore.engine.prepare import prepare_job
 
     config = load_config(config_file, overrides or ())
     with show.busy("looking at pool and model"):
-        prepared = prepare(config)
+        prepared = prepare_job(config)
     show.plan(prepared)
     _check(config, prepared)
 
@@ -77,7 +77,7 @@ def score(
 
 def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) -> int:
     """Check, score, select, report; returns the exit code."""
-    from poolscore.engine.prepare import prepare
+    from poolscore.engine.prepare import prepare_job
     from poolscore.engine.run.directory import RunDirectory
     from poolscore.engine.score import score_pool
     from poolscore.engine.storage import open_storage, require_writable
@@ -85,7 +85,7 @@ def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) ->
 
     require_writable(open_storage(config.run.dir))
     with show.busy("looking at pool and model"):
-        prepared = prepare(config)
+        prepared = prepare_job(config)
     show.warnings(prepared)
     _check(config, prepared)
     with show.Progress(prepared.plan) as progress:

@@ -225,9 +225,8 @@ def test_excluded_rows_are_neither_scored_nor_selected(digit_config: Configure, 
 
 
 def test_a_growing_pool_leaves_old_rows_as_they_were(digit_config: Configure, digits: pa.Table, tmp_path: Path) -> None:
-    before = score_pool(
-        digit_config(run={"dir": str(tmp_path / "before")}, passes={"count": 5, "masks": "independent"})
-    )
+    masks = {"passes": {"count": 5, "masks": "independent"}}
+    before = score_pool(digit_config(run={"dir": str(tmp_path / "before")}, **masks))
     pq.write_table(digits.slice(600, 130), tmp_path / "pool" / "part-9.parquet", row_group_size=50)
     after = score_pool(digit_config(**masks))
     old = scores_of_run(before.run_dir)

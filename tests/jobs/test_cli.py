@@ -1,4 +1,4 @@
-"""The command line as users and scripts meet it: exit codes, one line for what is wrong, nothing started before that."""
+"""The command line as users and scripts meet it: exit codes, and one line for what is wrong."""
 
 from __future__ import annotations
 

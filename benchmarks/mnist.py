@@ -1,0 +1,191 @@
+"""The main job on the 60,000 MNIST training images: pack, train on 100 of them, score with T=20, select 1,000.
+
+Proves on real data that every row is accounted for, that the selection is the top k of the stored scores, and that the
+answer is the same bit for bit in-process, with 1, 2 and 3 Ray workers, and with a worker killed; measures rows/s and
+peak memory on the way.
+
+    python benchmarks/mnist.py --data ../shared/data/mnist --dir /tmp/mnist [--rows 60000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import resource
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+import torch.nn.functional as F
+from environment import environment
+from safetensors.torch import save_file
+from torch import nn
+
+from poolscore.engine import Config, RunDirectory, RunResult, load_config, score_pool
+from poolscore.jobs.pack import pack
+
+LABELLED = 100
+MEAN, STD = 0.1307, 0.3081
+CONFIG = """\
+pool: {{uri: pool, id: id, input: image, decode: {{kind: image, mode: L, mean: [{mean}], std: [{std}]}}, keep: [label]}}
+model: {{source: "mnist:network", path: {path}, weights: weights.safetensors, task: multiclass, classes: 10}}
+passes: {{count: 20}}
+select: {{k: 1000}}
+check: {{labelled: check.parquet, min_accuracy: 0.5}}
+run: {{dir: run, device: cpu, shard_rows: 4096}}
+"""
+
+
+def network() -> nn.Module:
+    """A small CNN with dropout after its convolutions and before its head."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 5, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(0.25),
+        nn.Flatten(),
+        nn.Linear(32 * 5 * 5, 128),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(128, 10),
+    )
+
+
+def prepare_files(data: Path, folder: Path, rows: int) -> Path:
+    """Pool, weights, labelled rows for the check, configuration."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "pool").exists():
+        print(pack(data / "train-images-idx3-ubyte.gz", folder / "pool", labels=data / "train-labels-idx1-ubyte.gz"))
+    pool = pq.read_table(folder / "pool")
+    if rows < pool.num_rows:
+        pq.write_table(pool.slice(0, rows), folder / "pool" / "part-00000.parquet", row_group_size=4096)
+        pool = pool.slice(0, rows)
+    chosen = np.random.default_rng(0).permutation(pool.num_rows)
+    pq.write_table(pool.take(pa.array(chosen[LABELLED:600])), folder / "check.parquet")
+    train(pool.take(pa.array(chosen[:LABELLED])), folder / "weights.safetensors")
+    config = folder / "mnist.yaml"
+    config.write_text(CONFIG.format(mean=MEAN, std=STD, path=Path(__file__).parent.resolve()))
+    return config
+
+
+def train(labelled: pa.Table, out: Path) -> None:
+    """150 epochs of Adam on the labelled images."""
+    from poolscore.engine.inputs.image import decode_picture
+
+    torch.manual_seed(0)
+    pixels = np.stack([decode_picture(b, "L") for b in labelled["image"].to_pylist()])
+    x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255) - MEAN) / STD
+    y = torch.from_numpy(labelled["label"].to_numpy().copy())
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(150):
+        for batch in torch.randperm(len(y)).split(32):
+            optimizer.zero_grad()
+            F.cross_entropy(model(x[batch]), y[batch]).backward()
+            optimizer.step()
+    save_file(model.state_dict(), out)
+
+
+def check_rows(result: RunResult, config: Config) -> dict[str, Any]:
+    """Every row once in scores or errors; the selection equals a float64 computation from the stored scores."""
+    run = RunDirectory(result.run_dir)
+    parts = [pq.read_table(run.storage.path(r.scores)) for r in run.reports().values()]
+    scores = pa.concat_tables(parts).sort_by("row_id")
+    errors = [pq.read_table(run.storage.path(r.errors)) for r in run.reports().values() if r.errors]
+    rows = np.concatenate([t["row_id"].to_numpy() for t in (scores, *errors)])
+    assert np.array_equal(np.sort(rows), np.arange(result.pool_rows)), "a row is missing or there twice"
+    bald = scores["bald"].to_numpy().astype(np.float64)
+    ranked = sorted(zip(-bald, scores["key"].to_pylist(), scores["row_id"].to_pylist(), strict=True))
+    expected = [row_id for _, _, row_id in ranked[: config.select.k]]
+    assert pq.read_table(result.selection)["row_id"].to_pylist() == expected, "the selection is not the top k"
+    values = hashlib.sha256()
+    for name in scores.column_names:
+        if name not in ("id",):
+            values.update(scores[name].to_numpy().tobytes())
+    return {
+        "scores": values.hexdigest()[:16],
+        "selection": hashlib.sha256(Path(result.selection).read_bytes()).hexdigest()[:16],
+    }
+
+
+def kill_one_worker(after: float) -> None:
+    """SIGKILL one Ray worker of this machine that runs our actor, `after` seconds from now."""
+
+    def kill() -> None:
+        for process in Path("/proc").iterdir():
+            try:
+                if b"ray::_Actor" in (process / "cmdline").read_bytes():
+                    print(f"killing worker {process.name}")
+                    os.kill(int(process.name), signal.SIGKILL)
+                    return
+            except OSError:
+                continue
+
+    threading.Timer(after, kill).start()
+
+
+def main() -> None:
+    """Run every way; print and write what was measured."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--data", type=Path, default=Path("../shared/data/mnist"))
+    arguments.add_argument("--dir", type=Path, required=True)
+    arguments.add_argument("--rows", type=int, default=60_000)
+    arguments.add_argument("--out", type=Path)
+    given = arguments.parse_args()
+    path = prepare_files(given.data, given.dir, given.rows)
+    ways = {
+        "in-process": ["run.executor=local"],
+        "1 worker": ["run.workers=1"],
+        "2 workers": ["run.workers=2"],
+        "3 workers": ["run.workers=3"],
+        "2 workers, one killed": ["run.workers=2"],
+    }
+    results: dict[str, Any] = {}
+    for way, overrides in ways.items():
+        config = load_config(path, [*overrides, f"run.dir=run-{way.replace(' ', '-').replace(',', '')}"])
+        killing = way.endswith("killed")
+        retried = 0
+
+        def watch(state: Any) -> None:
+            nonlocal retried, killing
+            retried = state.retried
+            if killing and state.totals.shards:
+                kill_one_worker(0.5)
+                killing = False
+
+        started = time.perf_counter()
+        result = score_pool(config, fresh=True, on_progress=watch)
+        seconds = time.perf_counter() - started
+        results[way] = {
+            "seconds": round(seconds, 1),
+            "rows_per_second": round(result.totals.scored / result.seconds),
+            "rows_per_worker_second": round(result.totals.rows_per_worker_second),
+            "worker_peak_MiB": result.totals.peak_memory >> 20,
+            "driver_peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+            "retried": retried,
+            "scored": result.totals.scored,
+            "rejected": result.totals.rejected,
+            **check_rows(result, config),
+        }
+        print(way, json.dumps(results[way]))
+    bits = {(r["scores"], r["selection"]) for r in results.values()}
+    print("same bits everywhere:", len(bits) == 1)
+    if given.out:
+        given.out.write_text(json.dumps({"environment": environment(), "results": results}, indent=2) + "\n")
+    assert len(bits) == 1
+
+
+if __name__ == "__main__":
+    main()
