@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from poolscore.engine.errors import InterruptedRun as InterruptedRun
     from poolscore.engine.errors import PoolscoreError as PoolscoreError
     from poolscore.engine.errors import StoppedError as StoppedError
-    from poolscore.engine.prepare import prepare as prepare_job
+    from poolscore.engine.prepare import prepare_job as prepare_job
     from poolscore.engine.run.directory import RunDirectory as RunDirectory
     from poolscore.engine.score import RunResult as RunResult
     from poolscore.engine.score import score_pool as score_pool
