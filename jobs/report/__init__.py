@@ -1,0 +1,75 @@
+"""`poolscore report`: one self-contained HTML page about a run, for the person who looks at it in the morning.
+
+Reads the run directory, and from the pool only the pictures of the selected rows. Needs neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+from typing import BinaryIO
+
+import pyarrow as pa
+
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.run.directory import RunDirectory
+from poolscore.jobs.report import balance, gallery, histogram, next_steps, page, rejected, summary
+from poolscore.jobs.report.distribution import read_distribution
+from poolscore.jobs.report.facts import Facts, gather
+from poolscore.jobs.report.pictures import Pictures, read_pictures
+
+REPORT = "report.html"
+
+
+def write_report(run: RunDirectory, *, images: bool = True) -> str:
+    """Write `report.html` into a run directory, finished or not; replaces an older one.
+
+    Args:
+        run: the run; its journal, parts, errors and selection are read, part by part.
+        images: show the pictures of the best rows. They are read from the pool; where it is gone, the report is
+            written without them and says so.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        ConfigError: a part that the journal names cannot be read.
+        StoppedError: the page cannot be written.
+    """
+    try:
+        html = _html(run, images)
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(
+            f"{run.storage.root}: the run is damaged, a part named in its journal cannot be read: "
+            f"{' '.join(str(error).split())}"
+        ) from error
+    data = html.encode("utf-8", "backslashreplace")  # a path may hold bytes that are no text
+
+    def fill(file: BinaryIO) -> None:
+        file.write(data)
+
+    run.storage.publish(REPORT, fill)
+    return run.storage.path(REPORT)
+
+
+def _html(run: RunDirectory, images: bool) -> str:
+    facts = gather(run)
+    distribution = read_distribution(run, facts.reports)
+    return page.page(
+        title=summary.title(facts),
+        sections=[
+            summary.heading(facts),
+            summary.banner(facts),
+            summary.totals(facts),
+            histogram.section(facts, distribution),
+            gallery.section(facts, _pictures(facts) if images else None),
+            balance.section(facts, distribution),
+            rejected.section(facts),
+            next_steps.section(facts),
+            summary.asked(facts),
+        ],
+    )
+
+
+def _pictures(facts: Facts) -> Pictures | None:
+    if facts.selection is None:
+        return None
+    return read_pictures(facts.run, facts.selection.best)

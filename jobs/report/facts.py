@@ -1,0 +1,121 @@
+"""What a run came to: read once, shown by the sections."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from poolscore.engine.config import Config
+from poolscore.engine.run import directory
+from poolscore.engine.run.directory import RunDirectory, Totals
+from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.select import select_batch
+
+SHOWN = 200  # best rows on the page
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The batch to label, or the best rows so far where none was written yet."""
+
+    written: bool  # false: made for this page from the shards that are there
+    score: str
+    method: str
+    rows: int
+    cutoff: float | None  # score of the last row; None without rows
+    classes: Mapping[int, int]  # predicted class → rows; empty for regression
+    best: pa.Table  # at most SHOWN rows, best first, with all columns
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A run as its journal tells it."""
+
+    run: RunDirectory
+    reports: Mapping[int, ShardReport]
+    totals: Totals
+    selection: Selection | None  # None: nothing is scored yet
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration."""
+        return self.run.config
+
+    @property
+    def status(self) -> str:
+        """`done` only where every shard is in the journal."""
+        status = str(self.run.info["status"])
+        if not self.missing:
+            return directory.DONE
+        return directory.INCOMPLETE if status == directory.DONE else status
+
+    @property
+    def score(self) -> str:
+        """The score that the batch was selected by."""
+        return self.selection.score if self.selection else self.config.selected_by
+
+    @property
+    def pool_rows(self) -> int:
+        """Rows of the pool, scored or not."""
+        return int(self.run.info["pool"]["rows"])
+
+    @cached_property
+    def missing(self) -> list[int]:
+        """Shards of the plan without a result."""
+        return [shard.index for shard in self.run.plan.shards if shard.index not in self.reports]
+
+    @property
+    def set_aside(self) -> dict[int, str]:
+        """Shard → why it was given up, for those that are still without a result."""
+        named: Mapping[str, str] = self.run.info.get("set_aside") or {}
+        return {shard: named[str(shard)] for shard in self.missing if str(shard) in named}
+
+
+def gather(run: RunDirectory) -> Facts:
+    """Read journal and selection."""
+    reports = run.reports()
+    totals = Totals()
+    for report in reports.values():
+        totals = totals.plus(report)
+    return Facts(run, reports, totals, _selection(run) if reports else None)
+
+
+def _selection(run: RunDirectory) -> Selection:
+    finished = run.info["status"] in (directory.DONE, directory.INCOMPLETE)
+    if finished and directory.SELECTION in run.storage.names(""):
+        with pq.ParquetFile(run.storage.path(directory.SELECTION)) as file:
+            every = file.read(columns=["score", "score_name", "method", "prediction"])
+            first = next(file.iter_batches(SHOWN), None)
+            best = file.schema_arrow.empty_table() if first is None else pa.Table.from_batches([first])
+        return _described(run, every, best, written=True)
+    every = select_batch(run, run.config)
+    return _described(run, every, every.slice(0, SHOWN), written=False)
+
+
+def _described(run: RunDirectory, every: pa.Table, best: pa.Table, written: bool) -> Selection:
+    config = run.config
+    # What the rows say goes before what the configuration says: a selection can be made again with other settings.
+    return Selection(
+        written=written,
+        score=every["score_name"][0].as_py() if every.num_rows else config.selected_by,
+        method=every["method"][0].as_py() if every.num_rows else config.select.method,
+        rows=every.num_rows,
+        cutoff=pc.min(every["score"]).as_py(),
+        classes=class_counts(every["prediction"]),
+        best=best,
+    )
+
+
+def class_counts(prediction: pa.ChunkedArray[Any] | pa.Array[Any]) -> Counter[int]:
+    """Rows of each predicted class; empty where the prediction is no class."""
+    if not pa.types.is_integer(prediction.type):
+        return Counter()
+    counted: Any = pc.value_counts(prediction)
+    return Counter(dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)))

@@ -1,0 +1,59 @@
+"""Where the results are, and the command for what comes next."""
+
+from __future__ import annotations
+
+import shlex
+
+from poolscore.engine.run import directory
+from poolscore.jobs.report.facts import Facts
+from poolscore.jobs.report.text import esc
+
+PATH = 1000  # characters: a command must be whole to be copied
+
+
+def section(facts: Facts) -> str:
+    """Commands first, then files."""
+    return f"""
+<section aria-labelledby="next">
+<h2 id="next">What to do next</h2>
+{_steps(facts)}
+<dl class="facts">{_files(facts)}</dl>
+</section>"""
+
+
+def _steps(facts: Facts) -> str:
+    steps = ""
+    if facts.missing:
+        what = "Score the missing shards" if facts.status == directory.INCOMPLETE else "Go on where the run stopped"
+        steps += f"<p>{what}:</p>{_command('poolscore', 'score', 'CONFIG', '--resume')}"
+    if facts.selection is not None and facts.selection.written and facts.selection.rows:
+        steps += "<p>Choose another batch from the stored scores, without a GPU and without the rows of this one:</p>"
+        steps += _command(*select_command(facts))
+    return steps
+
+
+def select_command(facts: Facts) -> list[str]:
+    """The words of a `poolscore select` that continues behind the selection."""
+    assert facts.selection is not None
+    storage = facts.run.storage
+    taken = set(storage.names("selections"))
+    number = next(n for n in range(2, len(taken) + 3) if not {f"batch-{n}.json", f"batch-{n}.parquet"} & taken)
+    batch = ["--name", f"batch-{number}", "--k", str(facts.selection.rows), "--method", facts.selection.method]
+    return ["poolscore", "select", storage.root, *batch, "--exclude", storage.path(directory.SELECTION)]
+
+
+def _files(facts: Facts) -> str:
+    storage = facts.run.storage
+    files = {
+        "scores of every row": f"{storage.root}/scores",
+        "configuration, digests, profile": storage.path(directory.RUN),
+    }
+    if facts.selection is not None and facts.selection.written:
+        files = {"the batch to label": storage.path(directory.SELECTION), **files}
+    if facts.totals.rejected:
+        files["rows that could not be scored"] = f"{storage.root}/errors"
+    return "".join(f"<div><dt>{what}</dt><dd><code>{esc(path, PATH)}</code></dd></div>" for what, path in files.items())
+
+
+def _command(*words: str) -> str:
+    return f'<pre class="card" tabindex="0"><code>{esc(shlex.join(words), 4 * PATH)}</code></pre>'

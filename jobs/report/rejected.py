@@ -1,0 +1,80 @@
+"""Rows that could not be scored, by reason, from the errors/ parts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pyarrow.parquet as pq
+
+from poolscore.jobs.report.facts import Facts
+from poolscore.jobs.report.text import column_texts, count, esc, percent, rows, shortened
+
+REASONS = 10  # on the page
+EXAMPLES = 3  # ids for each
+DISTINCT = 10_000  # reasons told apart; messages may hold anything
+REASON = 200  # characters
+OTHER = ("", "other reasons")
+BLOCK = 65_536  # rows
+
+Reason = tuple[str, str]  # stage, message
+
+
+@dataclass
+class Rejected:
+    """Rejected rows, counted."""
+
+    counts: Counter[Reason] = field(default_factory=Counter)
+    examples: dict[Reason, list[str]] = field(default_factory=dict)  # ids
+
+
+def read_rejected(facts: Facts) -> Rejected:
+    """Count the reasons over all parts that the journal names. Memory: one block of rows."""
+    found = Rejected()
+    for report in facts.reports.values():
+        if report.errors is None:
+            continue
+        with pq.ParquetFile(facts.run.storage.path(report.errors)) as file:
+            for batch in file.iter_batches(BLOCK, columns=["id", "stage", "error"]):
+                stages, messages = (column_texts(batch.column(name)) for name in ("stage", "error"))
+                for i, (stage, message) in enumerate(zip(stages, messages, strict=True)):
+                    reason = (stage, shortened(message, REASON))
+                    if reason not in found.counts and len(found.counts) >= DISTINCT:
+                        reason = OTHER
+                    found.counts[reason] += 1
+                    examples = found.examples.setdefault(reason, [])
+                    if len(examples) < EXAMPLES:
+                        examples += column_texts(batch.column("id").slice(i, 1))
+    return found
+
+
+def section(facts: Facts) -> str:
+    """The commonest reasons; nothing where every row was scored."""
+    if not facts.totals.rejected:
+        return ""
+    found = read_rejected(facts)
+    total = facts.totals.rejected
+    shown = found.counts.most_common(REASONS)
+    lines = "".join(_line(reason, n, found.examples[reason]) for reason, n in shown)
+    left = len(found.counts) - len(shown)
+    rest = total - sum(n for _, n in shown)
+    more = f'<p class="muted">and {count(left)} more reasons, {rows(rest)}.</p>' if left else ""
+    seen = facts.totals.scored + total
+    return f"""
+<section aria-labelledby="rejected">
+<h2 id="rejected">Rows that could not be scored</h2>
+<p class="lead">{rows(total)}, {percent(total, seen)} of what was read. They are in <code>errors/</code>
+and cannot be selected.</p>
+<div class="card scroll" tabindex="0" role="region" aria-label="Reasons">
+<table><thead><tr><th scope="col" class="num">rows</th><th scope="col">reason</th><th scope="col">at</th>
+<th scope="col">for example</th></tr></thead><tbody>{lines}</tbody></table></div>
+{more}</section>"""
+
+
+def _line(reason: Reason, n: int, ids: list[str]) -> str:
+    stage, message = reason
+    examples = ", ".join(f"<bdi>{esc(id_, 60)}</bdi>" for id_ in ids)
+    return (
+        f'<tr><td class="num">{count(n)}</td><th scope="row"><bdi>{esc(message, REASON)}</bdi></th>'
+        f'<td>{esc(stage)}</td><td class="ids">{examples}</td></tr>'
+    )
