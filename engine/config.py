@@ -164,7 +164,6 @@ class ModelConfig(Section):
     task: Task
     classes: Positive | tuple[str, ...] | None = None  # number or names; for regression: number of outputs
     predicts_noise: bool = False  # regression: outputs are D means, then D log-variances
-    trust: bool = False  # open files that may run code when they are loaded
 
     @property
     def class_names(self) -> tuple[str, ...] | None:

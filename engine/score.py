@@ -10,7 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from poolscore.engine.config import Config
-from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, PoolscoreError
+from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
@@ -82,8 +82,9 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
     journal = Journal(run.storage)
     done = run.reports()
     run.update(status=directory.RUNNING, config=directory.redacted(config.model_dump(mode="json")))
-    fleet = _fleet(prepared)
+    fleet: Fleet | None = None
     try:
+        fleet = _fleet(prepared)
         coordinator = Coordinator(
             fleet,
             journal,
@@ -96,15 +97,17 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
         )
         return coordinator.run([s for s in prepared.plan.shards if s.index not in done], config.passes.seed)
     except KeyboardInterrupt as error:
-        run.update(status=directory.INTERRUPTED, totals=asdict(run.totals()))
+        totals = run.totals()
+        run.update(status=directory.INTERRUPTED, totals=asdict(totals))
         raise InterruptedRun(
-            f"interrupted after {coordinator.totals.rows} of {prepared.plan.rows} rows; the same command goes on"
+            f"interrupted after {totals.rows} of {prepared.plan.rows} rows; the same command goes on"
         ) from error
-    except PoolscoreError as error:
+    except Exception as error:
         run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=str(error))
         raise
     finally:
-        fleet.close()
+        if fleet is not None:
+            fleet.close()
 
 
 def _fleet(prepared: Prepared) -> Fleet:

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
 
 if TYPE_CHECKING:
     from poolscore.engine.check import CheckResult
@@ -124,37 +123,33 @@ class Progress:
 def plan(prepared: Prepared) -> None:
     """What the dry run found."""
     config, pool, probe = prepared.config, prepared.plan, prepared.job.probe
-    table = _facts(f"plan for {config.pool.uri}")
-    table.add_row("pool", f"{pool.rows:,} rows, {pool.files:,} files, {pool.bytes / 1e6:,.1f} MB")
+    facts = _Facts(f"plan for {config.pool.uri}")
+    facts.add("pool", f"{pool.rows:,} rows, {pool.files:,} files, {pool.bytes / 1e6:,.1f} MB")
     if prepared.excluded:
-        table.add_row("excluded", f"{prepared.excluded:,} ids are labelled already")
-    table.add_row("shards", f"{len(pool.shards):,} of about {config.run.shard_rows:,} rows")
+        facts.add("excluded", f"{prepared.excluded:,} ids are labelled already")
+    facts.add("shards", f"{len(pool.shards):,} of about {config.run.shard_rows:,} rows")
     for name, spec in prepared.job.row_specs.items():
-        table.add_row(f"input {name}".strip(), f"{list(spec.shape)} {spec.dtype}")
-    table.add_row("model", f"{config.model.source}, {probe.outputs} outputs, task {config.model.task}")
-    table.add_row(
+        facts.add(f"input {name}".strip(), f"{list(spec.shape)} {spec.dtype}")
+    facts.add("model", f"{config.model.source}, {probe.outputs} outputs, task {config.model.task}")
+    facts.add(
         "passes",
         f"T={config.passes.count}, {config.passes.masks} masks ({prepared.mask_bytes / 1e6:,.1f} MB), "
         "each input repeated T times at the model's input",
     )
     for layer in probe.layers:
         kind = "" if layer.kind == "element" else f"{layer.kind} "
-        table.add_row(
+        facts.add(
             f"live dropout {layer.index}", f"{layer.name or '(root)'}: {kind}p={layer.p:g} on {list(layer.shape)}"
         )
     for name, kind in probe.stays_off.items():
-        table.add_row(
-            "[yellow]stays off[/]", f"{escape(name or '(root)')} ({kind}): random, cannot be answered with masks"
-        )
+        facts.add("stays off", f"{escape(name or '(root)')} ({kind}): random, cannot be answered with masks")
     rate = config.run.batch_size / prepared.batch_seconds
     hours = pool.rows / rate / 3600
-    table.add_row(
+    facts.add(
         "one batch", f"{config.run.batch_size} rows in {prepared.batch_seconds * 1e3:,.0f} ms here, scores included"
     )
-    table.add_row(
-        "one such worker", f"{rate:,.0f} rows/s without reading and decoding: {hours:,.2f} hours for the pool"
-    )
-    console.print(table)
+    facts.add("one such worker", f"{rate:,.0f} rows/s without reading and decoding: {hours:,.2f} hours for the pool")
+    facts.show()
 
 
 def warnings(prepared: Prepared) -> None:
@@ -165,41 +160,41 @@ def warnings(prepared: Prepared) -> None:
 
 def check(result: CheckResult) -> None:
     """The labelled rows."""
-    table = _facts(f"check on {result.rows:,} labelled rows")
+    facts = _Facts(f"check on {result.rows:,} labelled rows")
     what = "accuracy" if result.is_accuracy else "RMSE"
-    table.add_row(f"{what}, dropout off", f"{result.quality_without_dropout:.3f}")
-    table.add_row(f"{what}, dropout on", f"{result.quality:.3f}")
+    facts.add(f"{what}, dropout off", f"{result.quality_without_dropout:.3f}")
+    facts.add(f"{what}, dropout on", f"{result.quality:.3f}")
     for name, value in result.auroc.items():
         text = f"{value:.3f}" if value == value else "no errors to rank"
-        table.add_row(f"{name} ranks errors", f"AUROC {text}" if value == value else text)
+        facts.add(f"{name} ranks errors", f"AUROC {text}" if value == value else text)
     if result.rejected:
-        table.add_row("rejected", f"{result.rejected:,} rows")
-    console.print(table)
+        facts.add("rejected", f"{result.rejected:,} rows")
+    facts.show()
 
 
 def summary(result: RunResult, report_path: str) -> None:
     """What the run came to."""
     totals = result.totals
-    table = _facts("done" if not result.set_aside else "[yellow]finished, but not whole[/]")
-    table.add_row("scored", f"{totals.scored:,} rows")
+    facts = _Facts("done" if not result.set_aside else "finished, but not whole")
+    facts.add("scored", f"{totals.scored:,} rows")
     if totals.rejected:
         reason = max(totals.reasons, key=lambda r: totals.reasons[r])
-        table.add_row("rejected", f"{totals.rejected:,} rows, most often: {escape(reason)}")
+        facts.add("rejected", f"{totals.rejected:,} rows, most often: {reason}")
     if totals.excluded:
-        table.add_row("excluded", f"{totals.excluded:,} rows")
+        facts.add("excluded", f"{totals.excluded:,} rows")
     for shard, reason in result.set_aside.items():
-        table.add_row(f"[yellow]shard {shard}[/]", f"set aside: {escape(reason)}")
-    table.add_row("time", f"{_duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
-    table.add_row("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
-    table.add_row("selection", escape(result.selection))
-    table.add_row("report", escape(report_path))
-    console.print(table)
+        facts.add(f"shard {shard}", f"set aside: {reason}")
+    facts.add("time", f"{_duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
+    facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
+    facts.add("selection", result.selection)
+    facts.add("report", report_path)
+    facts.show()
 
 
 def status(run: RunDirectory, as_json: bool) -> None:
     """How far a run is."""
     totals, pool, info = run.totals(), run.info["pool"], run.info
-    facts: dict[str, Any] = {
+    state: dict[str, Any] = {
         "status": info["status"],
         "run": run.storage.root,
         "shards": {"done": totals.shards, "all": pool["shards"]},
@@ -215,25 +210,35 @@ def status(run: RunDirectory, as_json: bool) -> None:
         "updated": info["updated"],
     }
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(state, indent=2))
         return
-    table = _facts(escape(run.storage.root))
-    table.add_row("status", info["status"] + (f": {escape(info['stopped_by'])}" if info["status"] == "stopped" else ""))
-    table.add_row("shards", f"{totals.shards:,} of {pool['shards']:,}")
-    table.add_row(
+    facts = _Facts(run.storage.root)
+    facts.add("status", info["status"] + (f": {info['stopped_by']}" if info["status"] == "stopped" else ""))
+    facts.add("shards", f"{totals.shards:,} of {pool['shards']:,}")
+    facts.add(
         "rows", f"{totals.rows:,} of {pool['rows']:,}; {totals.rejected:,} rejected, {totals.excluded:,} excluded"
     )
-    table.add_row("speed", f"{totals.rows_per_worker_second:,.0f} rows/s per worker")
-    for shard, reason in facts["set_aside"].items():
-        table.add_row(f"shard {shard}", f"set aside: {escape(reason)}")
-    console.print(table)
+    facts.add("speed", f"{totals.rows_per_worker_second:,.0f} rows/s per worker")
+    for shard, reason in state["set_aside"].items():
+        facts.add(f"shard {shard}", f"set aside: {reason}")
+    facts.show()
 
 
-def _facts(title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, pad_edge=False)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    return table
+class _Facts:
+    """Two columns, label and value; a value is never folded, so that paths can be copied and scripts can read lines."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._rows: list[tuple[str, str]] = []
+
+    def add(self, label: str, value: str) -> None:
+        self._rows.append((label, value))
+
+    def show(self) -> None:
+        width = max((len(label) for label, _ in self._rows), default=0)
+        console.print(f"[bold]{escape(self._title)}[/]", soft_wrap=True)
+        for label, value in self._rows:
+            console.print(f"  [dim]{escape(label.ljust(width))}[/]  {escape(value)}", soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

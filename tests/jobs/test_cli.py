@@ -186,8 +186,10 @@ def test_check_stops_a_badly_wired_job(configuration: Write, tmp_path: Path, dig
     assert "bald ranks errors" in shown.stdout
 
 
-def test_sigterm_leaves_a_run_that_can_be_resumed(configuration: Write, tmp_path: Path) -> None:
-    path = configuration(run={"shard_rows": 20}, passes={"count": 2000})
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_sigterm_leaves_a_run_that_can_be_resumed(configuration: Write, tmp_path: Path, executor: str) -> None:
+    run_section = {"shard_rows": 20, "executor": executor, "workers": 1, "device": "cpu"}
+    path = configuration(run=run_section, passes={"count": 300})
     command = [sys.executable, "-m", "poolscore.jobs", "score", str(path)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
     deadline = time.monotonic() + 60
@@ -202,7 +204,7 @@ def test_sigterm_leaves_a_run_that_can_be_resumed(configuration: Write, tmp_path
     assert run.info["status"] == "interrupted"
     assert 0 < run.totals().shards < 15
     first = {report.scores for report in run.reports().values()}
-    assert poolscore("score", path, "--resume").returncode == 0
+    assert poolscore("score", path, "--resume", "--set", "run.executor=local").returncode == 0
     assert first < {report.scores for report in run.reports().values()}
 
 
