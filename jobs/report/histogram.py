@@ -63,7 +63,7 @@ def _lead(score: str, spread: Spread, cutoff: float | None, selected: int) -> st
     text = f"<strong>{esc(words.title)}</strong>"
     if words.meaning:
         text += f": {esc(words.meaning)}"
-    text += f". The median of {rows(spread.rows)} is {number(spread.median)}"
+    text += f". The median over {rows(spread.rows)} is {number(spread.median)}"
     if cutoff is not None:
         text += f"; the batch begins at {number(cutoff)}, the upper {percent(selected, spread.rows)} of what was scored"
     return text + "."
@@ -96,7 +96,7 @@ def _cutoff(spread: Spread, cutoff: float | None, selected: int, unit: str) -> s
     if cutoff is None:
         return ""
     x = _place(cutoff, spread)
-    side = "end" if x > FULL_WIDTH / 2 else "start"
+    side = "start" if x < FULL_WIDTH / 3 else "mid" if x < FULL_WIDTH * 2 / 3 else "end"
     label = f"cut-off {number(cutoff)}{' ' + unit if unit == 'nats' else ''}, row {count(selected)}"
     return (
         f'<line class="cutoff" x1="{x:.3f}%" x2="{x:.3f}%" y1="-6" y2="{HEIGHT}"/>'
