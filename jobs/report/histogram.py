@@ -63,7 +63,7 @@ def _lead(score: str, spread: Spread, cutoff: float | None, selected: int) -> st
     text = f"<strong>{esc(words.title)}</strong>"
     if words.meaning:
         text += f": {esc(words.meaning)}"
-    text += f". The median over {rows(spread.rows)} is {number(spread.median)}"
+    text += f". The median over {rows(spread.rows)} is about {spread.median:.3g}"
     if cutoff is not None:
         text += f"; the batch begins at {number(cutoff)}, the upper {percent(selected, spread.rows)} of what was scored"
     return text + "."
@@ -150,12 +150,13 @@ def _table(distribution: Distribution, score: str) -> str:
         chosen = ' class="chosen"' if name == score else ""
         unit = f" <small>{esc(words.unit)}</small>" if words.unit else ""
         numbers = "".join(
-            f'<td class="num">{number(v)}</td>' for v in (spread.least, spread.median, spread.mean, spread.most)
+            f'<td class="num">{v}</td>'
+            for v in (number(spread.least), f"{spread.median:.3g}", number(spread.mean), number(spread.most))
         )
         lines.append(
             f'<tr{chosen}><th scope="row">{esc(words.title)}{unit}</th>{numbers}<td>{esc(words.meaning)}</td></tr>'
         )
     return f"""<div class="scroll" tabindex="0" role="region" aria-label="All scores">
-<table><thead><tr><th scope="col">score</th><th scope="col" class="num">min</th><th scope="col" class="num">median</th>
+<table><thead><tr><th scope="col">score</th><th scope="col" class="num">min</th><th scope="col" class="num">median, about</th>
 <th scope="col" class="num">mean</th><th scope="col" class="num">max</th><th scope="col">what it says</th></tr></thead>
 <tbody>{"".join(lines)}</tbody></table></div>"""

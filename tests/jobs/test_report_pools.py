@@ -86,6 +86,20 @@ def test_an_empty_batch_has_no_cut_off(workshop: Workshop) -> None:
     assert "poolscore select" not in html
 
 
+@pytest.mark.parametrize("id_column", ["id", None])
+def test_pictures_out_of_a_row_group_of_many_shards(workshop: Workshop, id_column: str | None) -> None:
+    pool = workshop.digits(f"huge-{id_column}")
+    for part in sorted(pool.iterdir()):
+        pq.write_table(pq.read_table(part), part)  # one row group of 200 rows each, cut into ranges of 40
+    config = workshop.config(pool, f"huge-run-{id_column}", pool={"id": id_column})
+    config = config.model_copy(update={"run": config.run.model_copy(update={"shard_rows": 40})})
+    score_pool(config)
+    images = require_harmless(page_of(config.run.dir)).all("img")
+    original = pq.read_table(pool)["image"].to_pylist()
+    row_ids = pq.read_table(Path(config.run.dir) / "selection.parquet")["row_id"].to_pylist()
+    assert [image["src"] for image in images] == [thumbnail(original[row_id], "L").uri for row_id in row_ids]
+
+
 def test_many_large_pictures_stay_small(workshop: Workshop) -> None:
     noise = np.random.default_rng(1)
     pictures = [encoded(noise.integers(0, 255, (96, 128, 3), dtype=np.uint8), "JPEG") for _ in range(220)]
