@@ -156,7 +156,7 @@ def _table(distribution: Distribution, score: str) -> str:
         lines.append(
             f'<tr{chosen}><th scope="row">{esc(words.title)}{unit}</th>{numbers}<td>{esc(words.meaning)}</td></tr>'
         )
+    heads = "".join(f'<th scope="col" class="num">{name}</th>' for name in ("min", "median, about", "mean", "max"))
     return f"""<div class="scroll" tabindex="0" role="region" aria-label="All scores">
-<table><thead><tr><th scope="col">score</th><th scope="col" class="num">min</th><th scope="col" class="num">median, about</th>
-<th scope="col" class="num">mean</th><th scope="col" class="num">max</th><th scope="col">what it says</th></tr></thead>
+<table><thead><tr><th scope="col">score</th>{heads}<th scope="col">what it says</th></tr></thead>
 <tbody>{"".join(lines)}</tbody></table></div>"""
