@@ -12,6 +12,7 @@ from poolscore.jobs.report.text import count, esc, percent
 
 CLASSES = 24  # lines of the table
 NAME = 40  # characters
+THIN = 0.5  # percent of the widest bar, so that a single row can be seen
 
 
 def class_name(index: int, config: Config) -> str:
@@ -33,7 +34,7 @@ def section(facts: Facts, distribution: Distribution) -> str:
     widest = max(_shares(pool, shown) + _shares(batch, shown))
     lines = "".join(_line(class_name(index, facts.config), index, pool, batch, widest) for index in shown)
     left = len(classes) - len(shown)
-    more = f'<p class="muted">and {count(left)} more classes.</p>' if left > 0 else ""
+    more = f'<p class="muted">and {count(left)} more.</p>' if left > 0 else ""
     return f"""
 <section aria-labelledby="classes">
 <h2 id="classes">Predicted classes</h2>
@@ -66,7 +67,7 @@ def _line(name: str, index: int, pool: Mapping[int, int], batch: Mapping[int, in
     bars, numbers = "", ""
     for kind, counts in (("pool", pool), ("batch", batch)):
         here, whole = counts.get(index, 0), sum(counts.values())
-        width = 100 * here / whole / widest if whole else 0.0
+        width = max(100 * here / whole / widest, THIN) if here else 0.0
         bars += f'<span class="bar {kind}" style="width:{width:.2f}%"></span>'
         numbers += f'<td class="num">{percent(here, whole)} <small>{count(here)}</small></td>'
     return f'<tr><th scope="row"><bdi>{esc(name, NAME)}</bdi></th><td class="bars">{bars}</td>{numbers}</tr>'

@@ -63,7 +63,7 @@ def _lead(score: str, spread: Spread, cutoff: float | None, selected: int) -> st
     text = f"<strong>{esc(words.title)}</strong>"
     if words.meaning:
         text += f": {esc(words.meaning)}"
-    text += f". The median of {rows(spread.rows)} is {number(spread.median)}"
+    text += f". The median over {rows(spread.rows)} is about {spread.median:.3g}"
     if cutoff is not None:
         text += f"; the batch begins at {number(cutoff)}, the upper {percent(selected, spread.rows)} of what was scored"
     return text + "."
@@ -96,7 +96,7 @@ def _cutoff(spread: Spread, cutoff: float | None, selected: int, unit: str) -> s
     if cutoff is None:
         return ""
     x = _place(cutoff, spread)
-    side = "end" if x > FULL_WIDTH / 2 else "start"
+    side = "start" if x < FULL_WIDTH / 3 else "mid" if x < FULL_WIDTH * 2 / 3 else "end"
     label = f"cut-off {number(cutoff)}{' ' + unit if unit == 'nats' else ''}, row {count(selected)}"
     return (
         f'<line class="cutoff" x1="{x:.3f}%" x2="{x:.3f}%" y1="-6" y2="{HEIGHT}"/>'
@@ -150,12 +150,13 @@ def _table(distribution: Distribution, score: str) -> str:
         chosen = ' class="chosen"' if name == score else ""
         unit = f" <small>{esc(words.unit)}</small>" if words.unit else ""
         numbers = "".join(
-            f'<td class="num">{number(v)}</td>' for v in (spread.least, spread.median, spread.mean, spread.most)
+            f'<td class="num">{v}</td>'
+            for v in (number(spread.least), f"{spread.median:.3g}", number(spread.mean), number(spread.most))
         )
         lines.append(
             f'<tr{chosen}><th scope="row">{esc(words.title)}{unit}</th>{numbers}<td>{esc(words.meaning)}</td></tr>'
         )
+    heads = "".join(f'<th scope="col" class="num">{name}</th>' for name in ("min", "median, about", "mean", "max"))
     return f"""<div class="scroll" tabindex="0" role="region" aria-label="All scores">
-<table><thead><tr><th scope="col">score</th><th scope="col" class="num">min</th><th scope="col" class="num">median</th>
-<th scope="col" class="num">mean</th><th scope="col" class="num">max</th><th scope="col">what it says</th></tr></thead>
+<table><thead><tr><th scope="col">score</th>{heads}<th scope="col">what it says</th></tr></thead>
 <tbody>{"".join(lines)}</tbody></table></div>"""

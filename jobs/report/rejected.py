@@ -58,7 +58,8 @@ def section(facts: Facts) -> str:
     lines = "".join(_line(reason, n, found.examples[reason]) for reason, n in shown)
     left = len(found.counts) - len(shown)
     rest = total - sum(n for _, n in shown)
-    more = f'<p class="muted">and {count(left)} more reasons, {rows(rest)}.</p>' if left else ""
+    others = "one more reason" if left == 1 else f"{count(left)} more reasons"
+    more = f'<p class="muted">and {rows(rest)} for {others}.</p>' if left else ""
     seen = facts.totals.scored + total
     return f"""
 <section aria-labelledby="rejected">

@@ -34,10 +34,11 @@ def heading(facts: Facts) -> str:
     """One sentence that says what lies before the reader."""
     selection = facts.selection
     head = "Nothing is scored yet"
-    if selection is not None:
-        worth = "row" if selection.rows == 1 else "rows"
+    if selection is not None and not selection.rows:
+        head = "No rows to label"
+    elif selection is not None:
         so_far = "" if selection.written else " so far"
-        head = f"The {count(selection.rows)} {worth} most worth labelling{so_far}"
+        head = f"The {rows(selection.rows)} most worth labelling{so_far}"
     state = STATES.get(facts.status, facts.status)
     kind = "good" if facts.status == directory.DONE else "warn"
     passes = facts.config.passes.count

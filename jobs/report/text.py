@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+NBSP = "\u00a0"
 LIMIT = 200  # characters of one value; ids and messages may be of any length
 
 # Control characters, and those that turn the direction of the text around them.
@@ -88,14 +89,14 @@ def percent(part: float, whole: float) -> str:
         return "–"
     share = 100 * part / whole
     if 0 < share < 0.1:
-        return "< 0.1 %"
-    return f"{share:.1f} %"
+        return f"< 0.1{NBSP}%"
+    return f"{share:.1f}{NBSP}%"
 
 
 def duration(seconds: float) -> str:
     """'0.41 s', '3 min 20 s', '7 h 05 min'."""
     if seconds < 60:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.2g}{NBSP}s" if seconds < 10 else f"{seconds:.0f}{NBSP}s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
@@ -105,6 +106,6 @@ def size(number_of_bytes: int) -> str:
     value = float(number_of_bytes)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "bytes" or value >= 10 else f"{value:.1f} {unit}"
+            return f"{value:.0f}{NBSP}{unit}" if unit == "bytes" or value >= 10 else f"{value:.1f}{NBSP}{unit}"
         value /= 1000
-    return f"{value:.1f} TB"
+    return f"{value:.1f}{NBSP}TB"
