@@ -81,7 +81,7 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
     config = prepared.config
     journal = Journal(run.storage)
     done = run.reports()
-    run.update(status=directory.RUNNING, config=directory.redacted(config.model_dump(mode="json")))
+    run.update(status=directory.RUNNING, set_aside={}, stopped_by=None)
     fleet: Fleet | None = None
     try:
         fleet = _fleet(prepared)
@@ -126,6 +126,7 @@ def _finish(
     if not set_aside:
         run.storage.create(directory.SUCCESS, b"")
     run.update(
+        config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
         status=directory.INCOMPLETE if set_aside else directory.DONE,
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
