@@ -14,12 +14,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, has_torch_function
 
 ALPHA = 1.7580993408473766  # −α' of SELU: what AlphaDropout puts in place of a dropped value
 
@@ -41,8 +40,7 @@ DROPOUT_CALLS: dict[Any, tuple[str, int]] = {
     torch.feature_alpha_dropout_: ("feature_alpha", 1),
 }
 ATTENTION = F.scaled_dot_product_attention
-# A Python function of torch that calls others: it is entered, not answered.
-COMPOSITE = F.multi_head_attention_forward
+UNBATCHED = {F.dropout1d: 2, F.dropout3d: 4}  # with so many dimensions they take the first for channels, not for rows
 
 
 @dataclass(frozen=True)
@@ -62,17 +60,34 @@ class DropoutLayer:
         """Bits in one mask."""
         return math.prod(self.shape)
 
+    def fits(self, kind: str, p: float, shape: tuple[int, ...], rows: int) -> bool:
+        """Whether this is the layer of a call on `rows` rows."""
+        d = self.batch_dim
+        same_row = row_shape(kind, shape, d, self.fold) == self.shape
+        return (kind, p) == (self.kind, self.p) and same_row and shape[d : d + 1] == (rows * self.fold,)
+
 
 class DropoutMode(TorchFunctionMode):
     """Hands every live dropout call of the block to `answer(kind, p, x) -> Tensor`.
 
     A call is live if its p is above 0, whatever its `training` flag says: the flag of a functional call is usually the
-    module's, and the modules are in eval mode.
+    module's, and the modules are in eval mode. One thread at a time.
     """
 
     def __init__(self, answer: Callable[[str, float, Tensor], Tensor]) -> None:
         super().__init__()
         self._answer = answer
+
+    def __enter__(self) -> DropoutMode:
+        # F.multi_head_attention_forward, the only one to ask by this name, would hand itself over as a whole (and lose
+        # an argument on the way); the calls inside it are what we want.
+        vars(F)["has_torch_function"] = lambda _: False
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        vars(F)["has_torch_function"] = has_torch_function
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -84,7 +99,10 @@ class DropoutMode(TorchFunctionMode):
             p = float(args[position] if len(args) > position else kwargs.get("p", 0.5))
             if p == 0.0:
                 return x
-            y = self._answer(kind, p, x)
+            if UNBATCHED.get(func) == x.ndim:
+                y = self._answer(kind, p, x[None])[0]
+            else:
+                y = self._answer(kind, p, x)
             if _in_place(func, args, kwargs):
                 return x.copy_(y)
             return y
@@ -93,10 +111,6 @@ class DropoutMode(TorchFunctionMode):
             call.apply_defaults()
             if call.arguments["dropout_p"] > 0.0:
                 return self._attention(**call.arguments)
-        if func is COMPOSITE:
-            # Its own check for overrides would send the call straight back here; the calls inside are what we want.
-            with mock.patch.object(F, "has_torch_function", lambda _: False), self:
-                return func(*args, **kwargs)
         return func(*args, **kwargs)
 
     def _attention(
@@ -116,13 +130,22 @@ class DropoutMode(TorchFunctionMode):
             value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3)
         logits = query @ key.transpose(-2, -1) * (scale if scale is not None else query.shape[-1] ** -0.5)
         if is_causal:
-            attn_mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=query.device).tril()
+            causal = torch.ones(logits.shape[-2:], dtype=torch.bool, device=query.device).tril()
+            logits = logits.masked_fill(~causal, -math.inf)
         if attn_mask is not None:
             if attn_mask.dtype == torch.bool:
                 logits = logits.masked_fill(~attn_mask, -math.inf)
             else:
                 logits = logits + attn_mask
-        return self._answer("attention", dropout_p, logits.softmax(-1)) @ value
+        nothing = (logits == -math.inf).all(-1, keepdim=True)  # to attend to: zeros, where softmax alone gives NaN
+        return self._answer("attention", dropout_p, logits.softmax(-1).masked_fill(nothing, 0.0)) @ value
+
+
+def row_shape(kind: str, shape: tuple[int, ...], batch_dim: int, fold: int) -> tuple[int, ...]:
+    """The shape of one row's mask, for a call on a tensor of this shape."""
+    if kind.startswith("feature"):  # whole channels: one draw for each row and channel
+        shape = shape[:2]
+    return (*shape[:batch_dim], *([fold] if fold > 1 else []), *shape[batch_dim + 1 :])
 
 
 def apply_affine(x: Tensor, layer: DropoutLayer, factor: Tensor, offset: Tensor | None, passes: int) -> Tensor:

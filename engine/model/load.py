@@ -8,7 +8,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -30,21 +29,23 @@ def load_model(config: ModelConfig) -> nn.Module:
     try:
         model = factory(**config.args)
     except Exception as error:
-        raise ConfigError(f"model.source: {config.source} fails: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"model.source: {config.source} fails: {type(error).__name__}: {_one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model.source: {config.source} gave {type(model).__name__}, not a torch.nn.Module")
+    if any(torch.nn.parameter.is_lazy(value) for value in (*model.parameters(), *model.buffers())):
+        raise ConfigError(f"model.source: {config.source} gave lazy layers without weights; give them their sizes")
     if config.weights is not None:
         _load_weights(model, Path(config.weights))
     return model.eval().requires_grad_(False)
 
 
 def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all parameters and buffers, shortened to 32 digits."""
+    """SHA-256 over names, dtypes, shapes and bytes of all parameters and buffers (also those that are in no
+    checkpoint), shortened to 32 digits."""
     digest = sha256()
-    for name, value in sorted(model.state_dict().items()):
-        if isinstance(value, torch.Tensor):
-            digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    for name, value in sorted({**dict(model.named_parameters()), **dict(model.named_buffers())}.items()):
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
 
 
@@ -73,19 +74,25 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        raise ConfigError(
-            f"model.weights: {path} holds more than tensors and is not opened (it could run code); save the weights "
-            "alone: torch.save(model.state_dict(), path), or as .safetensors"
-        ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ConfigError(f"model.weights: {path} cannot be read: {' '.join(str(error).split())}") from error
+    except Exception as error:  # a damaged file can make either reader fail in any way
+        if isinstance(error, UnpicklingError) and "GLOBAL" in str(error):
+            raise ConfigError(
+                f"model.weights: {path} holds more than tensors and is not opened (it could run code); save the "
+                "weights alone: torch.save(model.state_dict(), path), or as .safetensors"
+            ) from error
+        raise ConfigError(f"model.weights: {path} cannot be read: {_one_line(error)}") from error
     for wrapper in ("state_dict", "model"):  # how checkpoints of common trainers wrap the weights
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(v, torch.Tensor) and isinstance(k, str) for k, v in state.items()
+    ):
         raise ConfigError(f"model.weights: {path} is no state dict (names and tensors)")
     return state
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _some(what: str, names: list[str]) -> str:

@@ -1,37 +1,29 @@
 """Find a model's live dropout calls, and everything else in it that is random, by running it on a few rows.
 
-It is run on 2 and on 3 rows: the dimension of a dropout call that grows between the two holds the batch.
+It is run on 2 and on 3 rows: the dimension of a dropout call that grows between the two holds the batch, and what the
+first two rows see must not change.
 """
 
 from __future__ import annotations
 
+import random
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.model.dropout import DropoutLayer, DropoutMode
+from poolscore.engine.model.dropout import DropoutLayer, DropoutMode, row_shape
 
 Inputs = Mapping[str, Tensor]  # by name; a single positional input is called ''
 
 ROWS = (2, 3)
 PROBE_ROWS = max(ROWS)
-RANDOM_CALLS = {
-    *(
-        getattr(torch, name)
-        for name in ("bernoulli", "rand", "randn", "rand_like", "randn_like", "randint", "randperm")
-    ),
-    *(torch.randint_like, torch.normal, torch.multinomial, torch.poisson, F.gumbel_softmax),
-    *(getattr(Tensor, name) for name in ("bernoulli", "bernoulli_", "uniform_", "normal_", "exponential_", "random_")),
-    *(Tensor.geometric_, Tensor.log_normal_, Tensor.cauchy_, Tensor.multinomial),
-}
 STOCHASTIC_DEPTH = re.compile("DropPath|StochasticDepth|DropBlock|ShakeShake|ShakeDrop")
 
 
@@ -42,6 +34,7 @@ class Probe:
     layers: tuple[DropoutLayer, ...]  # live, in the order of execution
     outputs: int  # C
     stays_off: dict[str, str]  # random layers that cannot be answered and are left off: module name → type
+    training: tuple[str, ...] = ()  # modules that hide a dropout unless they are in training mode
 
 
 @dataclass(frozen=True)
@@ -49,35 +42,59 @@ class _Call:
     name: str
     kind: str
     p: float
-    shape: tuple[int, ...]
+    x: Tensor
 
 
-def make_dropout_live(model: nn.Module, stays_off: Collection[str] = ()) -> None:
+@dataclass(frozen=True)
+class _Run:
+    calls: list[_Call]
+    logits: Tensor
+    random: tuple[str, str] | None  # who drew the first random number: module and function
+
+
+def make_dropout_live(model: nn.Module, training: Collection[str]) -> None:
     """Eval mode for everything (BatchNorm!), training mode for the modules that would otherwise switch a dropout off
-    before it becomes a call: attention, and whatever holds its dropout rate as a number; less those in `stays_off`."""
+    before it becomes a call."""
     model.eval()
     for name, module in model.named_modules():
-        live = isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer) or _holds_rate(module)
-        module.training = live and name not in stays_off
+        module.training = name in training
 
 
 def probe_model(model: nn.Module, inputs: Inputs) -> Probe:
-    """Run the model on the first rows of `inputs` (at least 3) and list its live dropout.
+    """Run the model on the first rows of `inputs` (at least 3) and list its live dropout. All on the CPU.
 
     The model is left ready for `DropoutMode`: live where it can be answered, off where it cannot.
 
     Raises:
-        ConfigError: the model fails, draws random numbers in eval mode, gives no [N, C] tensor, or has a dropout that
-            cannot be told apart by rows.
+        ConfigError: the model fails, draws random numbers in eval mode, gives no [N, C] tensor, lets rows of a batch
+            see each other, or has a dropout that cannot be told apart by rows.
     """
-    make_dropout_live(model)
-    off = _switch_off_uncontrolled(model, inputs)
-    runs = [_record(model, {name: x[:rows] for name, x in inputs.items()}, rows) for rows in ROWS]
-    (first, outputs), (second, _) = runs
-    if len(first) != len(second):
+    modules = dict(model.named_modules())
+    off = {name: type(module).__name__ for name, module in modules.items() if _random_in_training(module)}
+    training = [n for n, m in modules.items() if isinstance(m, nn.MultiheadAttention | nn.TransformerEncoderLayer)]
+    make_dropout_live(model, training)
+    first = _record(model, inputs, ROWS[0])
+    if first.random:
+        name, function = first.random
+        raise ConfigError(
+            f"model: module '{name}' ({type(modules[name]).__name__}) calls {function} even in eval mode, so scores "
+            "could not be repeated; take the call out, or make it depend on self.training"
+        )
+    for kind, names in _rate_holders(modules).items():
+        trial = _in_training(model, [*training, *names], inputs)
+        if trial and trial.random:
+            off |= dict.fromkeys(names, kind.__name__)
+        elif trial and trial.logits.shape == first.logits.shape and len(trial.calls) > len(first.calls):
+            training += names
+            first = trial
+    make_dropout_live(model, training)
+    second = _record(model, inputs, ROWS[1])
+    if len(first.calls) != len(second.calls):
         raise ConfigError("model: it makes another number of dropout calls for 2 rows than for 3; it cannot be scored")
-    layers = tuple(_layer(i, a, b) for i, (a, b) in enumerate(zip(first, second, strict=True)))
-    return Probe(layers, outputs, off)
+    layers = tuple(_layer(i, a, b) for i, (a, b) in enumerate(zip(first.calls, second.calls, strict=True)))
+    if first.logits.shape[1] != second.logits.shape[1] or _differ(first.logits, second.logits[: ROWS[0]]):
+        raise ConfigError("model: its output for a row depends on the other rows of the batch; it cannot be scored")
+    return Probe(layers, first.logits.shape[1], off, tuple(training))
 
 
 def call_model(model: nn.Module, inputs: Inputs) -> Any:
@@ -94,127 +111,161 @@ def as_logits(output: Any, rows: int) -> Tensor:
     output = getattr(output, "logits", output)
     if isinstance(output, Tensor) and output.shape == (rows,):
         output = output[:, None]
-    if not isinstance(output, Tensor) or output.ndim != 2 or output.shape[0] != rows:
-        found = f"a tensor {list(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-        raise ConfigError(f"model.source: the model must give a tensor [N, C]; for N={rows} it gave {found}")
-    return output
+    fits = isinstance(output, Tensor) and output.ndim == 2 and output.shape[0] == rows and output.is_floating_point()
+    if not fits:
+        shown = isinstance(output, Tensor)
+        found = f"a tensor {list(output.shape)} {output.dtype}" if shown else f"a {type(output).__name__}"
+        raise ConfigError(f"model.source: the model must give a float tensor [N, C]; for N={rows} it gave {found}")
+    logits: Tensor = output
+    return logits
 
 
-def _record(model: nn.Module, inputs: Inputs, rows: int) -> tuple[list[_Call], int]:
-    calls: list[_Call] = []
-    with _module_names(model) as current:
-
-        def record(kind: str, p: float, x: Tensor) -> Tensor:
-            if p >= 1.0:
-                raise ConfigError(f"model: dropout '{current()}' has p={p:g}, which drops everything; use p below 1")
-            calls.append(_Call(current(), kind, p, tuple(x.shape)))
-            return x
-
-        with torch.no_grad(), DropoutMode(record):
-            output = _run(model, inputs)
-    return calls, as_logits(output, rows).shape[1]
-
-
-def _run(model: nn.Module, inputs: Inputs) -> Any:
+def _in_training(model: nn.Module, training: Collection[str], inputs: Inputs) -> _Run | None:
+    """A run with these modules in training mode; None where that makes another model of it: it fails, gives something
+    else, or changes its buffers (which are put back)."""
+    make_dropout_live(model, training)
+    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
     try:
-        return call_model(model, inputs)
+        run = _record(model, inputs, ROWS[0])
     except ConfigError:
-        raise
-    except Exception as error:
-        shapes = ", ".join(f"{name or 'input'} {list(x.shape)} {x.dtype}" for name, x in inputs.items())
-        raise ConfigError(
-            f"model.source: the model fails on {shapes}: {type(error).__name__}: {' '.join(str(error).split())}"
-        ) from error
+        run = None
+    for buffer, version, was in buffers:
+        if buffer._version != version:
+            buffer.copy_(was)
+            run = None
+    return run
+
+
+def _record(model: nn.Module, inputs: Inputs, rows: int) -> _Run:
+    calls: list[_Call] = []
+    trace = _Trace(model)
+
+    def record(kind: str, p: float, x: Tensor) -> Tensor:
+        if p >= 1.0:
+            raise ConfigError(f"model: dropout '{trace.module}' has p={p:g}, which drops everything; use p below 1")
+        calls.append(_Call(trace.module, kind, p, x))
+        return x
+
+    first_rows = {name: x[:rows].clone() for name, x in inputs.items()}  # the model may change them in place
+    with torch.no_grad(), trace, DropoutMode(record):
+        try:
+            output = call_model(model, first_rows)
+        except ConfigError:
+            raise
+        except Exception as error:
+            shapes = ", ".join(f"{name or 'input'} {list(x.shape)} {x.dtype}" for name, x in first_rows.items())
+            raise ConfigError(
+                f"model.source: the model fails on {shapes}: {type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
+    return _Run(calls, as_logits(output, rows), trace.random)
 
 
 def _layer(index: int, a: _Call, b: _Call) -> DropoutLayer:
-    grows = [d for d, (x, y) in enumerate(zip(a.shape, b.shape, strict=False)) if x != y]
-    batch_dim = grows[0] if len(grows) == 1 else -1
-    if (a.kind, a.p, len(a.shape)) != (b.kind, b.p, len(b.shape)) or batch_dim < 0 or a.shape[batch_dim] % ROWS[0]:
-        raise ConfigError(f"model: dropout '{a.name}' on {list(a.shape)} and {list(b.shape)} has no dimension of rows")
-    fold = a.shape[batch_dim] // ROWS[0]
-    if a.shape[batch_dim] != fold * ROWS[0] or b.shape[batch_dim] != fold * ROWS[1]:
-        raise ConfigError(f"model: dropout '{a.name}' on {list(a.shape)} and {list(b.shape)} has no dimension of rows")
-    shape = a.shape
-    if a.kind.startswith("feature"):  # whole channels: one draw for each row and channel
-        if batch_dim != 0 or len(shape) < 3:
-            raise ConfigError(f"model: channel dropout '{a.name}' needs [N, C, ...], got {list(shape)}")
-        shape = shape[:2]
-    row = (*shape[:batch_dim], *([fold] if fold > 1 else []), *shape[batch_dim + 1 :])
-    return DropoutLayer(index, a.name, a.kind, a.p, batch_dim, fold, row)
+    shape, other = tuple(a.x.shape), tuple(b.x.shape)
+    where = f"model: dropout '{a.name}' on {list(shape)} and {list(other)}"
+    grows = [d for d, (x, y) in enumerate(zip(shape, other, strict=False)) if x != y]
+    if (a.kind, a.p, len(shape)) != (b.kind, b.p, len(other)) or len(grows) != 1:
+        raise ConfigError(f"{where} has no dimension of rows")
+    batch_dim = grows[0]
+    fold = shape[batch_dim] // ROWS[0]
+    if (shape[batch_dim], other[batch_dim]) != (fold * ROWS[0], fold * ROWS[1]):
+        raise ConfigError(f"{where} has no dimension of rows")
+    if a.kind.startswith("feature") and (batch_dim != 0 or len(shape) < 2):
+        raise ConfigError(f"model: channel dropout '{a.name}' needs [N, C, ...], got {list(shape)}")
+    if _differ(a.x, b.x.narrow(batch_dim, 0, shape[batch_dim])):
+        raise ConfigError(f"{where}: rows are not in their order along dimension {batch_dim}, or see each other")
+    return DropoutLayer(index, a.name, a.kind, a.p, batch_dim, fold, row_shape(a.kind, shape, batch_dim, fold))
 
 
-def _switch_off_uncontrolled(model: nn.Module, inputs: Inputs) -> dict[str, str]:
-    """Put modules that draw random numbers of their own back to eval mode; refuse those that draw even there."""
-    off = {name: type(module).__name__ for name, module in model.named_modules() if _random_in_training(module)}
-    modules = dict(model.named_modules())
-    while culprit := _first_random_call(model, {name: x[: ROWS[0]] for name, x in inputs.items()}):
-        name, function = culprit
-        kind = type(modules[name]).__name__
-        if not modules[name].training:
-            raise ConfigError(
-                f"model: module '{name}' ({kind}) calls {function} even in eval mode, so scores could not be repeated; "
-                "take the call out, or make it depend on self.training"
-            )
-        modules[name].training = False
-        off[name] = kind
-    return off
+def _differ(a: Tensor, b: Tensor) -> bool:
+    """By more than another batch size may change in the last bits: by a fourth root of the precision, 2 % in fp32."""
+    if not a.numel():
+        return False
+    return bool((a - b).abs().max() > a.abs().max() * torch.finfo(a.dtype).eps ** 0.25)
 
 
 def _random_in_training(module: nn.Module) -> bool:
     return (
         (isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers > 1)
         or isinstance(module, nn.RReLU)
+        or (isinstance(module, torch.jit.ScriptModule) and "Dropout" in module.original_name)
         or bool(STOCHASTIC_DEPTH.search(type(module).__name__))
     )
 
 
-class _RandomCall(Exception):
-    """A model drew random numbers."""
+def _rate_holders(modules: Mapping[str, nn.Module]) -> dict[type, list[str]]:
+    """Modules that keep a dropout rate as a plain number, as attention layers written by hand do, by type. Recurrent
+    layers would draw inside one operator, stochastic depth is no dropout."""
+    found: dict[type, list[str]] = {}
+    for name, module in modules.items():
+        rates = [v for key, v in vars(module).items() if "drop" in key and isinstance(v, float) and 0 < v < 1]
+        known = isinstance(module, nn.RNNBase | nn.MultiheadAttention)
+        if rates and not known and not STOCHASTIC_DEPTH.search(type(module).__name__):
+            found.setdefault(type(module), []).append(name)
+    return found
 
 
-def _first_random_call(model: nn.Module, inputs: Inputs) -> tuple[str, str] | None:
-    class Watch(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if func in RANDOM_CALLS:
-                raise _RandomCall(current(), func.__name__)
-            return func(*args, **(kwargs or {}))
+class _Trace(TorchDispatchMode):
+    """Knows the innermost module that is running, and which one drew the first random number: torch's, Python's or
+    NumPy's."""
 
-    with _module_names(model) as current, torch.no_grad(), Watch(), DropoutMode(lambda kind, p, x: x):
-        try:
-            call_model(model, inputs)
-        except _RandomCall as call:
-            return str(call.args[0]), str(call.args[1])
-        except Exception:  # the model itself fails; `_record` tells
-            return None
-    return None
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.random: tuple[str, str] | None = None
+        self._model = model
+        self._stack = [""]
+        self._handles: list[Any] = []
+        self._host = _host_state()
 
+    @property
+    def module(self) -> str:
+        """The name of the innermost module that is running."""
+        return self._stack[-1]
 
-def _holds_rate(module: nn.Module) -> bool:
-    """Whether a module keeps a dropout rate as a plain number, as attention layers written by hand do. Recurrent layers
-    would draw inside one operator, stochastic depth is no dropout."""
-    if isinstance(module, nn.RNNBase) or STOCHASTIC_DEPTH.search(type(module).__name__):
-        return False
-    return any("drop" in name and isinstance(value, float) and 0 < value < 1 for name, value in vars(module).items())
+    def __enter__(self) -> _Trace:
+        for name, module in self._model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks; what it calls is out of our sight
+                continue
+            self._handles.append(module.register_forward_pre_hook(self._enters(name)))
+            self._handles.append(module.register_forward_hook(self._leaves, always_call=True))
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
-
-@contextmanager
-def _module_names(model: nn.Module) -> Iterator[Callable[[], str]]:
-    """A function that tells the name of the innermost module that is running."""
-    stack: list[str] = [""]
-
-    def enter(name: str) -> Callable[..., None]:
-        return lambda *_: stack.append(name)
-
-    def leave(*_: Any) -> None:  # a hook that returned anything else than None would replace the output
-        stack.pop()
-
-    handles = []
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(enter(name)))
-        handles.append(module.register_forward_hook(leave, always_call=True))
-    try:
-        yield lambda: stack[-1]
-    finally:
-        for handle in handles:
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        for handle in self._handles:
             handle.remove()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **kwargs)
+        state = torch.get_rng_state()  # the tag says that an operator may draw
+        result = func(*args, **kwargs)
+        if kwargs.get("generator") is not None or not torch.equal(state, torch.get_rng_state()):
+            self._found(func.overloadpacket.__name__)
+        return result
+
+    def _enters(self, name: str) -> Callable[..., None]:
+        def enter(*_: Any) -> None:
+            self._look_at_host()
+            self._stack.append(name)
+
+        return enter
+
+    def _leaves(self, *_: Any) -> None:  # a hook that returned anything else than None would replace the output
+        self._look_at_host()
+        self._stack.pop()
+
+    def _look_at_host(self) -> None:
+        if self._host != (now := _host_state()):
+            self._host = now
+            self._found("Python's or NumPy's random")
+
+    def _found(self, function: str) -> None:
+        self.random = self.random or (self.module, function)
+
+
+def _host_state() -> tuple[Any, ...]:
+    _, keys, position, *_ = np.random.get_state()
+    return random.getstate(), np.asarray(keys).tobytes(), position
