@@ -23,7 +23,7 @@ from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
 from poolscore.engine.model.load import load_model, weights_digest
 from poolscore.engine.model.passes import McDropout
-from poolscore.engine.model.probe import Probe, make_dropout_live
+from poolscore.engine.model.probe import Probe
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
@@ -117,7 +117,6 @@ def build_scorer(job: Job) -> Scorer:
         raise ConfigError(
             f"model.source: {config.model.source} builds other weights in each process; give them as model.weights"
         )
-    make_dropout_live(model, job.probe.stays_off)
     return Scorer(
         config=config,
         reader=ShardReader(
