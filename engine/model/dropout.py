@@ -148,23 +148,23 @@ def row_shape(kind: str, shape: tuple[int, ...], batch_dim: int, fold: int) -> t
     return (*shape[:batch_dim], *([fold] if fold > 1 else []), *shape[batch_dim + 1 :])
 
 
-def apply_affine(x: Tensor, layer: DropoutLayer, factor: Tensor, offset: Tensor | None, passes: int) -> Tensor:
-    """x·factor + offset for each of the N·T rows of `x`.
+def apply_affine(x: Tensor, factor: Tensor, offset: Tensor | None, batch_dim: int, fold: int, passes: int) -> Tensor:
+    """x·factor + offset for each row under each pass.
 
     Args:
-        x: what the model drops from; N·T·fold long in `layer.batch_dim`.
+        x: what the model drops from; N·passes·fold long in `batch_dim`.
         factor, offset: [1 or N, T, *layer.shape]; every kind of dropout is such a map (`masks.py`).
-        passes: T.
+        passes: T; or 1 where `x` holds each row once, and the broadcast repeats it.
 
     Returns:
-        Shape and dtype of `x`.
+        N·T·fold long in `batch_dim`, otherwise like `x`.
     """
-    d = layer.batch_dim
-    unfolded = x.unflatten(d, (-1, passes, layer.fold))
+    d = batch_dim
+    unfolded = x.unflatten(d, (-1, passes, fold))
 
     def placed(mask: Tensor) -> Tensor:
         # [n, T, *shape] → what comes before the batch, then n, T, fold, then the rest; channels broadcast over it
-        if layer.fold == 1:
+        if fold == 1:
             mask = mask.unsqueeze(2 + d)
         mask = mask.movedim((0, 1), (d, d + 1))
         return mask.reshape(*mask.shape, *[1] * (unfolded.ndim - mask.ndim))

@@ -81,7 +81,7 @@ class McDropout:
             if layer is None or not layer.fits(kind, p, tuple(x.shape), rows * t):
                 raise PoolscoreError(DATA_DEPENDENT)
             factor, offset = self._masks.affine(layer.index, row_keys_N, passes)
-            return apply_affine(x, layer, factor, offset, t)
+            return apply_affine(x, factor, offset, layer.batch_dim, layer.fold, t)
 
         with DropoutMode(answer), self._precision():
             output = call_model(self._model, repeated)

@@ -1,0 +1,79 @@
+"""Trace a model into a graph in which every live dropout call is one node.
+
+`torch.export` runs the model under the same `DropoutMode` that answers its calls in eager mode; here each call is
+answered with the operator `poolscore::drop(x, layer)`. So the graph has the same layers in the same order, whatever the
+call looked like in the model's code.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, export
+from torch.fx import GraphModule
+
+from poolscore.engine.model.dropout import DropoutMode
+from poolscore.engine.model.probe import Inputs, as_logits, call_model
+
+MAX_ROWS = 1 << 24
+
+
+class Untraceable(Exception):
+    """Why a model has no graph; it is then scored by repeating its input."""
+
+
+@torch.library.custom_op("poolscore::drop", mutates_args=())
+def drop(x: Tensor, layer: int) -> Tensor:
+    """Stands for a live dropout call in a traced graph; `split` puts the masks in its place."""
+    return x.clone()
+
+
+@drop.register_fake
+def _(x: Tensor, layer: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+class _Marked(nn.Module):
+    """The model, with its dropout calls answered by `poolscore::drop`."""
+
+    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.model = model
+        self._names = names
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        calls = 0
+
+        def mark(kind: str, p: float, x: Tensor) -> Tensor:
+            nonlocal calls
+            calls += 1
+            return torch.ops.poolscore.drop(x, calls - 1)  # type: ignore[no-any-return]
+
+        with DropoutMode(mark):
+            output = call_model(self.model, dict(zip(self._names, tensors, strict=True)))
+        return as_logits(output, tensors[0].shape[0])
+
+
+def trace(model: nn.Module, inputs: Inputs) -> GraphModule:
+    """The graph of a probed model for any number of rows; its inputs are positional, in the order of `inputs`.
+
+    Args:
+        inputs: a few rows, at least 2.
+
+    Raises:
+        Untraceable: with the reason, in one line.
+    """
+    rows = Dim("rows", min=2, max=MAX_ROWS)
+    shapes = {"tensors": tuple({0: rows} for _ in inputs)}
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter, about the model's code
+            marked = _Marked(model, tuple(inputs))
+            program = export(marked, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
+            graph = program.module(check_guards=False)
+    except Exception as error:  # the exporter fails in many ways; the model itself was run before
+        raise Untraceable(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+    assert isinstance(graph, GraphModule)
+    return graph
