@@ -50,11 +50,11 @@ def first_message(error: ValidationError, data: Any) -> str:
 def _place(entry: Mapping[str, Any], data: Any) -> str:
     """The key as the user wrote it. Pydantic also names the branch of a union, which is no key."""
     keys: list[str] = []
-    for part in entry["loc"]:
+    for i, part in enumerate(entry["loc"], start=1):
         listed = isinstance(data, list | tuple) and isinstance(part, int) and part < len(data)
         if listed or (isinstance(data, Mapping) and part in data):
             data = data[part]
-        elif not (entry["type"] == "missing" and part == entry["loc"][-1]):
+        elif not (entry["type"] == "missing" and i == len(entry["loc"])):
             continue
         keys.append(str(part))
     return ".".join(keys)
