@@ -39,7 +39,9 @@ class Stand:
     def __init__(self, config: Config, noise: float = 0.0, bad: tuple[float, ...] = ()) -> None:
         self.config, self.bad, self.blocks = config, bad, 0
         self.decoder = SimpleNamespace(decode=self.decode, padded_keys=lambda rows: None)
-        self.model = SimpleNamespace(logits=lambda x, _: torch.stack([x, x + noise], 1), without_dropout=lambda x: x[:, None])
+        self.model = SimpleNamespace(
+            logits=lambda x, _: torch.stack([x, x + noise], 1), without_dropout=lambda x: x[:, None]
+        )
 
     def decode(self, rows: Any) -> tuple[torch.Tensor, dict[int, Any]]:
         self.blocks += 1
