@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def set_aside(root: str) -> str:
     """Move an old run out of the way, for --fresh; nothing is deleted. Returns where it went."""
     assert isinstance(open_storage(root), LocalStorage)
     base = f"{root.rstrip('/')}.old-{time.strftime('%Y%m%d-%H%M%S')}"
-    to = next(name for name in (base, *(f"{base}-{i}" for i in count(2))) if not Path(name).exists())
+    to = next(name for name in chain([base], (f"{base}-{i}" for i in count(2))) if not Path(name).exists())
     try:
         Path(root).rename(to)
     except OSError as error:  # such as a mount point
