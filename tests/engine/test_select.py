@@ -88,7 +88,8 @@ def full_sort(parts: Sequence[Part | None], k: int, left_out: Sequence[int] = ()
 
 
 def chosen(run: RunDirectory, k: int, score: str = "bald", exclude: Sequence[str] = ()) -> list[int]:
-    return top_k(run.storage, run.reports().values(), score, k, IdSet(exclude)).row_ids.tolist()
+    row_ids: list[int] = top_k(run.storage, run.reports().values(), score, k, IdSet(exclude)).row_ids.tolist()
+    return row_ids
 
 
 SCORES = st.sampled_from([0.0, -0.0, 1.0, 1.0 + 2**-23, -1.0, 1e-45, -1e-45, 3e38, -3e38, NAN]) | st.floats(

@@ -145,7 +145,7 @@ def decoded_or_bad(data: bytes, mode: str = "RGB") -> bool:
     except BadRow as error:
         reason = str(error)
     else:
-        assert (pixels.dtype, pixels.shape[2]) == (np.uint8, len(mode))
+        assert (str(pixels.dtype), pixels.shape[2]) == ("uint8", len(mode))
         return True
     assert reason
     assert "\n" not in reason
@@ -215,7 +215,7 @@ def test_other_formats_are_refused() -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("values", [np.uint16([[0, 300], [40_000, 65_535]]), np.float32([[0.5, 700.0]])])
+@pytest.mark.parametrize("values", [np.array([[0, 65_535]], np.uint16), np.array([[0.5, 700.0]], np.float32)])
 def test_more_than_8_bits_a_channel_are_refused_not_clipped(mode: str, values: NDArray[Any]) -> None:
     with pytest.raises(BadRow, match=r"more than 8 bits a channel"):
         decode_picture(encoded(Image.fromarray(values), "TIFF"), mode)

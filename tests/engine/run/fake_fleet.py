@@ -79,9 +79,9 @@ class FakeFleet:
 
     def die(self, worker: int, reason: str = "killed") -> Lost:
         """A worker dies with all it holds, and another comes in its place."""
-        running, *waiting = self.held.pop(worker) or [None]
+        held = self.held.pop(worker)
         self._coming += 1
-        return Lost(worker, running, tuple(shard for shard in waiting if shard), reason)
+        return Lost(worker, held[0] if held else None, tuple(held[1:]), reason)
 
     def _join(self) -> Joined:
         worker, self._next_worker = self._next_worker, self._next_worker + 1

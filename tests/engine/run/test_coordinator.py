@@ -45,7 +45,8 @@ def make(fleet: Fleet, record: Any = None, **options: Any) -> Coordinator:
         "on_profile": lambda profile: None,
         "on_progress": lambda state: None,
     }
-    return Coordinator(fleet, record if record is not None else Record(), **(defaults | options))
+    journal: Any = record or Record()
+    return Coordinator(fleet, journal, **(defaults | options))
 
 
 def good(worker: int, shard: Shard) -> Event:
@@ -128,7 +129,7 @@ def test_a_shard_that_kills_its_worker_is_blamed_and_those_behind_it_are_not() -
 
 
 def test_what_waited_at_a_dead_worker_goes_first_and_in_its_order() -> None:
-    died = []
+    died: list[int] = []
 
     def answer(worker: int, shard: Shard) -> Event:
         if not died:

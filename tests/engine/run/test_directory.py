@@ -133,7 +133,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path, name: str) -> Non
 
 
 def test_old_runs_are_moved_never_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory.time, "strftime", lambda form: "T")
+    monkeypatch.setattr("time.strftime", lambda form: "T")
     root = tmp_path / "run"
     places = []
     for number in range(3):
