@@ -59,7 +59,7 @@ def check_labelled(config: Config, scorer: Scorer) -> CheckResult:
     if config.model.task is Task.REGRESSION and config.check.min_accuracy is not None:
         raise ConfigError("check.min_accuracy: task 'regression' has no accuracy; leave it out")
     read_labels = _label_reader(config)
-    files = find_files(labelled)
+    files = find_files(labelled, "check.labelled")
     files.require_columns({**dict.fromkeys(input_columns(config), "check.labelled"), label: "check.label"})
     plan = make_plan(files, config.run.shard_rows)
     reader = ShardReader(plan.root, [*input_columns(config), label], None, IdSet())
@@ -69,8 +69,10 @@ def check_labelled(config: Config, scorer: Scorer) -> CheckResult:
     rejected = 0
     with numeric_settings(config.run.threads):
         for rows in (block for shard in plan.shards for block in reader.blocks(shard, config.run.batch_size)):
-            if sum(map(len, errors)) >= config.check.rows:
+            seen = sum(map(len, errors))
+            if seen >= config.check.rows:
                 break
+            rows = rows.slice(0, min(len(rows), config.check.rows - seen))
             inputs, bad = scorer.decoder.decode(rows)
             good = [i for i in range(len(rows)) if i not in bad]
             rejected += len(bad)
@@ -125,20 +127,43 @@ def _errors(config: Config, logits_NTC: torch.Tensor, truth: Array) -> Array:
     """[N]: 1 for a wrong prediction, multilabel: the share of wrong labels, regression: the distance."""
     match config.model.task:
         case Task.MULTICLASS:
+            _require_classes(config, truth, logits_NTC.shape[-1])
             predicted = logits_NTC.softmax(-1).mean(1).argmax(-1)
         case Task.BINARY:
+            _require_classes(config, truth, 2)
             predicted = logits_NTC[..., 0].sigmoid().mean(1) > 0.5
         case Task.MULTILABEL:
+            _require_shape(config, truth, (len(truth), logits_NTC.shape[-1]))
             labels = (logits_NTC.sigmoid().mean(1) > 0.5).cpu().numpy()
             shares: Array = (labels != truth).mean(axis=1)
             return shares
         case Task.REGRESSION:
             means = logits_NTC.mean(1).cpu().double().numpy()
             outputs = means[:, : means.shape[1] // 2] if config.model.predicts_noise else means
-            distance: Array = np.sqrt(((outputs - truth.reshape(outputs.shape)) ** 2).sum(axis=1))
+            truth = truth[:, None] if truth.ndim == 1 else truth
+            _require_shape(config, truth, outputs.shape)
+            distance: Array = np.sqrt(((outputs - truth) ** 2).sum(axis=1))
             return distance
     different: Array = (predicted.long().cpu().numpy() != truth).astype(np.float64)
     return different
+
+
+def _require_classes(config: Config, truth: Array, classes: int) -> None:
+    assert config.check is not None
+    if len(truth) and not (truth.min() >= 0 and truth.max() < classes):
+        raise ConfigError(
+            f"check.label column '{config.check.label}' holds classes {truth.min()} to {truth.max()}; the model has 0 "
+            f"to {classes - 1}"
+        )
+
+
+def _require_shape(config: Config, truth: Array, shape: tuple[int, ...]) -> None:
+    assert config.check is not None
+    if len(truth) and truth.shape != shape:
+        per_row = "1 value" if truth.ndim == 1 else f"{truth.shape[1]} values"
+        raise ConfigError(
+            f"check.label column '{config.check.label}' has {per_row} a row; the model has {shape[1]} outputs"
+        )
 
 
 def _label_reader(config: Config) -> Callable[[pa.ChunkedArray], Array]:
@@ -151,16 +176,22 @@ def _label_reader(config: Config) -> Callable[[pa.ChunkedArray], Array]:
         if column.null_count:
             raise ConfigError(f"{where} holds nulls; every labelled row needs its label")
         values = column.to_pylist()
-        if task is Task.REGRESSION:
-            return np.array(values, dtype=np.float64)
-        if task is Task.MULTILABEL:
-            return np.array(values, dtype=bool)
+        if task in (Task.REGRESSION, Task.MULTILABEL):
+            try:
+                vectors: Array = np.array(values, dtype=np.float64)
+            except (ValueError, TypeError) as error:
+                raise ConfigError(f"{where} must hold numbers, or lists of them of one length") from error
+            if not np.isfinite(vectors).all():
+                raise ConfigError(f"{where} holds NaN or infinity; every labelled row needs its label")
+            return vectors if task is Task.REGRESSION else vectors > 0.5
         if values and isinstance(values[0], str):
             if names is None:
                 raise ConfigError(f"{where} holds text; give the names of the classes, in order, as model.classes")
             if unknown := sorted(set(values) - set(names)):
                 raise ConfigError(f"{where} holds '{unknown[0]}', which is not in model.classes")
             return np.array([names.index(value) for value in values], dtype=np.int64)
+        if not (pa.types.is_integer(column.type) or pa.types.is_boolean(column.type)):
+            raise ConfigError(f"{where} has type {column.type}; a label is a class number or, as text, a class name")
         return np.array(values, dtype=np.int64)
 
     return read

@@ -6,23 +6,45 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from poolscore.engine.config_text import NOT_YAML, first_message, from_yaml, one_line
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.scores import Task, require_score
 
-Size = int | tuple[int, int]
-Positive = Annotated[int, Field(ge=1)]
+
+def _no_flag(given: Any) -> Any:
+    """YAML reads yes, no, on and off as true and false, which Python would take for the numbers 1 and 0."""
+    if isinstance(given, bool):
+        raise ValueError(f"must be a number, got {str(given).lower()}")
+    return given
+
+
+Whole = Annotated[int, BeforeValidator(_no_flag)]
+Number = Annotated[float, BeforeValidator(_no_flag), Field(allow_inf_nan=False)]
+Positive = Annotated[Whole, Field(ge=1)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
+Size = Positive | tuple[Positive, Positive]
+D = TypeVar("D", "TensorDecode", "FeaturesDecode")
 Dtype = Literal["float32", "float64", "int32", "int64", "bool"]
 
 
 class Section(BaseModel):
     """A part of the configuration: immutable, and unknown keys are refused with the nearest known one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), str_min_length=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -48,8 +70,8 @@ class ImageDecode(Section):
     mode: Literal["RGB", "L"] = "RGB"  # colour or grey
     resize: Size | None = None  # the shorter side, or [height, width]; pixels
     crop: Size | None = None  # centre crop; pixels
-    mean: tuple[float, ...] = (0.0,)  # per channel, of values in 0..1
-    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    mean: tuple[Number, ...] = (0.0,)  # per channel, of values in 0..1
+    std: tuple[PositiveNumber, ...] = (1.0,)
 
     @model_validator(mode="after")
     def _one_value_per_channel(self) -> ImageDecode:
@@ -67,8 +89,12 @@ class TensorDecode(Section):
     column: str | None = None
     shape: tuple[Positive, ...] | None = None  # of one row; default: as the column says
     dtype: Dtype = "float32"  # that the model takes
-    mean: tuple[float, ...] = (0.0,)  # one value, or one for each entry of the first axis
-    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    mean: tuple[Number, ...] = (0.0,)  # one value, or one for each entry of the first axis
+    std: tuple[PositiveNumber, ...] = (1.0,)
+
+    @model_validator(mode="after")
+    def _only_floats_are_normalised(self) -> TensorDecode:
+        return _require_float(self)
 
 
 class FeaturesDecode(Section):
@@ -77,8 +103,18 @@ class FeaturesDecode(Section):
     kind: Literal["features"]
     columns: tuple[str, ...] = ()
     dtype: Dtype = "float32"
-    mean: tuple[float, ...] = (0.0,)  # one value, or one for each column
-    std: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
+    mean: tuple[Number, ...] = (0.0,)  # one value, or one for each column
+    std: tuple[PositiveNumber, ...] = (1.0,)
+
+    @model_validator(mode="after")
+    def _only_floats_are_normalised(self) -> FeaturesDecode:
+        return _require_float(self)
+
+
+def _require_float(decode: D) -> D:
+    if (set(decode.mean), set(decode.std)) != ({0.0}, {1.0}) and not decode.dtype.startswith("float"):
+        raise ValueError(f"mean and std need a dtype float32 or float64, got {decode.dtype}")
+    return decode
 
 
 class FunctionDecode(Section):
@@ -125,9 +161,15 @@ class PoolConfig(Section):
     def _one_way_to_name_inputs(self) -> PoolConfig:
         if (self.input is None) == (not self.inputs):
             raise ValueError("give either 'input' (one column) or 'inputs' (named inputs of the model)")
+        if self.inputs and self.decode != ImageDecode():
+            raise ValueError("decode belongs to 'input'; each of 'inputs' says itself how it is decoded")
+        if self.input is not None and columns_of(self.decode):
+            raise ValueError("decode names a column, and so does input; leave it to input")
         for name, decode in self.named_inputs().items():
             if not columns_of(decode):
-                raise ValueError(f"inputs.{name}: no column is named")
+                raise ValueError(f"inputs.{name}: no column is named" if name else "input names no column")
+            if name and not name.isidentifier():
+                raise ValueError(f"inputs.{name}: the name of an input is a keyword argument of the model")
         return self
 
     @field_validator("input", mode="before")
@@ -162,8 +204,17 @@ class ModelConfig(Section):
     path: str = "."  # folder that `source` is imported from, beside what is installed
     weights: str | None = None  # .safetensors, or a checkpoint that loads with weights_only
     task: Task
-    classes: Positive | tuple[str, ...] | None = None  # number or names; for regression: number of outputs
+    classes: Positive | Annotated[tuple[str, ...], Field(min_length=1)] | None = (
+        None  # number or names; for regression: number of outputs
+    )
     predicts_noise: bool = False  # regression: outputs are D means, then D log-variances
+
+    @model_validator(mode="after")
+    def _class_names_differ(self) -> ModelConfig:
+        names = self.class_names or ()
+        if twice := [name for i, name in enumerate(names) if name in names[:i]]:
+            raise ValueError(f"classes: '{twice[0]}' is named twice")
+        return self
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -182,9 +233,9 @@ class ModelConfig(Section):
 class PassesConfig(Section):
     """Monte-Carlo dropout."""
 
-    count: Annotated[int, Field(ge=1, lt=65536)] = 20  # T
+    count: Annotated[Whole, Field(ge=1, lt=65536)] = 20  # T
     masks: Literal["shared", "independent"] = "shared"
-    seed: Annotated[int, Field(ge=0, lt=2**64)] = 0  # of masks, random score and the order of shards
+    seed: Annotated[Whole, Field(ge=0, lt=2**64)] = 0  # of masks, random score and the order of shards
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     rows_per_call: Positive | None = None  # N·T rows in one tensor; default: 512 on a CPU, 16384 on a GPU
 
@@ -198,7 +249,7 @@ class ScoreConfig(Section):
 class SelectConfig(Section):
     """The batch to label."""
 
-    k: Annotated[int, Field(ge=0)]
+    k: Annotated[Whole, Field(ge=0)]
     score: str | None = None  # default: bald; regression: predictive_variance; one pass: entropy
     method: Literal["topk"] = "topk"
 
@@ -208,7 +259,7 @@ class CheckConfig(Section):
 
     labelled: str  # Parquet with the pool's input columns and the label
     label: str = "label"  # column: class number or, with model.classes as names, class name
-    min_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
+    min_accuracy: Annotated[Number, Field(ge=0, le=1)] | None = None
     rows: Positive = 1000  # at most so many of them are scored
 
 
@@ -223,7 +274,7 @@ class RunConfig(Section):
     batch_size: Positive = 64  # rows; every batch is padded to it
     shard_rows: Positive = 65_536
     threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score
-    max_bad_fraction: Annotated[float, Field(ge=0, le=1)] = 0.01  # rejected rows that stop the job
+    max_bad_fraction: Annotated[Number, Field(ge=0, le=1)] = 0.01  # rejected rows that stop the job
 
 
 class Config(Section):
@@ -261,11 +312,11 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """
     path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = from_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({_one_line(error)})") from error
+    except NOT_YAML as error:
+        raise ConfigError(f"{path}: not valid YAML ({one_line(error)})") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected sections such as 'pool:' and 'model:'; `poolscore init` writes an example")
     for override in overrides:
@@ -281,10 +332,12 @@ def parse_config(data: Mapping[str, Any], base: str | Path = ".", where: str = "
     """
     try:
         config = Config.model_validate(data)
+        require_score(config.selected_by, config.model.task, config.passes.count)
+        return _resolve(config, Path(base).resolve())
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_first_message(error)}") from error
-    require_score(config.selected_by, config.model.task, config.passes.count)
-    return _resolve(config, Path(base).resolve())
+        raise ConfigError(f"{where}: {first_message(error, data)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def flatten(config: Config) -> dict[str, Any]:
@@ -310,16 +363,19 @@ def _set(data: dict[str, Any], override: str) -> None:
         if not isinstance(data, dict):
             raise ConfigError(f"--set {override}: '{key}' is a value, not a section")
     try:
-        data[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML ({_one_line(error)})") from error
+        data[keys[-1]] = from_yaml(value)
+    except NOT_YAML as error:
+        raise ConfigError(f"--set {override}: the value is not valid YAML ({one_line(error)})") from error
 
 
 def _resolve(config: Config, base: Path) -> Config:
     def absolute(path: str | None) -> str | None:
-        if path is None or re.match(r"[a-z][a-z0-9+.-]+://", path):
+        if path is None or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
             return path
-        return str(base / Path(path).expanduser())
+        try:
+            return str(base / Path(path).expanduser())
+        except RuntimeError as error:
+            raise ConfigError(f"'{path}': there is no such user") from error
 
     def changed(section: Section, *names: str) -> Any:
         return section.model_copy(update={name: absolute(getattr(section, name)) for name in names})
@@ -332,19 +388,3 @@ def _resolve(config: Config, base: Path) -> Config:
             "run": changed(config.run, "dir"),
         }
     )
-
-
-def _first_message(error: ValidationError) -> str:
-    first, *more = error.errors()
-    where = ".".join(str(part) for part in first["loc"])
-    message = re.sub("^Value error, ", "", first["msg"])
-    if first["type"] == "missing":
-        message = "is required"
-    elif first["type"] not in ("value_error", "kind"):
-        message = f"{message}, got {first['input']!r}"
-    others = f" (and {len(more)} more)" if more else ""
-    return _one_line(f"{where}: {message}{others}" if where else message + others)
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") ->
     Args:
         path: the file, or None for no ids.
         column: the pool's id column; the file's column of that name, else of the name 'id', else its only column is
-            read. None: the pool has no id column, and ids are "path#row".
+            read. None: the pool has no id column, and ids are "path#row". The only column of a CSV may lack a header:
+            then its first line is an id like the others.
         key: the configuration key, for errors.
 
     Raises:
@@ -27,14 +29,20 @@ def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") ->
     """
     if path is None:
         return IdSet()
-    table = _read(Path(path), key)
-    names = table.column_names
-    found = next((name for name in (column, "id") if name in names), names[0] if len(names) == 1 else None)
-    if found is None:
-        raise ConfigError(f"{key}: {path} has no column '{column or 'id'}'; it has: {', '.join(names)}")
     ids: list[str | bytes | None] = []
-    for chunk in table[found].chunks:
-        ids += id_text(chunk, f"{key} column '{found}'")
+    try:
+        names, read = _open(Path(path))
+        found = next((name for name in (column, "id") if name in names), names[0] if len(names) == 1 else None)
+        if found is None:
+            raise ConfigError(f"{key}: {path} has no column '{column or 'id'}'; it has: {', '.join(names)}")
+        if _is_csv(Path(path)) and found not in (column, "id"):
+            ids.append(found)  # not a row too few is left out; an id that no row has does no harm
+        for chunk in read(found).chunks:
+            ids += id_text(chunk, f"{key} column '{found}'")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{key}: there is no file {path}") from error
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"{key}: {path} cannot be read as Parquet or CSV: {' '.join(str(error).split())}") from error
     return IdSet(i for i in ids if i is not None)
 
 
@@ -43,19 +51,16 @@ def digest_of(ids: IdSet) -> str:
     return sha256(keys_of(ids.sorted()).tobytes()).hexdigest()[:32]
 
 
-def _read(path: Path, key: str) -> pa.Table:
-    try:
-        if path.suffix.lower() in (".csv", ".txt"):
-            return _ids_as_text(path)
-        return pq.read_table(path)
-    except FileNotFoundError as error:
-        raise ConfigError(f"{key}: there is no file {path}") from error
-    except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"{key}: {path} cannot be read as Parquet or CSV: {' '.join(str(error).split())}") from error
+def _is_csv(path: Path) -> bool:
+    return path.name.lower().endswith((".csv", ".txt", ".csv.gz"))
 
 
-def _ids_as_text(path: Path) -> pa.Table:
-    """A CSV with every column as text, so that the id 007 stays what it is."""
-    with csv.open_csv(path) as reader:
-        names = reader.schema.names
-    return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string())))
+def _open(path: Path) -> tuple[list[str], Callable[[str], pa.ChunkedArray]]:
+    """The names of the columns, and a function that reads one: labelled rows may hold their pictures as well."""
+    if _is_csv(path):
+        with csv.open_csv(path) as reader:
+            names: list[str] = reader.schema.names
+        as_text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))  # the id 007 stays what it is
+        return names, lambda name: csv.read_csv(path, convert_options=as_text)[name]
+    parquet = pq.ParquetDataset(path)
+    return parquet.schema.names, lambda name: parquet.read(columns=[name])[name]

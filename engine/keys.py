@@ -54,7 +54,9 @@ def id_text(ids: pa.Array, where: str) -> list[str | bytes]:
     elif not (
         pa.types.is_string(kind)
         or pa.types.is_large_string(kind)
+        or pa.types.is_string_view(kind)
         or pa.types.is_binary(kind)
+        or pa.types.is_binary_view(kind)
         or pa.types.is_large_binary(kind)
         or pa.types.is_fixed_size_binary(kind)
     ):
@@ -101,7 +103,9 @@ class IdSet:
         Returns:
             bool [N].
         """
-        found = np.isin(keys, self._keys, kind="sort") if len(self) else np.zeros(len(keys), dtype=bool)
+        if not len(self):
+            return np.zeros(len(keys), dtype=bool)
+        found: NDArray[np.bool_] = self._keys[np.searchsorted(self._keys, keys) % len(self._keys)] == keys
         for i in np.flatnonzero(found).tolist():  # a 64-bit collision must not drop a row
             value = ids[i]
             found[i] = (value.encode() if isinstance(value, str) else value) in self._ids

@@ -103,7 +103,7 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
             f"interrupted after {totals.rows} of {prepared.plan.rows} rows; the same command goes on"
         ) from error
     except Exception as error:
-        run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=str(error))
+        run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
         raise
     finally:
         if fleet is not None:

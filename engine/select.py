@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poolscore.engine.config import Config
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.exclude import read_ids
 from poolscore.engine.keys import IdSet, id_text, total_order
 from poolscore.engine.run.directory import SELECTION, RunDirectory
@@ -21,7 +23,8 @@ from poolscore.engine.scores import require_score
 from poolscore.engine.storage import Storage
 
 ORDER = ("row_id", "key")  # what, beside the score, decides a row's rank
-NAME_FORMAT = "letters, digits, '-', '_' and '.'"
+NAME = "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"
+NAME_FORMAT = "up to 100 letters, digits, '-', '_' and '.' (not first)"
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,7 @@ def top_k(storage: Storage, reports: Iterable[ShardReport], score: str, k: int, 
     for report in sorted(reports, key=lambda r: -r.best.get(score, -np.inf)):
         if not report.scored or k == 0 or (len(chosen) == k and report.best[score] < chosen.scores[-1]):
             continue
-        columns = [*ORDER, score, *(["id"] if len(exclude) else [])]
-        table = pq.read_table(storage.path(report.scores), columns=columns)
+        table = _read_part(storage, report, [*ORDER, score, *(["id"] if len(exclude) else [])])
         chosen = chosen.merged(_candidates(table, score, exclude), k)
     return chosen
 
@@ -74,12 +76,15 @@ def select_batch(
         config: the run's configuration; `score` and `k` override it.
         exclude: Parquet or CSV of further ids to leave out.
 
+    Where rejected rows leave fewer than the configured k, fewer are selected.
+
     Returns:
         Table, best first: rank (int64, from 1), row_id, key, id, score, method, score_name, prediction, confidence, and
         the columns of `pool.keep`.
 
     Raises:
-        ConfigError: the run has no such score, or fewer than k rows are left.
+        ConfigError: the run has no such score or no scores yet, `exclude` cannot be read, or fewer rows are left than
+            `k` or `exclude` ask for.
     """
     name = score or config.selected_by
     require_score(name, config.model.task, config.passes.count)
@@ -87,8 +92,12 @@ def select_batch(
     if wanted < 0:
         raise ConfigError(f"k must be 0 or more, got {wanted}")
     reports = run.reports()
+    if not reports:
+        raise ConfigError(f"{run.storage.root}: no shard is scored yet, so there is nothing to select from")
     left_out = read_ids(exclude, config.pool.id, "--exclude")
     chosen = top_k(run.storage, reports.values(), name, wanted, left_out)
+    if len(chosen) < wanted and (k is not None or exclude is not None):
+        raise ConfigError(f"k: {wanted} rows are asked for, {len(chosen)} scored rows are left to select from")
     return _with_columns(run, reports, chosen, name, config)
 
 
@@ -101,15 +110,17 @@ def write_named_selection(run: RunDirectory, name: str, table: pa.Table, about: 
     """Write `selections/NAME.parquet` and its manifest; never over an older one. Returns its path.
 
     Raises:
-        ConfigError: the name is taken or holds other characters than letters, digits, '-', '_' and '.'.
+        ConfigError: the name is taken, or no name (NAME_FORMAT).
     """
-    if not name or name.startswith(".") or not all(c.isalnum() or c in "-_." for c in name):
+    if not re.fullmatch(NAME, name):
         raise ConfigError(f"--name {name}: a name has {NAME_FORMAT} only")
     path = run.storage.path(f"selections/{name}.parquet")
-    manifest = {"name": name, "rows": table.num_rows, **about}
-    if not run.storage.create(f"selections/{name}.json", (json.dumps(manifest, indent=2) + "\n").encode()):
+    manifest = (json.dumps({"name": name, "rows": table.num_rows, **about}, indent=2) + "\n").encode()
+    rows = io.BytesIO()
+    pq.write_table(table, rows, compression="zstd")
+    if not run.storage.create(f"selections/{name}.parquet", rows.getvalue()):
         raise ConfigError(f"--name {name}: {path} exists; choose another name")
-    write_selection(run.storage, table, f"selections/{name}.parquet")
+    run.storage.publish(f"selections/{name}.json", lambda file: file.write(manifest))
     return path
 
 
@@ -129,12 +140,12 @@ def _with_columns(
     run: RunDirectory, reports: Mapping[int, ShardReport], chosen: Candidates, score: str, config: Config
 ) -> pa.Table:
     """Fetch the other columns of the chosen rows from their parts, and put them in the order of the choice."""
-    names = ["id", "prediction", "confidence", *config.pool.keep]
+    names = list(dict.fromkeys(["id", "prediction", "confidence", *config.pool.keep]))
     starts = np.array([shard.row_id for shard in run.plan.shards], dtype=np.int64)
     shard_of = np.searchsorted(starts, chosen.row_ids, side="right") - 1
     parts = [_rows_of(run, reports[int(s)], chosen.row_ids[shard_of == s], names) for s in np.unique(shard_of)]
     if not parts:
-        parts = [_rows_of(run, report, np.empty(0, np.int64), names) for report in list(reports.values())[:1]]
+        parts = [_rows_of(run, next(iter(reports.values())), np.empty(0, np.int64), names)]
     fetched = pa.concat_tables(parts).combine_chunks()
     place = np.argsort(fetched["row_id"].to_numpy())
     rows = fetched.take(pa.array(place[np.searchsorted(fetched["row_id"].to_numpy()[place], chosen.row_ids)]))
@@ -154,5 +165,14 @@ def _with_columns(
 
 
 def _rows_of(run: RunDirectory, report: ShardReport, row_ids: Any, names: Sequence[str]) -> pa.Table:
-    table = pq.read_table(run.storage.path(report.scores), columns=["row_id", *names])
+    table = _read_part(run.storage, report, ["row_id", *names])
     return table.filter(pa.array(np.isin(table["row_id"].to_numpy(), row_ids)))
+
+
+def _read_part(storage: Storage, report: ShardReport, columns: Sequence[str]) -> pa.Table:
+    path = storage.path(report.scores)
+    try:
+        return pq.read_table(path, columns=columns)
+    except (OSError, pa.ArrowException) as error:
+        reason = " ".join(str(error).split())
+        raise StoppedError(f"{path}, which the journal names, cannot be read ({reason}); bring it back") from error

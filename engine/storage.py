@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -44,6 +45,7 @@ class LocalStorage:
             temporary.replace(self._at(name))
             _sync_folder(self._at(name).parent)
         except OSError as error:
+            _discard(temporary)
             raise _stopped(self._at(name), error) from error
 
     def create(self, name: str, data: bytes) -> bool:
@@ -56,15 +58,25 @@ class LocalStorage:
         except OSError as error:
             raise _stopped(self._at(name), error) from error
         finally:
-            temporary.unlink(missing_ok=True)
+            _discard(temporary)
         return True
 
     def read(self, name: str) -> bytes:
-        return self._at(name).read_bytes()
+        try:
+            return self._at(name).read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise FileNotFoundError(error.errno, "no such object", self.path(name)) from error
+        except OSError as error:
+            raise _stopped(self._at(name), error, "read") from error
 
     def names(self, folder: str) -> list[str]:
         at = self._at(folder)
-        return sorted(p.name for p in at.iterdir() if not p.name.startswith(".")) if at.is_dir() else []
+        try:
+            return sorted(p.name for p in at.iterdir() if not p.name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _stopped(at, error, "read") from error
 
     def path(self, name: str) -> str:
         return str(self._at(name))
@@ -82,10 +94,10 @@ class LocalStorage:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            _discard(temporary)
             raise _stopped(final, error) from error
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            _discard(temporary)
             raise
         return temporary
 
@@ -126,7 +138,11 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _stopped(path: Path, error: OSError) -> StoppedError:
-    return StoppedError(
-        f"{path} cannot be written ({error.strerror}); mend the storage, then run the same command again"
-    )
+def _discard(temporary: Path) -> None:
+    with suppress(OSError):  # the error that led here is the one to tell of
+        temporary.unlink()
+
+
+def _stopped(path: Path, error: OSError, done: str = "written") -> StoppedError:
+    reason = " ".join(str(error.strerror or error).split())
+    return StoppedError(f"{path} cannot be {done} ({reason}); mend the storage, then run the same command again")

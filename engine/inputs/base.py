@@ -83,5 +83,5 @@ def not_finite(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Which of N rows hold NaN or infinity; [N, …] → bool [N]."""
     if values.dtype.kind != "f":
         return np.zeros(len(values), dtype=bool)
-    flagged: NDArray[np.bool_] = ~np.isfinite(values).reshape(len(values), -1).all(axis=1)
+    flagged: NDArray[np.bool_] = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     return flagged

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class FeaturesDecoder:
-    """[N, columns], float64 on the host if any column is floating, else int64; in `dtype` for the model."""
+    """[N, columns], int64 on the host if it holds every column, else float64; in `dtype` for the model."""
 
     def __init__(self, config: FeaturesDecode) -> None:
         self.columns = config.columns
@@ -40,7 +40,8 @@ class FeaturesDecoder:
 
     def row_spec(self, table: pa.Table) -> RowSpec | None:
         """See Decoder."""
-        floating = any(pa.types.is_floating(table.schema.field(column).type) for column in self.columns)
+        kinds = [table.schema.field(column).type for column in self.columns]
+        floating = any(pa.types.is_floating(kind) or pa.types.is_uint64(kind) for kind in kinds)
         return RowSpec((len(self.columns),), "float64" if floating else "int64")
 
     def decode(self, table: pa.Table, out: NDArray[Any]) -> dict[int, str]:
@@ -50,7 +51,8 @@ class FeaturesDecoder:
             column = table[name]
             nulls = pc.is_null(column).to_numpy(zero_copy_only=False)
             kind = pa.float64() if out.dtype.kind == "f" else pa.int64()
-            numbers = pc.cast(column, kind).fill_null(0).to_numpy(zero_copy_only=False)
+            # Not safe: beyond 2^53 an integer is rounded to a float64 instead of refused.
+            numbers = pc.cast(column, kind, safe=False).fill_null(0).to_numpy(zero_copy_only=False)
             wrong = not_finite(numbers)
             for i in np.flatnonzero(nulls | wrong):
                 bad.setdefault(int(i), f"column '{name}' is {'null' if nulls[i] else 'NaN or infinite'}")

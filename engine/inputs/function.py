@@ -15,6 +15,9 @@ from poolscore.engine.inputs.base import BadRow, RowSpec, decode_each
 if TYPE_CHECKING:
     import torch
 
+# What numpy and torch have in common.
+DTYPES = ("float16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64")
+
 
 class FunctionDecoder:
     """[N, *shape] exactly as the function gives it, on the host and for the model."""
@@ -29,7 +32,7 @@ class FunctionDecoder:
 
     def row_spec(self, table: pa.Table) -> RowSpec | None:
         """See Decoder."""
-        for value in table[self.columns[0]].to_pylist():
+        for value in table[self.columns[0]].drop_null().to_pylist():
             try:
                 row = self._decode_one(value)
             except BadRow:
@@ -50,8 +53,8 @@ class FunctionDecoder:
             row = np.asarray(self._function(value))
         except Exception as error:
             raise BadRow(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
-        if row.dtype.kind not in "fiub":
-            raise BadRow(f"the function gave {row.dtype}, not numbers")
+        if str(row.dtype) not in DTYPES:
+            raise BadRow(f"the function gave {row.dtype}, not one of {', '.join(DTYPES)}")
         if row.dtype.kind == "f" and not np.isfinite(row).all():
             raise BadRow("NaN or infinity among the values")
         return row

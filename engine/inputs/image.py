@@ -41,7 +41,7 @@ class ImageDecoder:
         kind = schema.field(column).type
         if pa.types.is_struct(kind):
             kind = kind.field("bytes").type if kind.get_field_index("bytes") >= 0 else kind
-        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)):
             raise ConfigError(
                 f"pool.input: column '{column}' has type {kind}; decode.kind 'image' reads encoded pictures from a "
                 "binary column (or a struct with 'bytes'); for numbers use kind 'tensor' or 'features'"
@@ -73,7 +73,9 @@ class ImageDecoder:
         else:
             picture = Image.fromarray(np.ascontiguousarray(_drop_grey_axis(decode_picture(data, config.mode))))
             if config.resize is not None:
-                picture = picture.resize(_resized(picture.size, config.resize), Image.Resampling.BILINEAR)
+                size = _resized(picture.size, config.resize)
+                _check_pixels(*size)  # a line of one pixel grows with its shorter side
+                picture = picture.resize(size, Image.Resampling.BILINEAR)
             pixels = np.asarray(picture)
             if config.crop is not None:
                 pixels = _centre(pixels, config.crop)
@@ -125,6 +127,8 @@ def _decode_with_pillow(data: bytes, mode: str) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore", UserWarning)  # odd but decodable metadata
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 _check_pixels(*picture.size)
+                if picture.mode.startswith(("I", "F")):  # Pillow would turn every value above 255 into white
+                    raise BadRow(f"more than 8 bits a channel (Pillow's mode {picture.mode}); use kind 'tensor'")
                 pixels = np.array(picture.convert(mode))
     except BadRow:
         raise

@@ -36,12 +36,28 @@ class TensorDecoder:
                 f"pool.input: column '{column}' has type {schema.field(column).type}; decode.kind 'tensor' reads lists "
                 "of numbers (fixed-size lists or arrow.fixed_shape_tensor)"
             )
+        whole = schema.field(column).type
+        if isinstance(whole, pa.FixedShapeTensorType) and whole.permutation not in (
+            None,
+            sorted(whole.permutation or ()),
+        ):
+            raise ConfigError(f"pool.input: column '{column}' has permuted axes; store them in their logical order")
         shape = self._config.shape
         if shape and pa.types.is_fixed_size_list(kind) and math.prod(shape) != kind.list_size:
             raise ConfigError(f"pool.decode.shape: {list(shape)} has {math.prod(shape)} values, not {kind.list_size}")
 
     def row_spec(self, table: pa.Table) -> RowSpec | None:
         """See Decoder."""
+        spec = self._row_spec(table)
+        for name, values in (("mean", self._config.mean), ("std", self._config.std)):
+            if spec and len(values) not in (1, spec.shape[0]):
+                raise ConfigError(
+                    f"pool.decode.{name}: has {len(values)} values, needs 1 or {spec.shape[0]}, one for each entry of "
+                    f"the first axis of {list(spec.shape)}"
+                )
+        return spec
+
+    def _row_spec(self, table: pa.Table) -> RowSpec | None:
         kind = table.schema.field(self.columns[0]).type
         storage = _storage(kind)
         dtype = str(np.dtype(storage.value_type.to_pandas_dtype()))
@@ -51,7 +67,7 @@ class TensorDecoder:
             return RowSpec(tuple(kind.shape), dtype)
         if pa.types.is_fixed_size_list(storage):
             return RowSpec((storage.list_size,), dtype)
-        lengths = [n for n in pc.list_value_length(table[self.columns[0]]).to_pylist() if n is not None]
+        lengths = [n for n in pc.list_value_length(table[self.columns[0]]).to_pylist() if n]
         return RowSpec((lengths[0],), dtype) if lengths else None
 
     def decode(self, table: pa.Table, out: NDArray[Any]) -> dict[int, str]:
@@ -65,8 +81,8 @@ class TensorDecoder:
         expected = math.prod(out.shape[1:])
         bad: dict[int, str] = {}
         for i, length in enumerate(lengths.to_pylist()):
-            if length is None:
-                bad[i] = "null"
+            if not length:
+                bad[i] = "null" if length is None else "an empty list"
             elif length != expected:
                 bad[i] = f"{length} values, expected {expected}"
         good = np.array([i for i in range(len(column)) if i not in bad], dtype=np.int64)

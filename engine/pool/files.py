@@ -42,11 +42,11 @@ class PoolFiles:
 
     @property
     def schema(self) -> pa.Schema:
-        """Schema of the first file; the columns in use are the same in all (`require_columns`)."""
-        return self.files[0].schema
+        """Schema of the first file with rows; the columns in use are the same in all (`require_columns`)."""
+        return self._with_rows()[0].schema
 
     def require_columns(self, columns: dict[str, str]) -> None:
-        """Check that every file has the columns, each of one type.
+        """Check that every file with rows has the columns, each of one type.
 
         Args:
             columns: column → the configuration key that asks for it.
@@ -54,7 +54,8 @@ class PoolFiles:
         Raises:
             ConfigError: names file, column and key.
         """
-        for file in self.files:
+        files = self._with_rows()
+        for file in files:
             for column, key in columns.items():
                 if file.schema.get_field_index(column) < 0:
                     raise ConfigError(
@@ -63,50 +64,62 @@ class PoolFiles:
                 here, first = file.schema.field(column).type, self.schema.field(column).type
                 if here != first:
                     raise ConfigError(
-                        f"{key}: column '{column}' is {here} in {file.path} but {first} in {self.files[0].path}; "
+                        f"{key}: column '{column}' is {here} in {file.path} but {first} in {files[0].path}; "
                         "write both with one type"
                     )
 
+    def _with_rows(self) -> list[PoolFile]:
+        """Writers cannot tell the types of a file without rows, and nothing is read from it."""
+        return [file for file in self.files if file.rows]
 
-def find_files(uri: str) -> PoolFiles:
+
+def find_files(uri: str, key: str = "pool.uri") -> PoolFiles:
     """List the pool's Parquet files in sorted order and read their footers in parallel.
 
     Args:
         uri: a file, a folder (searched in depth; names that start with '.' or '_' are not data) or a glob.
+        key: the configuration key that it was given under, for errors.
 
     Raises:
         ConfigError: nothing there, a file that is cut short or no Parquet, or a pool without rows.
     """
-    root, paths = _list(uri)
-    if not paths:
-        raise ConfigError(f"pool.uri: no Parquet file at {uri}")
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        files = tuple(threads.map(lambda path: _read_footer(root, path), paths))
-    if not sum(file.rows for file in files):
-        raise ConfigError(f"pool.uri: the pool at {uri} has no rows ({len(files)} files)")
+    try:
+        root, paths = _list(uri)
+        if not paths:
+            raise ConfigError(f"no Parquet file at {uri}")
+        with ThreadPoolExecutor(FOOTER_THREADS) as threads:
+            files = tuple(threads.map(lambda path: _read_footer(root, path), paths))
+        if not sum(file.rows for file in files):
+            raise ConfigError(f"the pool at {uri} has no rows ({len(files)} files)")
+    except ConfigError as error:
+        raise ConfigError(f"{key}: {error}") from error
     return PoolFiles(str(root), files)
 
 
 def _list(uri: str) -> tuple[Path, list[Path]]:
     if "://" in uri:
-        raise ConfigError(f"pool.uri: {uri}: only local paths are supported so far")
+        raise ConfigError(f"{uri}: only local paths are supported so far")
     path = Path(uri)
     if path.is_file():
         return path.parent, [path]
     if path.is_dir():
-        found = [p for p in path.rglob("*") if p.suffix in SUFFIXES and _is_data(p.relative_to(path))]
+        found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and _is_data(path, p)]
         return path, _sorted(path, found)
     if not glob.has_magic(uri):
-        raise ConfigError(f"pool.uri: there is nothing at {uri}")
+        raise ConfigError(f"there is nothing at {uri}")
     parts = path.parts
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     root = Path(*parts[:fixed])
-    found = [p for p in root.glob(str(Path(*parts[fixed:]))) if p.is_file() and _is_data(p.relative_to(root))]
+    try:
+        found = [p for p in root.glob(str(Path(*parts[fixed:]))) if _is_data(root, p)]
+    except ValueError as error:
+        raise ConfigError(f"{uri} is no glob ({error})") from error
     return root, _sorted(root, found)
 
 
-def _is_data(path: Path) -> bool:
-    return not any(part.startswith((".", "_")) for part in path.parts)
+def _is_data(root: Path, path: Path) -> bool:
+    """Hidden names are not data, nor are folders; a link that leads nowhere is, so that it is told of."""
+    return not path.is_dir() and not any(part.startswith((".", "_")) for part in path.relative_to(root).parts)
 
 
 def _sorted(root: Path, paths: list[Path]) -> list[Path]:
@@ -115,19 +128,23 @@ def _sorted(root: Path, paths: list[Path]) -> list[Path]:
 
 def _read_footer(root: Path, path: Path) -> PoolFile:
     try:
+        str(path).encode()  # it goes into keys and into the plan
         with path.open("rb") as file:
             metadata = pq.read_metadata(file)
             size = file.seek(0, 2)
             file.seek(size - 8 - metadata.serialized_size)
             footer = file.read(metadata.serialized_size)
+        schema = metadata.schema.to_arrow_schema()
     except OSError as error:
-        raise ConfigError(f"pool.uri: {path} cannot be read ({error.strerror or error})") from error
-    except pa.ArrowInvalid as error:
-        raise ConfigError(f"pool.uri: {path} is no complete Parquet file; write it again or take it out") from error
+        raise ConfigError(f"{path} cannot be read ({' '.join(str(error.strerror or error).split())})") from error
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{str(path)!r}: a name that is not UTF-8; rename it") from error
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no complete Parquet file; write it again or take it out") from error
     return PoolFile(
         path=path.relative_to(root).as_posix(),
         bytes=size,
         row_groups=tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)),
         fingerprint=sha256(footer).hexdigest()[:16],
-        schema=metadata.schema.to_arrow_schema(),
+        schema=schema,
     )

@@ -109,15 +109,17 @@ def make_plan(pool: PoolFiles, shard_rows: int) -> Plan:
 
 def _cut(files: Iterable[PoolFile], shard_rows: int) -> Iterator[list[Piece]]:
     open_shard: list[Piece] = []
+    rows = 0  # of the open shard
     for file in files:
         if open_shard and file.rows >= shard_rows:
             yield open_shard
-            open_shard = []
+            open_shard, rows = [], 0
         for piece in _pieces(file, shard_rows):
-            if open_shard and sum(p.rows for p in open_shard) + piece.rows > shard_rows:
+            if open_shard and rows + piece.rows > shard_rows:
                 yield open_shard
-                open_shard = []
+                open_shard, rows = [], 0
             open_shard.append(piece)
+            rows += piece.rows
     if open_shard:
         yield open_shard
 

@@ -78,23 +78,30 @@ class ShardReader:
                         opened[1].close()
                     # pre_buffer keeps whole row groups in memory: 700 MB instead of 50 MB for an image pool (NOTES)
                     opened = piece.path, pq.ParquetFile(self._root / piece.path, pre_buffer=False)
-                for start, table in self._tables(opened[1], piece, rows):
-                    yield self._identified(table, piece, start, row_id + start)
+                found = 0
+                for table in self._tables(opened[1], piece, rows):
+                    yield self._identified(table, piece, found, row_id + found)
+                    found += table.num_rows
+                if found != piece.rows:  # rows that are not there must not pass for excluded ones
+                    raise UnreadableShard(f"{piece.path} has changed since the pool was planned: rows are missing")
                 row_id += piece.rows
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, KeyError) as error:
             raise UnreadableShard(f"{piece.path} cannot be read: {' '.join(str(error).split())}") from error
         finally:
             if opened is not None:
                 opened[1].close()
 
-    def _tables(self, file: pq.ParquetFile, piece: Piece, rows: int) -> Iterator[tuple[int, pa.Table]]:
-        """Tables of at most `rows` rows, each with its offset in the piece."""
+    def _tables(self, file: pq.ParquetFile, piece: Piece, rows: int) -> Iterator[pa.Table]:
+        """The piece as tables of at most `rows` rows. They fit together, also where the files of a shard differ in the
+        order of their columns or in what may be null."""
         position = -piece.start  # a range inside a huge row group: what lies before it is read and dropped
         for batch in file.iter_batches(rows, row_groups=[piece.row_group], columns=self._columns):
             skip = max(0, -position)
             take = min(batch.num_rows, piece.rows - position) - skip
             if take > 0:
-                yield position + skip, pa.Table.from_batches([batch.slice(skip, take)])
+                arrays = [_plain(batch.column(name).slice(skip, take)) for name in self._columns]
+                # Only a batch says how many rows there are where no column is asked for.
+                yield pa.table(arrays, self._columns) if arrays else pa.Table.from_batches([batch.slice(skip, take)])
             position += batch.num_rows
             if position >= piece.rows:
                 return
@@ -106,6 +113,8 @@ class ShardReader:
             ids: pa.Array = pa.array(text, pa.string())
         else:
             ids = _combined(table[self._id_column])
+            if pa.types.is_dictionary(ids.type):
+                ids = ids.dictionary_decode()
             text = id_text(ids, f"pool.id column '{self._id_column}'")
             if ids.null_count:  # it will be rejected; until then it is known by its place
                 first = piece.file_row + start
@@ -128,6 +137,13 @@ def _join(parts: Sequence[Rows]) -> Rows:
         np.concatenate([part.keys for part in parts]),
         pa.concat_arrays([part.ids for part in parts]),
     )
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    """Text and binary views as plain text and binary: Arrow can neither filter nor take from views."""
+    if pa.types.is_string_view(array.type):
+        return array.cast(pa.large_string())
+    return array.cast(pa.large_binary()) if pa.types.is_binary_view(array.type) else array
 
 
 def _combined(column: pa.ChunkedArray) -> pa.Array:

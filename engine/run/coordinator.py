@@ -57,6 +57,7 @@ class Coordinator:
         self._finished: set[int] = set()
         self._failures: dict[int, list[str]] = {}
         self._workers: set[int] = set()
+        self._most_workers = 0  # at one time
         self._set_aside: dict[int, str] = {}
 
     @property
@@ -73,10 +74,11 @@ class Coordinator:
         Raises:
             PoolscoreError: the job cannot go on; see `errors.py`.
         """
+        self._require_mostly_good()  # a run that was stopped for its bad rows stops again
         order = list(shards)
         random.Random(seed).shuffle(order)
         self._queue.extend(order)
-        while self._queue or self._in_flight:
+        while self._waiting() or self._in_flight:
             self._hand_out()
             for event in self._fleet.wait(TICK):
                 match event:
@@ -86,6 +88,7 @@ class Coordinator:
                         self._returned(report.shard)
                         if report.shard not in self._finished:
                             self._finished.add(report.shard)
+                            self._set_aside.pop(report.shard, None)
                             self._journal.append(report)
                             self._totals = self._totals.plus(report)
                             self._require_mostly_good()
@@ -95,13 +98,22 @@ class Coordinator:
                     case Lost():
                         self._mourn(event)
             self._on_progress(self._state())
+        if self._set_aside and not self._totals.shards:
+            index, reason = list(self._set_aside.items())[-1]
+            raise StoppedError(f"no shard could be scored; shard {index} failed last: {reason}")
         return self._set_aside
 
     def _hand_out(self) -> None:
-        while self._queue and (free := self._fleet.free()):
+        while self._waiting() and (free := self._fleet.free()):
             shard = self._queue.popleft()
             self._in_flight[shard.index] += 1
             self._fleet.submit(free[0], shard)
+
+    def _waiting(self) -> bool:
+        """Whether a shard waits to be handed out. One whose report came after all, from a worker given up, does not."""
+        while self._queue and self._queue[0].index in self._finished:
+            self._queue.popleft()
+        return bool(self._queue)
 
     def _returned(self, shard: int) -> None:
         self._in_flight[shard] -= 1
@@ -117,6 +129,7 @@ class Coordinator:
                 "differ in their last bits: use machines of one kind, or another run.dir"
             )
         self._workers.add(worker)
+        self._most_workers = max(self._most_workers, len(self._workers))
 
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
@@ -128,14 +141,18 @@ class Coordinator:
             self._try_again(lost.running, f"its worker died: {lost.reason}")
 
     def _try_again(self, shard: Shard, reason: str) -> None:
+        if shard.index in self._finished:
+            return
         failures = self._failures.setdefault(shard.index, [])
         failures.append(reason)
         if len(failures) < ATTEMPTS:
             self._queue.append(shard)
-            return
-        if not self._finished and not self._totals.shards:
-            raise StoppedError(f"no shard could be scored; shard {shard.index} failed {ATTEMPTS} times, last: {reason}")
-        self._set_aside[shard.index] = reason
+        else:
+            self._set_aside[shard.index] = reason
+        # One broken file must not end a run whose other shards take longer to score than it to fail.
+        enough = ATTEMPTS * max(ATTEMPTS, self._most_workers)
+        if not self._totals.shards and self._count_failures() >= enough:
+            raise StoppedError(f"no shard could be scored; shard {shard.index} failed last: {reason}")
 
     def _require_mostly_good(self) -> None:
         t = self._totals
@@ -154,5 +171,8 @@ class Coordinator:
             )
 
     def _state(self) -> State:
-        retried = sum(len(reasons) for reasons in self._failures.values())
-        return State(self._totals, len(self._workers), sum(self._in_flight.values()), retried, len(self._set_aside))
+        in_flight = sum(self._in_flight.values())
+        return State(self._totals, len(self._workers), in_flight, self._count_failures(), len(self._set_aside))
+
+    def _count_failures(self) -> int:
+        return sum(len(reasons) for reasons in self._failures.values())

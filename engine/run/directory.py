@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
-from poolscore.engine.config import Config
+from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.journal import ShardReport, read_reports
@@ -22,13 +23,13 @@ from poolscore.engine.storage import LocalStorage, Storage, open_storage
 
 FORMAT = 1  # of the run directory; readers of a newer one read older ones
 RUN, PLAN, SUCCESS, SELECTION = "run.json", "plan.parquet", "_SUCCESS", "selection.parquet"
-OWN_NAMES = frozenset(
-    {RUN, PLAN, SUCCESS, SELECTION, "scores", "errors", "_log", "selections", "shortlist", "report.html"}
-)
 RUNNING, DONE, INCOMPLETE, STOPPED, INTERRUPTED = "running", "done", "incomplete", "stopped", "interrupted"
 
-_SECRET = re.compile("secret|passw|credential|api_?key|access_?key|(^|_)token$", re.IGNORECASE)
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
+_SECRET = re.compile(
+    "secret|passw|passphrase|credential|authorization|(api|access|private)[_-]?key|(^|[_-]|auth|access|bearer|hf)token$",
+    re.IGNORECASE,
+)
+_USERINFO = re.compile(r"(?<=://)[^/\s]+@")
 
 
 @dataclass(frozen=True)
@@ -78,17 +79,19 @@ class RunDirectory:
         self.storage: Storage = open_storage(root)
         try:
             self.info: dict[str, Any] = json.loads(self.storage.read(RUN))
-        except (FileNotFoundError, NotADirectoryError) as error:
+        except FileNotFoundError as error:
             raise ConfigError(f"{root} is no run directory (it has no {RUN})") from error
         except ValueError as error:
             raise ConfigError(f"{root}/{RUN} is damaged: {error}") from error
+        if not isinstance(self.info, dict) or not isinstance(self.info.get("format"), int):
+            raise ConfigError(f"{root} is no run directory (its {RUN} was not written by poolscore)")
         if self.info["format"] > FORMAT:
             raise ConfigError(f"{root} was written by poolscore {self.info['poolscore']}; upgrade poolscore to read it")
 
     @cached_property
     def config(self) -> Config:
         """The configuration as it was resolved; secrets are gone."""
-        return Config.model_validate(self.info["config"])
+        return parse_config(self.info["config"], where=self.storage.path(RUN))
 
     @cached_property
     def plan(self) -> Plan:
@@ -150,20 +153,26 @@ def exists(root: str) -> bool:
     Raises:
         ConfigError: the directory holds something else.
     """
-    storage = open_storage(root)
-    names = [name for name in storage.names("") if not name.startswith(".")]
+    names = open_storage(root).names("")
     if RUN in names:
         return True
-    if set(names) - OWN_NAMES:
-        raise ConfigError(f"run.dir: {root} holds other files ({names[0]}, …); choose an empty or new directory")
+    # A plan alone is a run that was stopped at its birth. A journal without its run.json must not pass for a new run's.
+    if others := [name for name in names if name != PLAN]:
+        raise ConfigError(f"run.dir: {root} holds other files ({others[0]}, …); choose an empty or new directory")
     return False
 
 
 def set_aside(root: str) -> str:
     """Move an old run out of the way, for --fresh; nothing is deleted. Returns where it went."""
-    to = f"{root.rstrip('/')}.old-{time.strftime('%Y%m%d-%H%M%S')}"
     assert isinstance(open_storage(root), LocalStorage)
-    shutil.move(root, to)
+    base = f"{root.rstrip('/')}.old-{time.strftime('%Y%m%d-%H%M%S')}"
+    to = next(name for name in chain([base], (f"{base}-{i}" for i in count(2))) if not Path(name).exists())
+    try:
+        Path(root).rename(to)
+    except OSError as error:  # such as a mount point
+        raise ConfigError(
+            f"--fresh: {root} cannot be moved aside ({error.strerror}); choose another run.dir"
+        ) from error
     return to
 
 
@@ -175,12 +184,15 @@ def write_json(storage: Storage, name: str, value: Any) -> None:
 
 def redacted(value: Any, key: str = "") -> Any:
     """`value` without what looks like a secret: by the name of its key, or as the user of a URI."""
+    if value is not None and not isinstance(value, bool) and _SECRET.search(key):
+        return "[redacted]"
     if isinstance(value, Mapping):
-        return {name: redacted(entry, str(name)) for name, entry in value.items()}
+        # The model's inputs may have any name, such as 'token'.
+        return {name: redacted(entry, "" if key.endswith("inputs") else str(name)) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [redacted(entry, key) for entry in value]
     if isinstance(value, str):
-        return "[redacted]" if _SECRET.search(key) else _USERINFO.sub("[redacted]@", value)
+        return _USERINFO.sub("[redacted]@", value)
     return value
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from poolscore.engine.errors import StoppedError
 from poolscore.engine.storage import Storage
 
 FOLDER = "_log"
+_EPOCH = re.compile("[0-9]{6}")
+_RECORD = re.compile("[0-9]{8}[.]json")
 
 
 @dataclass(frozen=True)
@@ -59,23 +62,38 @@ class Journal:
 
     def _claim(self) -> int:
         opened = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}).encode()
-        epoch = 1 + max((int(name) for name in self._storage.names(FOLDER)), default=0)
+        epoch = 1 + max((int(name) for name in _numbered(self._storage, FOLDER, _EPOCH)), default=0)
         while not self._storage.create(f"{FOLDER}/{epoch:06d}/{0:08d}.json", opened):
             epoch += 1
         return epoch
 
 
 def read_reports(storage: Storage) -> dict[int, ShardReport]:
-    """The report that counts for each finished shard, by shard."""
+    """The report that counts for each finished shard, by shard.
+
+    Raises:
+        StoppedError: a record is damaged. It is not passed over: a run must not lose a shard and still look whole.
+    """
     reports: dict[int, ShardReport] = {}
-    for record in _records(storage):
-        report = ShardReport(**json.loads(record))
+    for name in _records(storage):
+        try:
+            report = ShardReport(**json.loads(storage.read(name)))
+        except (ValueError, TypeError) as error:
+            raise StoppedError(
+                f"{storage.path(name)} is damaged ({' '.join(str(error).split())}); delete it, and _SUCCESS if it is "
+                "there, then run the same command again: its shard is scored anew"
+            ) from error
         reports.setdefault(report.shard, report)
     return dict(sorted(reports.items()))
 
 
-def _records(storage: Storage) -> Iterator[bytes]:
-    for epoch in storage.names(FOLDER):
-        for name in storage.names(f"{FOLDER}/{epoch}"):
+def _records(storage: Storage) -> Iterator[str]:
+    for epoch in _numbered(storage, FOLDER, _EPOCH):
+        for name in _numbered(storage, f"{FOLDER}/{epoch}", _RECORD):
             if name != f"{0:08d}.json":
-                yield storage.read(f"{FOLDER}/{epoch}/{name}")
+                yield f"{FOLDER}/{epoch}/{name}"
+
+
+def _numbered(storage: Storage, folder: str, form: re.Pattern[str]) -> list[str]:
+    """Names of the journal's own form; what others leave in its folders says nothing."""
+    return [name for name in storage.names(folder) if form.fullmatch(name)]

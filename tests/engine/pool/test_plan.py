@@ -1,0 +1,134 @@
+"""The plan: every row once, in order, in shards of bounded size that stay where they are when the pool grows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poolscore.engine.pool.files import PoolFile, PoolFiles
+from poolscore.engine.pool.plan import HUGE, Piece, Plan, make_plan
+
+SCHEMA = pa.schema([])
+Shape = list[list[int]]  # rows of the row groups of each file
+
+
+def pool(shape: Shape) -> PoolFiles:
+    files = (PoolFile(f"{i:03d}.parquet", 1000 + i, tuple(groups), f"f{i}", SCHEMA) for i, groups in enumerate(shape))
+    return PoolFiles("/pool", tuple(files))
+
+
+def pieces(shape: Shape, shard_rows: int) -> list[tuple[Piece, ...]]:
+    return [shard.pieces for shard in make_plan(pool(shape), shard_rows).shards]
+
+
+SHAPES = st.lists(st.lists(st.integers(0, 40), max_size=5), min_size=1, max_size=6)
+
+
+@given(SHAPES, st.integers(1, 30))
+@settings(max_examples=300, deadline=None)
+def test_every_row_is_in_one_place(shape: Shape, shard_rows: int) -> None:
+    plan = make_plan(pool(shape), shard_rows)
+    rows = [
+        (piece.path, piece.row_group, piece.start + i, piece.file_row + i)
+        for shard in plan.shards
+        for piece in shard.pieces
+        for i in range(piece.rows)
+    ]
+    assert rows == [
+        (f"{f:03d}.parquet", g, i, sum(groups[:g]) + i)
+        for f, groups in enumerate(shape)
+        for g, count in enumerate(groups)
+        for i in range(count)
+    ]
+    assert plan.rows == len(rows)
+    assert [shard.index for shard in plan.shards] == list(range(len(plan.shards)))
+    row_id = 0
+    for shard in plan.shards:
+        assert shard.row_id == row_id
+        assert shard.rows == sum(piece.rows for piece in shard.pieces)
+        assert 0 < shard.rows <= HUGE * shard_rows
+        assert shard.rows <= shard_rows or len(shard.pieces) == 1
+        row_id += shard.rows
+
+
+@given(SHAPES, st.integers(1, 30))
+@settings(max_examples=100, deadline=None)
+def test_neighbours_are_cut_apart_only_for_a_reason(shape: Shape, shard_rows: int) -> None:
+    plan = make_plan(pool(shape), shard_rows)
+    large = {f"{i:03d}.parquet" for i, groups in enumerate(shape) if sum(groups) >= shard_rows}
+    for left, right in pairwise(plan.shards):
+        first = right.pieces[0]
+        starts_a_large_file = first.path in large and first.path != left.pieces[-1].path
+        assert left.rows + first.rows > shard_rows or starts_a_large_file
+
+
+@given(SHAPES, st.lists(st.integers(0, 40), max_size=3), st.integers(1, 30))
+@settings(max_examples=100, deadline=None)
+def test_a_file_at_the_end_changes_the_last_shard_alone(shape: Shape, more: list[int], shard_rows: int) -> None:
+    before, after = pieces(shape, shard_rows), pieces([*shape, more], shard_rows)
+    if before:
+        *untouched, last = before
+        assert after[: len(untouched)] == untouched
+        assert after[len(untouched)][: len(last)] == last
+
+
+@given(SHAPES, st.integers(1, 30))
+@settings(max_examples=50, deadline=None)
+def test_a_plan_survives_parquet(shape: Shape, shard_rows: int) -> None:
+    plan = make_plan(pool(shape), shard_rows)
+    data = plan.to_parquet()
+    assert Plan.from_parquet(data) == plan
+    assert Plan.from_parquet(data).to_parquet() == data
+
+
+def test_small_files_share_a_shard_and_a_large_one_starts_its_own() -> None:
+    rows = [
+        [(piece.path[:3], piece.rows) for piece in shard] for shard in pieces([[3], [4], [5], [6, 6], [2], [1]], 10)
+    ]
+    assert rows == [[("000", 3), ("001", 4)], [("002", 5)], [("003", 6)], [("003", 6), ("004", 2), ("005", 1)]]
+
+
+def test_only_a_huge_row_group_is_cut_into_ranges() -> None:
+    assert [[p.rows for p in shard] for shard in pieces([[20]], 10)] == [[20]]
+    (first, second, third) = pieces([[4, 21]], 10)[1:]
+    assert [(p.row_group, p.start, p.file_row, p.rows) for p in (*first, *second, *third)] == [
+        (1, 0, 4, 10),
+        (1, 10, 14, 10),
+        (1, 20, 24, 1),
+    ]
+
+
+def test_a_large_file_moves_no_cut_behind_it() -> None:
+    large = [[10, 10], [3]]
+    tails = [pieces([*head, *large], 10)[-3:] for head in ([], [[1]], [[9], [9]])]
+    assert [[p.rows for p in shard] for shard in tails[0]] == [[10], [10], [3]]
+    assert all([[p.rows for p in shard] for shard in tail] == [[10], [10], [3]] for tail in tails)
+
+
+def test_the_digest_changes_with_anything() -> None:
+    base = pool([[3, 4], [5]])
+    first, second = base.files
+    variants = [
+        (base, 10),
+        (base, 11),
+        (replace(base, files=(second, first)), 10),
+        (replace(base, files=(first,)), 10),
+        (replace(base, files=(replace(first, path="x"), second)), 10),
+        (replace(base, files=(replace(first, bytes=7), second)), 10),
+        (replace(base, files=(replace(first, row_groups=(4, 3)), second)), 10),
+        (replace(base, files=(first, replace(second, fingerprint="x"))), 10),
+    ]
+    digests = [make_plan(files, shard_rows).digest for files, shard_rows in variants]
+    assert len(set(digests)) == len(variants)
+    assert make_plan(replace(base, root="/moved"), 10).digest == digests[0]
+
+
+@pytest.mark.timeout(20)
+def test_many_tiny_row_groups_are_planned_in_linear_time() -> None:
+    plan = make_plan(pool([[1] * 100_000]), 65_536)
+    assert [shard.rows for shard in plan.shards] == [65_536, 34_464]

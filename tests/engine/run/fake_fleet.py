@@ -1,0 +1,109 @@
+"""A fleet in memory that does what a test tells it to, and checks what it is asked for."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from poolscore.engine.pool.plan import Shard
+from poolscore.engine.profile import Profile
+from poolscore.engine.run.fleet import Event, Failed, Joined, Lost, Scored
+from poolscore.engine.run.journal import ShardReport
+
+PROFILE: Profile = {"device": "fake", "threads": 1}
+Answer = Callable[[int, Shard], Event | None]  # worker and shard → what becomes of it; None: nothing for now
+
+
+def make_shards(count: int, rows: int = 10) -> list[Shard]:
+    """Shards of so many rows each; nobody reads their pieces."""
+    return [Shard(i, i * rows, rows, ()) for i in range(count)]
+
+
+def report(shard: int, scored: int = 10, rejected: int = 0, attempt: int = 0, reason: str = "null") -> ShardReport:
+    """A shard's report; `attempt` tells two of them apart."""
+    reasons = {reason: rejected} if rejected else {}
+    name = f"scores/part-{shard:05d}-{attempt}.parquet"
+    return ShardReport(shard, name, None, scored, rejected, 0, {"bald": 1.0}, reasons, 1.0, "fake", 1)
+
+
+class FakeFleet:
+    """Workers 0, 1, … that hold up to `depth` shards each. `answer` decides what becomes of the one in front.
+
+    With a seed, workers also die at random, answer late or twice, and come back under a new number.
+    """
+
+    def __init__(
+        self, workers: int, answer: Answer, *, depth: int = 1, seed: int | None = None, profile: Profile = PROFILE
+    ) -> None:
+        self.held: dict[int, list[Shard]] = {}
+        self.submitted: list[int] = []  # shards, in the order in which they were handed out
+        self.waits = 0
+        self._answer, self._depth, self._profile = answer, depth, profile
+        self._random = random.Random(seed) if seed is not None else None
+        self._coming = workers
+        self._next_worker = 0
+        self._late: list[Event] = []
+
+    def free(self) -> Sequence[int]:
+        """See Fleet."""
+        return sorted((w for w, held in self.held.items() if len(held) < self._depth), key=lambda w: len(self.held[w]))
+
+    def submit(self, worker: int, shard: Shard) -> None:
+        """See Fleet."""
+        assert worker in self.free(), "handed to a worker that is not free"
+        self.submitted.append(shard.index)
+        self.held[worker].append(shard)
+
+    def wait(self, seconds: float) -> list[Event]:
+        """See Fleet."""
+        self.waits += 1
+        assert self.waits < 10_000, "the coordinator does not come to an end"
+        events: list[Event] = [self._join() for _ in range(self._coming)]
+        self._coming = 0
+        for worker in list(self.held):
+            events += self._step(worker)
+        if self._random is None:
+            return events
+        self._random.shuffle(self._late)
+        now = self._random.randrange(len(self._late) + 1)
+        late, self._late = self._late[:now], self._late[now:]
+        return events + late
+
+    def close(self) -> None:
+        """See Fleet."""
+
+    def attempts(self) -> Counter[int]:
+        """How often each shard was handed out."""
+        return Counter(self.submitted)
+
+    def die(self, worker: int, reason: str = "killed") -> Lost:
+        """A worker dies with all it holds, and another comes in its place."""
+        held = self.held.pop(worker)
+        self._coming += 1
+        return Lost(worker, held[0] if held else None, tuple(held[1:]), reason)
+
+    def _join(self) -> Joined:
+        worker, self._next_worker = self._next_worker, self._next_worker + 1
+        self.held[worker] = []
+        return Joined(worker, self._profile)
+
+    def _step(self, worker: int) -> list[Event]:
+        chance = self._random.random() if self._random else 1.0
+        held = self.held[worker]
+        if chance < 0.05:
+            if held and chance < 0.025:  # what it had finished is heard of after its death
+                self._late.append(Scored(report(held[0].index, attempt=worker)))
+            return [self.die(worker)]
+        if not held or chance < 0.3:
+            return []
+        event = self._answer(worker, held[0])
+        if event is None:
+            return []
+        if isinstance(event, Lost):
+            return [self.die(worker, event.reason)]
+        assert isinstance(event, Scored | Failed)
+        del held[0]
+        if isinstance(event, Scored) and chance < 0.4:
+            self._late.append(Scored(report(event.report.shard, attempt=1000 + worker)))
+        return [event]

@@ -1,0 +1,314 @@
+"""The hand-out of shards under every kind of failure: none is lost, none counts twice."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_fleet import PROFILE, Answer, FakeFleet, make_shards, report
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.pool.plan import Shard
+from poolscore.engine.profile import Profile
+from poolscore.engine.run.coordinator import ATTEMPTS, ENOUGH_SHARDS, Coordinator, State
+from poolscore.engine.run.directory import Totals
+from poolscore.engine.run.fleet import Event, Failed, Fleet, Joined, Lost, Scored
+from poolscore.engine.run.journal import Journal, ShardReport, read_reports
+from poolscore.engine.storage import LocalStorage
+
+
+@dataclass
+class Record:
+    """In place of a Journal."""
+
+    reports: list[ShardReport] = field(default_factory=list)
+
+    def append(self, report: ShardReport) -> None:
+        self.reports.append(report)
+
+    @property
+    def shards(self) -> list[int]:
+        return [report.shard for report in self.reports]
+
+
+def make(fleet: Fleet, record: Any = None, **options: Any) -> Coordinator:
+    defaults: dict[str, Any] = {
+        "done": Totals(),
+        "pool_rows": 1000,
+        "max_bad_fraction": 0.01,
+        "profile": None,
+        "on_profile": lambda profile: None,
+        "on_progress": lambda state: None,
+    }
+    journal: Any = record or Record()
+    return Coordinator(fleet, journal, **(defaults | options))
+
+
+def good(worker: int, shard: Shard) -> Event:
+    return Scored(report(shard.index, attempt=worker))
+
+
+def rejecting(rejected: int) -> Answer:
+    return lambda worker, shard: Scored(report(shard.index, 10 - rejected, rejected))
+
+
+@given(st.integers(0, 12), st.integers(1, 4), st.integers(1, 3), st.integers(0, 2**32), st.sets(st.integers(0, 11)))
+@settings(max_examples=150, deadline=None)
+def test_no_shard_is_lost_in_any_order_of_events(
+    count: int, workers: int, depth: int, seed: int, failing: set[int]
+) -> None:
+    chance = random.Random(seed)
+
+    def answer(worker: int, shard: Shard) -> Event:
+        if shard.index in failing and chance.random() < 0.5:
+            return Failed(shard, "unreadable")
+        return good(worker, shard)
+
+    record = Record()
+    fleet = FakeFleet(workers, answer, depth=depth, seed=seed)
+    coordinator = make(fleet, record, done=Totals(shards=1))
+    set_aside = coordinator.run(make_shards(count), seed)
+    assert sorted([*record.shards, *set_aside]) == list(range(count))
+    assert coordinator.totals.shards == 1 + len(record.reports)
+    assert coordinator.totals.scored == 10 * len(record.reports)
+
+
+def test_the_order_is_shuffled_by_the_seed() -> None:
+    def order(seed: int) -> list[int]:
+        fleet = FakeFleet(1, good)
+        make(fleet).run(make_shards(50), seed)
+        return fleet.submitted
+
+    assert order(1) == order(1)
+    assert order(1) != order(2)
+    assert sorted(order(1)) == list(range(50)) != order(1)
+
+
+def test_a_run_without_shards_ends_at_once() -> None:
+    fleet = FakeFleet(1, good)
+    assert make(fleet).run([], 0) == {}
+    assert fleet.waits == 0
+
+
+def test_the_first_report_is_journalled_and_no_other(tmp_path: Path) -> None:
+    class Twice(FakeFleet):
+        def wait(self, seconds: float) -> list[Event]:
+            events = super().wait(seconds)
+            again = [Scored(report(e.report.shard, 99, attempt=9)) for e in events if isinstance(e, Scored)]
+            return events + again
+
+    storage = LocalStorage(tmp_path)
+    coordinator = make(Twice(2, good), Journal(storage))
+    coordinator.run(make_shards(5), 0)
+    assert [one.scored for one in read_reports(storage).values()] == [10] * 5
+    assert coordinator.totals.scored == 50
+
+
+def test_a_shard_that_fails_three_times_is_set_aside() -> None:
+    fleet = FakeFleet(2, lambda worker, shard: Failed(shard, "torn") if shard.index == 3 else good(worker, shard))
+    record = Record()
+    assert make(fleet, record).run(make_shards(6), 0) == {3: "torn"}
+    assert fleet.attempts() == {0: 1, 1: 1, 2: 1, 3: ATTEMPTS, 4: 1, 5: 1}
+    assert sorted(record.shards) == [0, 1, 2, 4, 5]
+
+
+def test_a_shard_that_kills_its_worker_is_blamed_and_those_behind_it_are_not() -> None:
+    def answer(worker: int, shard: Shard) -> Event:
+        return Lost(worker, shard, (), "out of memory") if shard.index == 3 else good(worker, shard)
+
+    fleet = FakeFleet(1, answer, depth=4)
+    record = Record()
+    assert make(fleet, record).run(make_shards(8), 1) == {3: "its worker died: out of memory"}
+    assert sorted(record.shards) == [0, 1, 2, 4, 5, 6, 7]
+    assert fleet.attempts()[3] == ATTEMPTS
+
+
+def test_what_waited_at_a_dead_worker_goes_first_and_in_its_order() -> None:
+    died: list[int] = []
+
+    def answer(worker: int, shard: Shard) -> Event:
+        if not died:
+            died.append(shard.index)
+            return Lost(worker, shard, (), "killed")
+        return good(worker, shard)
+
+    fleet = FakeFleet(1, answer, depth=3)
+    make(fleet).run(make_shards(7), 0)
+    first = fleet.submitted[:3]
+    assert died == first[:1]
+    assert fleet.submitted[3:5] == first[1:]
+    assert sorted(fleet.submitted[5:9]) == sorted(set(range(7)) - set(first))
+    assert fleet.submitted[9:] == first[:1]
+
+
+def test_a_worker_without_work_may_die() -> None:
+    class Fragile(FakeFleet):
+        def wait(self, seconds: float) -> list[Event]:
+            events = super().wait(seconds)
+            return [*events, self.die(0)] if self.waits == 1 else events
+
+    record = Record()
+    assert make(Fragile(1, good), record).run(make_shards(2), 0) == {}
+    assert sorted(record.shards) == [0, 1]
+
+
+class Script:
+    """A fleet that says one list of events a wait, whatever it is given."""
+
+    def __init__(self, *script: list[Event], workers: int = 1) -> None:
+        self.script, self.given = list(script), list[int]()
+        self.places = workers
+
+    def free(self) -> list[int]:
+        return list(range(self.places))
+
+    def submit(self, worker: int, shard: Shard) -> None:
+        self.places -= 1
+        self.given.append(shard.index)
+
+    def wait(self, seconds: float) -> list[Event]:
+        self.places += 1
+        return self.script.pop(0)
+
+    def close(self) -> None:
+        pass
+
+
+(ONLY,) = make_shards(1)
+
+
+def test_a_report_from_a_worker_that_was_given_up_counts() -> None:
+    record = Record()
+    fleet = Script([Lost(0, ONLY, (), "gone")], [Scored(report(0))], [Scored(report(0, attempt=1))])
+    assert make(fleet, record).run([ONLY], 0) == {}
+    assert record.reports == [report(0)]
+
+
+def test_a_finished_shard_is_neither_handed_out_nor_set_aside() -> None:
+    lost, failed = Lost(0, ONLY, (), "gone"), Failed(ONLY, "torn")
+    record = Record()
+    fleet = Script([lost, Scored(report(0)), failed, failed, failed])
+    assert make(fleet, record).run([ONLY], 0) == {}
+    assert fleet.given == [0]
+
+
+def test_a_late_report_brings_back_what_was_set_aside() -> None:
+    first, second = make_shards(2)
+    failed = Failed(first, "torn")
+    record = Record()
+    fleet = Script([failed], [failed], [failed], [Scored(report(0))], [Scored(report(1))], workers=2)
+    assert make(fleet, record).run([first, second], 0) == {}
+    assert record.shards == [0, 1]
+
+
+def test_one_broken_file_does_not_stop_a_run_whose_other_shards_are_slow() -> None:
+    waits = []
+
+    def answer(worker: int, shard: Shard) -> Event | None:
+        if shard.index == 0:
+            return Failed(shard, "torn")
+        waits.append(worker)
+        return good(worker, shard) if len(waits) > 20 else None
+
+    record = Record()
+    assert make(FakeFleet(3, answer), record).run(make_shards(3), 0) == {0: "torn"}
+    assert sorted(record.shards) == [1, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 500])
+def test_a_run_in_which_nothing_succeeds_stops_early(count: int) -> None:
+    fleet = FakeFleet(2, lambda worker, shard: Failed(shard, "no disk"))
+    with pytest.raises(StoppedError, match=r"no shard could be scored; shard \d+ failed last: no disk"):
+        make(fleet).run(make_shards(count), 0)
+    assert len(fleet.submitted) <= 12
+    dying = FakeFleet(2, lambda worker, shard: Lost(worker, shard, (), "boom"))
+    with pytest.raises(StoppedError, match=r"its worker died: boom"):
+        make(dying).run(make_shards(count), 0)
+
+
+def test_a_resumed_run_whose_last_shards_are_broken_is_incomplete_not_stopped() -> None:
+    fleet = FakeFleet(1, lambda worker, shard: Failed(shard, "torn"))
+    assert make(fleet, done=Totals(shards=1, scored=10)).run(make_shards(2)[1:], 0) == {1: "torn"}
+
+
+def test_the_first_profile_is_the_runs_and_others_are_refused() -> None:
+    seen: list[Profile] = []
+    make(FakeFleet(2, good), on_profile=seen.append).run(make_shards(2), 0)
+    assert seen == [PROFILE]
+    make(FakeFleet(1, good), profile=dict(PROFILE), on_profile=seen.append).run(make_shards(2), 0)
+    assert seen == [PROFILE]
+    with pytest.raises(ConfigError, match=r"worker 0 has another numeric profile than this run: threads \(2, here 1\)"):
+        make(FakeFleet(1, good), profile=PROFILE | {"threads": 2}).run(make_shards(2), 0)
+
+
+def test_errors_of_the_job_are_raised() -> None:
+    class Broken(FakeFleet):
+        def wait(self, seconds: float) -> list[Event]:
+            raise StoppedError("no cluster")
+
+    with pytest.raises(StoppedError, match=r"no cluster"):
+        make(Broken(1, good)).run(make_shards(1), 0)
+
+
+@pytest.mark.parametrize(
+    ("shards", "rejected", "pool_rows", "allowed", "stops_after"),
+    [
+        (30, 0, 300, 0.0, None),
+        (30, 1, 300, 0.1, None),
+        (30, 1, 300, 0.05, ENOUGH_SHARDS),  # a tenth of what was seen, of ten random shards
+        (30, 1, 30_000, 0.05, ENOUGH_SHARDS),
+        (30, 1, 300, 0.0, 1),
+        (30, 6, 30_000, 0.01, 1),  # most of the very first shard
+        (30, 5, 30_000, 0.4, ENOUGH_SHARDS),
+        (30, 5, 30_000, 0.5, None),
+        (30, 10, 300, 1.0, None),
+        (3, 2, 30, 0.1, 2),  # more than a tenth of the whole pool, however few shards
+    ],
+)
+def test_too_many_bad_rows_stop_the_run(
+    shards: int, rejected: int, pool_rows: int, allowed: float, stops_after: int | None
+) -> None:
+    record = Record()
+    coordinator = make(FakeFleet(1, rejecting(rejected)), record, pool_rows=pool_rows, max_bad_fraction=allowed)
+    if stops_after is None:
+        coordinator.run(make_shards(shards), 0)
+        return
+    with pytest.raises(ConfigError, match=r"more than run.max_bad_fraction=.*the commonest reason \(\d+ rows\): null"):
+        coordinator.run(make_shards(shards), 0)
+    assert len(record.reports) == stops_after  # what was scored is kept
+
+
+def test_a_run_that_was_stopped_for_its_bad_rows_stops_again() -> None:
+    done = Totals(shards=20, scored=100, rejected=100, reasons={"null": 60, "torn": 40})
+    with pytest.raises(ConfigError, match=r"100 of 200 rows .* \(60 rows\): null"):
+        make(FakeFleet(1, good), done=done).run([], 0)
+    make(FakeFleet(1, good), done=done, max_bad_fraction=0.6).run([], 0)
+
+
+def test_progress_tells_how_far_the_run_is() -> None:
+    states: list[State] = []
+
+    def answer(worker: int, shard: Shard) -> Event:
+        return Failed(shard, "torn") if shard.index == 0 else good(worker, shard)
+
+    fleet = FakeFleet(2, answer)
+    make(fleet, on_progress=states.append).run(make_shards(4), 0)
+    assert len(states) == fleet.waits
+    assert [state.totals.rows for state in states] == sorted(state.totals.rows for state in states)
+    assert (states[-1].totals.shards, states[-1].workers, states[-1].in_flight) == (3, 2, 0)
+    assert (states[-1].retried, states[-1].set_aside) == (ATTEMPTS, 1)
+    assert max(state.in_flight for state in states) <= 2
+
+
+def test_workers_are_counted_as_they_come_and_go() -> None:
+    states: list[State] = []
+    fleet = Script(
+        [Joined(0, PROFILE), Joined(1, PROFILE)], [Lost(0, None, (), "gone")], [Scored(report(0))], workers=1
+    )
+    make(fleet, on_progress=states.append).run([ONLY], 0)
+    assert [state.workers for state in states] == [2, 1, 1]

@@ -1,0 +1,318 @@
+"""Selections against a full sort of everything, and what a selection file holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from poolscore.engine import select as select_module
+from poolscore.engine.config import parse_config
+from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.keys import IdSet, keys_of
+from poolscore.engine.pool.plan import Piece, Plan, Shard
+from poolscore.engine.run.directory import SELECTION, RunDirectory, create_run
+from poolscore.engine.run.journal import Journal, ShardReport
+from poolscore.engine.select import Candidates, select_batch, top_k, write_named_selection, write_selection
+from poolscore.engine.storage import LocalStorage
+
+Part = Sequence[float]  # scores of a shard's rows; NaN: the row was rejected
+NAN, INF = float("nan"), float("inf")
+
+
+def make_run(root: Path, parts: Sequence[Part | None], k: int = 3, keep: dict[str, Any] | None = None) -> RunDirectory:
+    """A run with one shard a part; ids are 'r<row_id>'. None: not scored yet."""
+    keep = keep or {}
+    config = parse_config(
+        {
+            "pool": {"uri": "/p", "input": "x", "id": "id", "keep": list(keep)},
+            "model": {"source": "m:f", "task": "multiclass"},
+            "select": {"k": k},
+            "run": {"dir": str(root)},
+        }
+    )
+    shards, row_id = [], 0
+    for index, part in enumerate(parts):
+        rows = len(part or [NAN])
+        shards.append(Shard(index, row_id, rows, (Piece(f"{index}.parquet", 0, 0, 0, rows),)))
+        row_id += rows
+    plan = Plan("/p", "digest", 1, len(parts), tuple(shards))
+    run = create_run(str(root), config, "0.1", plan, {})
+    journal = Journal(run.storage)
+    for index in reversed(range(len(parts))):  # shards do not come in their order
+        part = parts[index]
+        if part is not None:
+            journal.append(write_part(run, index, plan.shards[index].row_id, part, keep))
+    return run
+
+
+def write_part(run: RunDirectory, index: int, start: int, part: Part, keep: dict[str, Any]) -> ShardReport:
+    row_ids = np.array([start + i for i, score in enumerate(part) if not np.isnan(score)], np.int64)
+    scores = np.array([score for score in part if not np.isnan(score)], np.float32)
+    ids = [f"r{i}" for i in row_ids]
+    table = pa.table(
+        {
+            "row_id": pa.array(row_ids),
+            "key": pa.array(keys_of(ids)),
+            "id": pa.array(ids, pa.string()),
+            "bald": pa.array(scores),
+            "entropy": pa.array(-scores),
+            "prediction": pa.array((row_ids % 7).astype(np.int32)),
+            "confidence": pa.array((row_ids / 1000).astype(np.float32)),
+            **{name: pa.array([make(int(i)) for i in row_ids], kind) for name, (make, kind) in keep.items()},
+        }
+    )
+    name = f"scores/part-{index:05d}-x.parquet"
+    run.storage.publish(name, lambda file: pq.write_table(table, file))
+    best = {"bald": float(scores.max()), "entropy": float((-scores).max())} if len(scores) else {}
+    return ShardReport(index, name, None, len(scores), len(part) - len(scores), 0, best, {}, 1.0, "w", 1)
+
+
+def full_sort(parts: Sequence[Part | None], k: int, left_out: Sequence[int] = (), sign: int = 1) -> list[int]:
+    """row_ids of the k best by Python's own sort in float64."""
+    rows = [(row_id, score) for row_id, score in enumerate(s for p in parts for s in (p or [NAN]))]
+    ranked = [(i, s) for i, s in rows if np.isfinite(np.float32(s)) and i not in left_out]
+    keys = dict(zip([i for i, _ in ranked], keys_of([f"r{i}" for i, _ in ranked]).tolist(), strict=True))
+    ranked.sort(key=lambda row: (-sign * float(np.float32(row[1])), keys[row[0]], row[0]))
+    return [i for i, _ in ranked[:k]]
+
+
+def chosen(run: RunDirectory, k: int, score: str = "bald", exclude: Sequence[str] = ()) -> list[int]:
+    row_ids: list[int] = top_k(run.storage, run.reports().values(), score, k, IdSet(exclude)).row_ids.tolist()
+    return row_ids
+
+
+SCORES = st.sampled_from([0.0, -0.0, 1.0, 1.0 + 2**-23, -1.0, 1e-45, -1e-45, 3e38, -3e38, NAN]) | st.floats(
+    width=32, allow_infinity=False, allow_nan=False
+)
+
+
+@given(
+    st.lists(st.lists(SCORES, min_size=1, max_size=8), min_size=1, max_size=5),
+    st.sampled_from([0, 1, 2, 3, 5, 1000]),
+    st.sets(st.integers(0, 30), max_size=5),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_selection_is_a_full_sort(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[Part], k: int, left_out: set[int]
+) -> None:
+    run = make_run(tmp_path_factory.mktemp("run"), parts)
+    assert chosen(run, k) == full_sort(parts, k)
+    assert chosen(run, k, "entropy") == full_sort(parts, k, sign=-1)
+    assert chosen(run, k, exclude=[f"r{i}" for i in left_out]) == full_sort(parts, k, tuple(left_out))
+    total = sum(map(len, parts))
+    assert chosen(run, total) == chosen(run, total + 1) == full_sort(parts, total)
+
+
+def candidates(rows: Sequence[tuple[float, int, int]]) -> Candidates:
+    scores, keys, row_ids = zip(*rows, strict=True) if rows else ((), (), ())
+    return Candidates(np.array(scores, np.float32), np.array(keys, np.uint64), np.array(row_ids, np.int64))
+
+
+ROWS = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 99)), max_size=6, unique_by=lambda r: r[2]
+)
+
+
+@given(ROWS, ROWS, ROWS, st.integers(0, 5))
+@settings(max_examples=150, deadline=None)
+def test_merging_is_associative_and_commutative(a: Any, b: Any, c: Any, k: int) -> None:
+    def rows(of: Candidates) -> list[Any]:
+        return list(zip(of.scores.tolist(), of.keys.tolist(), of.row_ids.tolist(), strict=True))
+
+    x, y, z = candidates(a), candidates(b), candidates(c)
+    assert rows(x.merged(y, k)) == rows(y.merged(x, k))
+    assert rows(x.merged(y, k).merged(z, k)) == rows(x.merged(y.merged(z, k), k))
+
+
+def test_a_part_is_passed_over_only_if_all_of_it_is_worse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [[5.0, 4.0], [4.0, 1.0], [np.nextafter(np.float32(4), np.float32(0)), 0.0], [4.0], [6.0]]
+    run = make_run(tmp_path, [list(map(float, part)) for part in parts])
+    read: list[str] = []
+    real = select_module._read_part
+
+    def counted(storage: Any, report: ShardReport, columns: Sequence[str]) -> pa.Table:
+        read.append(report.scores[12:17])
+        return real(storage, report, columns)
+
+    monkeypatch.setattr(select_module, "_read_part", counted)
+    tied = sorted([1, 2, 6], key=lambda i: keys_of([f"r{i}"])[0])  # rows of the score 4, in three parts
+    assert chosen(run, 3) == [7, 0, tied[0]]
+    assert sorted(read) == ["00000", "00001", "00003", "00004"]
+    assert chosen(run, 5) == [7, 0, *tied]
+
+
+@pytest.mark.parametrize("score", [INF, -INF, NAN])
+def test_what_is_not_finite_is_never_ranked(tmp_path: Path, score: float) -> None:
+    run = make_run(tmp_path, [[1.0, 2.0, 0.5]])
+    path = Path(run.storage.path("scores/part-00000-x.parquet"))
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(3, "bald", pa.array([1.0, score, 0.5], pa.float32())), path)
+    assert chosen(run, 3) == [0, 2]
+
+
+KEEP: dict[str, Any] = {
+    "label": (lambda i: i % 3, pa.int64()),
+    "word": (lambda i: "ab"[i % 2], pa.dictionary(pa.int32(), pa.string())),
+    "vector": (lambda i: [float(i), 0.0], pa.list_(pa.float32(), 2)),
+    "info": (lambda i: {"path": str(i)} if i % 2 else None, pa.struct([("path", pa.string())])),
+}
+
+
+def test_a_selection_holds_the_contracts_columns(tmp_path: Path) -> None:
+    parts = [[1.0, 9.0, NAN], [9.0, 3.0], [8.0]]
+    run = make_run(tmp_path, parts, k=4, keep=KEEP)
+    table = select_batch(run, run.config)
+    assert table.schema.names == [
+        *("rank", "row_id", "key", "id", "score", "method", "score_name", "prediction", "confidence"),
+        *KEEP,
+    ]
+    assert table.schema.types[:5] == [pa.int64(), pa.int64(), pa.uint64(), pa.string(), pa.float32()]
+    row_ids = table["row_id"].to_pylist()
+    assert row_ids == full_sort(parts, 4)
+    assert table["rank"].to_pylist() == [1, 2, 3, 4]
+    assert table["id"].to_pylist() == [f"r{i}" for i in row_ids]
+    assert table["key"].to_pylist() == keys_of(table["id"].to_pylist()).tolist()
+    assert table["score"].to_pylist() == [9.0, 9.0, 8.0, 3.0]
+    assert set(table["method"].to_pylist()) == {"topk"}
+    assert set(table["score_name"].to_pylist()) == {"bald"}
+    assert table["prediction"].to_pylist() == [i % 7 for i in row_ids]
+    assert table["confidence"].to_pylist() == [float(np.float32(i / 1000)) for i in row_ids]
+    for name, (make, _) in KEEP.items():
+        assert table[name].to_pylist() == [make(i) for i in row_ids]
+
+
+def test_score_and_k_can_be_chosen(tmp_path: Path) -> None:
+    parts = [[1.0, 9.0], [5.0, 3.0]]
+    run = make_run(tmp_path, parts)
+    table = select_batch(run, run.config, score="entropy", k=2)
+    assert table["row_id"].to_pylist() == full_sort(parts, 2, sign=-1)
+    assert table["score_name"].to_pylist() == ["entropy", "entropy"]
+    with pytest.raises(ConfigError, match=r"'predictive_variance' is not defined for task 'multiclass'"):
+        select_batch(run, run.config, score="predictive_variance")
+
+
+def test_no_rows_make_an_empty_selection_of_the_same_columns(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a", [[1.0, 2.0]], keep=KEEP)
+    schema = select_batch(run, run.config).schema
+    assert select_batch(run, run.config, k=0).schema == schema
+    rejected = make_run(tmp_path / "b", [[NAN, NAN], [NAN]], keep=KEEP)
+    table = select_batch(rejected, rejected.config)
+    assert (table.num_rows, table.schema) == (0, schema)
+    write_selection(rejected.storage, table)
+    assert pq.read_table(rejected.storage.path(SELECTION)).schema.names == schema.names
+
+
+def test_k_that_cannot_be_had(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [[1.0, NAN, 2.0], None], k=3)
+    assert select_batch(run, run.config).num_rows == 2  # rejected rows leave fewer than the run asked for
+    assert select_batch(run, run.config, k=2).num_rows == 2
+    with pytest.raises(ConfigError, match=r"k: 5 rows are asked for, 2 scored rows are left"):
+        select_batch(run, run.config, k=5)
+    with pytest.raises(ConfigError, match=r"must be 0 or more, got -1"):
+        select_batch(run, run.config, k=-1)
+    (tmp_path / "ids.csv").write_text("id\nr0\n")
+    assert select_batch(run, run.config, k=1, exclude=str(tmp_path / "ids.csv"))["id"].to_pylist() == ["r2"]
+    with pytest.raises(ConfigError, match=r"k: 3 rows are asked for, 1 scored rows are left"):
+        select_batch(run, run.config, exclude=str(tmp_path / "ids.csv"))
+    with pytest.raises(ConfigError, match=r"^--exclude: there is no file"):
+        select_batch(run, run.config, exclude=str(tmp_path / "none.csv"))
+
+
+def test_a_run_without_scores_has_nothing_to_select(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [None, None])
+    with pytest.raises(ConfigError, match=r"no shard is scored yet"):
+        select_batch(run, run.config)
+
+
+def test_parts_of_other_attempts_do_not_count(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [[1.0, 2.0]])
+    write_part(run, 7, 100, [99.0], {})
+    assert chosen(run, 9) == [1, 0]
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "columns"])
+def test_a_part_that_cannot_be_read_is_named(tmp_path: Path, damage: str) -> None:
+    run = make_run(tmp_path, [[1.0, 2.0]])
+    path = Path(run.storage.path("scores/part-00000-x.parquet"))
+    match damage:
+        case "gone":
+            path.unlink()
+        case "cut":
+            path.write_bytes(path.read_bytes()[:-9])
+        case "columns":
+            pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(StoppedError, match=r"part-00000-x.parquet, which the journal names, cannot be read") as caught:
+        select_batch(run, run.config)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
+    written = []
+    for name in ("a", "b"):
+        run = make_run(tmp_path / name, [[1.0, 9.0, 4.0], [4.0, 4.0], [0.0]], k=5, keep=KEEP)
+        for _ in range(2):
+            write_selection(run.storage, select_batch(run, run.config))
+            written.append(run.storage.read(SELECTION))
+    assert len(set(written)) == 1
+
+
+def test_named_selections_are_never_overwritten(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [[1.0, 2.0]])
+    table = select_batch(run, run.config, k=2)
+    path = write_named_selection(run, "round-2", table, {"k": 2})
+    assert pq.read_table(path).equals(table)
+    assert json.loads(run.storage.read("selections/round-2.json")) == {"name": "round-2", "rows": 2, "k": 2}
+    with pytest.raises(ConfigError, match=r"round-2.parquet exists; choose another name"):
+        write_named_selection(run, "round-2", table.slice(1), {"k": 1})
+    Path(run.storage.path("selections/round-2.json")).unlink()
+    with pytest.raises(ConfigError, match=r"exists"):
+        write_named_selection(run, "round-2", table.slice(1), {"k": 1})
+    assert pq.read_table(path).equals(table)
+    with pytest.raises(TypeError):  # a manifest that cannot be written leaves no selection without one
+        write_named_selection(run, "other", table, {"k": object()})
+    assert run.storage.names("selections") == ["round-2.parquet"]
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a b", "a\n", "a\x00", "ä", "n" * 101, "~", "*"]
+)
+def test_names_are_no_paths(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path, [[1.0]])
+    with pytest.raises(ConfigError, match=r"^--name "):
+        write_named_selection(run, name, select_batch(run, run.config, k=1), {})
+    assert run.storage.names("selections") == []
+
+
+@pytest.mark.parametrize("name", ["a", "A-1_b.c", "a..b", "-", "n" * 100])
+def test_other_names_are_allowed(tmp_path: Path, name: str) -> None:
+    run = make_run(tmp_path, [[1.0]])
+    write_named_selection(run, name, select_batch(run, run.config, k=1), {})
+    assert run.storage.names("selections") == sorted([f"{name}.json", f"{name}.parquet"])
+
+
+def test_selecting_needs_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys, poolscore.engine.select, poolscore.engine.run.directory;"
+        "sys.exit(bool({'torch', 'ray', 'triton', 'PIL'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_a_large_selection_over_many_parts(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    parts = [random.integers(0, 50, random.integers(1, 400)).astype(float).tolist() for _ in range(40)]
+    run = make_run(tmp_path, parts)
+    for k in (1, 100, 3000, 10**6):
+        assert chosen(run, k) == full_sort(parts, k)
+    assert isinstance(run.storage, LocalStorage)
