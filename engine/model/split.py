@@ -189,10 +189,11 @@ class _Suffix:
 
 def repeat_rows(x: Tensor, batch_dim: int, fold: int, passes: int) -> Tensor:
     """Every row T times: row n becomes rows n·T … n·T + T − 1 of `batch_dim`."""
-    rows = x.unflatten(batch_dim, (-1, 1, fold))
+    rows: Tensor = x.unflatten(batch_dim, (-1, 1, fold))
     shape = list(rows.shape)
     shape[batch_dim + 1] = passes
-    return rows.expand(shape).flatten(batch_dim, batch_dim + 2)
+    repeated: Tensor = rows.expand(shape).flatten(batch_dim, batch_dim + 2)
+    return repeated.clone() if passes == 1 else repeated  # the suffix may write to it
 
 
 def _operators(graph: GraphModule) -> int:

@@ -21,7 +21,7 @@ from report_workshop import (
 )
 
 from poolscore.engine import ConfigError, InterruptedRun, RunDirectory, score_pool
-from poolscore.engine.prepare import prepare
+from poolscore.engine.prepare import prepare_job
 from poolscore.jobs.report import write_report
 
 
@@ -75,7 +75,7 @@ def test_a_run_without_a_finished_shard(whole: RunDirectory, tmp_path: Path) -> 
 def test_shards_that_were_set_aside_are_named(workshop: Workshop) -> None:
     pool = workshop.digits("cut pool")
     config = workshop.config(pool, "cut")
-    prepared = prepare(config)
+    prepared = prepare_job(config)
     file = pool / "b.parquet"
     file.write_bytes(file.read_bytes()[:-20])
     result = score_pool(config, prepared=prepared)

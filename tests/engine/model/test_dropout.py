@@ -127,7 +127,7 @@ def test_each_entry_meets_its_own_mask(
     layer = DropoutLayer(0, "", kind, 0.5, d, fold, shape)
     factor = torch.randn(1 if shared else rows, passes, *shape)
     offset = torch.randn_like(factor)
-    y = apply_affine(x, layer, factor, offset, passes)
+    y = apply_affine(x, factor, offset, d, fold, passes)
     assert y.shape == x.shape
     for n in range(rows):
         for t in range(passes):
@@ -136,7 +136,8 @@ def test_each_entry_meets_its_own_mask(
             full = (*before, fold, *([after[0], *[1] * (len(after) - 1)] if channels else after))
             want = one * factor[m, t].reshape(full) + offset[m, t].reshape(full)
             torch.testing.assert_close(y.narrow(d, start, fold), want, rtol=0, atol=0)
-    assert apply_affine(x, layer, factor, None, passes).equal(apply_affine(x, layer, factor, offset * 0, passes))
+    without = apply_affine(x, factor, None, d, fold, passes)
+    assert without.equal(apply_affine(x, factor, offset * 0, d, fold, passes))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -144,10 +145,10 @@ def test_dtype_and_layout(dtype: torch.dtype) -> None:
     layer = DropoutLayer(0, "", "element", 0.25, 0, 1, (3, 4, 5))
     x = torch.randn(6, 3, 4, 5).to(dtype)
     factor = (torch.rand(1, 2, 3, 4, 5) > 0.25) / 0.75
-    y = apply_affine(x, layer, factor, None, 2)
+    y = apply_affine(x, factor, None, 0, 1, 2)
     assert y.dtype == dtype
     for form in (x.contiguous(memory_format=torch.channels_last), x.transpose(0, 3).contiguous().transpose(0, 3)):
-        assert apply_affine(form, layer, factor, None, 2).equal(y)
+        assert apply_affine(form, factor, None, 0, 1, 2).equal(y)
 
 
 def test_fits() -> None:
