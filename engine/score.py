@@ -97,7 +97,7 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
         )
         return coordinator.run([s for s in prepared.plan.shards if s.index not in done], config.passes.seed)
     except KeyboardInterrupt as error:
-        totals = run.totals()
+        totals = run.totals()  # from the journal: the interruption may have come before there was a coordinator
         run.update(status=directory.INTERRUPTED, totals=asdict(totals))
         raise InterruptedRun(
             f"interrupted after {totals.rows} of {prepared.plan.rows} rows; the same command goes on"

@@ -188,12 +188,14 @@ def test_check_stops_a_badly_wired_job(configuration: Write, tmp_path: Path, dig
 
 @pytest.mark.parametrize("executor", ["local", "ray"])
 def test_sigterm_leaves_a_run_that_can_be_resumed(configuration: Write, tmp_path: Path, executor: str) -> None:
-    run_section = {"shard_rows": 30, "executor": executor, "workers": 1, "device": "cpu"}
-    path = configuration(run=run_section, passes={"count": 150})
+    path = configuration(
+        run={"shard_rows": 30, "executor": executor, "workers": 1, "device": "cpu"},
+        pool={"decode": {"kind": "function", "function": "nets:slow_digit"}},
+    )
     command = [sys.executable, "-m", "poolscore.jobs", "score", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
-    deadline = time.monotonic() + 60
-    while not list((tmp_path / "run" / "scores").glob("part-*.parquet")) and time.monotonic() < deadline:
+    slowly = {**os.environ, "SLOW_DIGIT": "0.02"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=slowly)
+    while process.poll() is None and not list((tmp_path / "run" / "_log" / "000001").glob("00000001.json")):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)

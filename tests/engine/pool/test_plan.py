@@ -65,6 +65,9 @@ def test_neighbours_are_cut_apart_only_for_a_reason(shape: Shape, shard_rows: in
         first = right.pieces[0]
         starts_a_large_file = first.path in large and first.path != left.pieces[-1].path
         assert left.rows + first.rows > shard_rows or starts_a_large_file
+    for shard in plan.shards:
+        inside = {piece.path for piece in shard.pieces} - {shard.pieces[0].path}
+        assert not inside & large
 
 
 @given(SHAPES, st.lists(st.integers(0, 40), max_size=3), st.integers(1, 30))
@@ -91,6 +94,11 @@ def test_small_files_share_a_shard_and_a_large_one_starts_its_own() -> None:
         [(piece.path[:3], piece.rows) for piece in shard] for shard in pieces([[3], [4], [5], [6, 6], [2], [1]], 10)
     ]
     assert rows == [[("000", 3), ("001", 4)], [("002", 5)], [("003", 6)], [("003", 6), ("004", 2), ("005", 1)]]
+
+
+def test_a_large_file_does_not_fill_up_an_open_shard() -> None:
+    assert [[p.rows for p in shard] for shard in pieces([[3], [5, 6], [2]], 10)] == [[3], [5], [6, 2]]
+    assert [[p.rows for p in shard] for shard in pieces([[3], [5, 1], [2]], 10)] == [[3, 5, 1], [2]]
 
 
 def test_only_a_huge_row_group_is_cut_into_ranges() -> None:
