@@ -114,7 +114,12 @@ def select(
         raise ConfigError(f"--method {method}: there is 'topk'")
     run = RunDirectory(run_dir)
     table = select_batch(run, run.config, score=by, k=k, exclude=exclude)
-    about = {"method": method, "score": by or run.config.selected_by, "k": run.config.select.k if k is None else k, "exclude": exclude}
+    about = {
+        "method": method,
+        "score": by or run.config.selected_by,
+        "k": run.config.select.k if k is None else k,
+        "exclude": exclude,
+    }
     path = write_named_selection(run, name, table, about)
     if not run.succeeded:
         show.warn(f"{run_dir} is not whole: the selection is made from the shards scored so far")

@@ -124,7 +124,7 @@ def test_each_entry_meets_its_own_mask(
     x = torch.randn(*before, rows * passes * fold, *after)
     kind = "feature_alpha" if channels else "alpha"
     shape = row_shape(kind, (*x.shape[:d], fold, *x.shape[d + 1 :]), d, fold)
-    layer = DropoutLayer(0, "", kind, 0.5, d, fold, shape)
+    DropoutLayer(0, "", kind, 0.5, d, fold, shape)
     factor = torch.randn(1 if shared else rows, passes, *shape)
     offset = torch.randn_like(factor)
     y = apply_affine(x, factor, offset, d, fold, passes)
@@ -142,7 +142,7 @@ def test_each_entry_meets_its_own_mask(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_dtype_and_layout(dtype: torch.dtype) -> None:
-    layer = DropoutLayer(0, "", "element", 0.25, 0, 1, (3, 4, 5))
+    DropoutLayer(0, "", "element", 0.25, 0, 1, (3, 4, 5))
     x = torch.randn(6, 3, 4, 5).to(dtype)
     factor = (torch.rand(1, 2, 3, 4, 5) > 0.25) / 0.75
     y = apply_affine(x, factor, None, 0, 1, 2)
