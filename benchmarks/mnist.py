@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import os
 import resource
 import signal
@@ -28,11 +29,13 @@ import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from environment import environment
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from poolscore.engine import Config, RunDirectory, RunResult, load_config, score_pool
 from poolscore.jobs.pack import pack
+from poolscore.kernels.dropout_mask_numpy import keep_mask_numpy
+from poolscore.kernels.row_stats import row_stats
 
 LABELLED = 100
 MEAN, STD = 0.1307, 0.3081
@@ -101,8 +104,7 @@ def train(labelled: pa.Table, out: Path) -> None:
 def check_rows(result: RunResult, config: Config) -> dict[str, Any]:
     """Every row once in scores or errors; the selection equals a float64 computation from the stored scores."""
     run = RunDirectory(result.run_dir)
-    parts = [pq.read_table(run.storage.path(r.scores)) for r in run.reports().values()]
-    scores = pa.concat_tables(parts).sort_by("row_id")
+    scores = scores_of(Path(result.run_dir))
     errors = [pq.read_table(run.storage.path(r.errors)) for r in run.reports().values() if r.errors]
     rows = np.concatenate([t["row_id"].to_numpy() for t in (scores, *errors)])
     assert np.array_equal(np.sort(rows), np.arange(result.pool_rows)), "a row is missing or there twice"
@@ -118,6 +120,54 @@ def check_rows(result: RunResult, config: Config) -> dict[str, Any]:
         "scores": values.hexdigest()[:16],
         "selection": hashlib.sha256(Path(result.selection).read_bytes()).hexdigest()[:16],
     }
+
+
+class FixedMasks(nn.Module):
+    """A dropout layer with T masks written down; the oracle's own, it shares no code with the engine's dropout."""
+
+    def __init__(self, p: float, layer: int, passes: int, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        keep = keep_mask_numpy(0, layer, range(passes), math.prod(shape), p)
+        self.factor = torch.from_numpy(keep.astype(np.float32) / (1 - p)).view(passes, *shape)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.view(-1, *self.factor.shape) * self.factor).view_as(x)
+
+
+def untouched_difference(folder: Path, sizes: tuple[int, int], passes: int = 20, rows: int = 4096) -> float:
+    """Largest difference in BALD that the model itself shows between two batch sizes, repeated at its input."""
+    from poolscore.engine.inputs.image import decode_picture
+
+    model = network().eval()
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    model[5], model[9] = FixedMasks(0.25, 0, passes, (32, 5, 5)), FixedMasks(0.5, 1, passes, (128,))
+    images = pq.read_table(folder / "pool", columns=["image"])["image"].to_pylist()[:rows]
+    pixels = np.stack([decode_picture(image, "L") for image in images])
+    x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255) - MEAN) / STD
+    scores = []
+    for size in sizes:
+        with torch.no_grad():
+            logits = [model(part.repeat_interleave(passes, 0)).view(-1, passes, 10) for part in x.split(size)]
+        scores.append(row_stats(torch.cat(logits), "multiclass", ["bald"]).scores["bald"])
+    return float((scores[0] - scores[1]).abs().max())
+
+
+def other_cuts(path: Path, reference: Path) -> dict[str, Any]:
+    """Scores with another batch and shard size, against twice what the untouched model itself shows."""
+    torch.set_num_threads(1)
+    limit = 2 * untouched_difference(path.parent, (64, 37))
+    config = load_config(path, ["run.executor=local", "run.batch_size=37", "run.shard_rows=10000", "run.dir=run-cuts"])
+    result = score_pool(config, fresh=True)
+    bald = [scores_of(Path(directory))["bald"].to_numpy() for directory in (reference, Path(result.run_dir))]
+    difference = float(np.abs(bald[0] - bald[1]).max())
+    return {"largest_difference_in_bald": difference, "twice_the_model_s_own": limit, "within": difference <= limit}
+
+
+def scores_of(directory: Path) -> pa.Table:
+    """All committed scores of a run in the order of the pool."""
+    run = RunDirectory(str(directory))
+    parts = [pq.read_table(run.storage.path(report.scores)) for report in run.reports().values()]
+    return pa.concat_tables(parts).sort_by("row_id")
 
 
 def kill_one_worker(after: float) -> None:
@@ -182,6 +232,8 @@ def main() -> None:
         print(way, json.dumps(results[way]))
     bits = {(r["scores"], r["selection"]) for r in results.values()}
     print("same bits everywhere:", len(bits) == 1)
+    results["batches of 37 in shards of 10,000"] = other_cuts(path, given.dir / "run-in-process")
+    print(json.dumps(results["batches of 37 in shards of 10,000"]))
     if given.out:
         given.out.write_text(json.dumps({"environment": environment(), "results": results}, indent=2) + "\n")
     assert len(bits) == 1
