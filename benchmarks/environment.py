@@ -20,7 +20,7 @@ def environment() -> dict[str, Any]:
     """Machine, versions, commit, command and date."""
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "command": " ".join([Path(sys.executable).name, *sys.argv]),
+        "command": " ".join(["python", *map(_without_folder, sys.argv)]),
         "commit": _commit(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -28,6 +28,11 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "gpu": _gpu(),
     }
+
+
+def _without_folder(argument: str) -> str:
+    """A result is read elsewhere: of an absolute path only the name is of use."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def _gpu() -> dict[str, Any] | None:

@@ -147,7 +147,7 @@ def untouched_difference(folder: Path, sizes: tuple[int, int], passes: int = 20,
     scores = []
     for size in sizes:
         with torch.no_grad():
-            logits = [model(part.repeat_interleave(passes, 0)).view(-1, passes, 10) for part in x.split(size)]
+            logits = [model(part.repeat_interleave(passes, 0)).view(-1, passes, 10) for part in torch.split(x, size)]
         scores.append(row_stats(torch.cat(logits), "multiclass", ["bald"]).scores["bald"])
     return float((scores[0] - scores[1]).abs().max())
 
@@ -235,6 +235,7 @@ def main() -> None:
     results["batches of 37 in shards of 10,000"] = other_cuts(path, given.dir / "run-in-process")
     print(json.dumps(results["batches of 37 in shards of 10,000"]))
     if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps({"environment": environment(), "results": results}, indent=2) + "\n")
     assert len(bits) == 1
 
