@@ -49,7 +49,7 @@ run: {{dir: run, device: cpu, shard_rows: 4096}}
 """
 
 
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     """A small CNN with dropout after its convolutions and before its head."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 5, stride=2),
