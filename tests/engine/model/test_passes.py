@@ -33,16 +33,19 @@ def unsigned(keys: Tensor) -> list[int]:
 # ------------------------------------------------------------------------------------------ the right answer
 
 
+@pytest.mark.parametrize("repeat", [None, "for the test"], ids=["split", "repeated"])
 @pytest.mark.parametrize(
     ("name", "masks"), [*((name, "shared") for name in CASES), *((name, "independent") for name in ONE_ATTENTION)]
 )
-def test_the_oracle_agrees(name: str, masks: str) -> None:
+def test_the_oracle_agrees(name: str, masks: str, repeat: str | None) -> None:
     """float64 nets, so that what is left is the rounding of factors and logits to float32, 6e-8 of them each."""
     case, passes, keys = CASES[name], 3, keys_of(ROWS)
     model, inputs = case.model().double(), case.inputs(ROWS, torch.float64)
     want, calls = expected(model, inputs, passes, seed=11, keys=None if masks == "shared" else unsigned(keys))
     probe = probe_model(model, inputs)
-    got = McDropout(model, probe, PassesConfig(count=passes, masks=masks, seed=11), CPU).logits(inputs, keys)
+    mc = McDropout(model, probe, PassesConfig(count=passes, masks=masks, seed=11), CPU, inputs, repeat_because=repeat)
+    assert mc.repeated_because == repeat
+    got = mc.logits(inputs, keys)
     assert [(layer.kind, layer.p) for layer in probe.layers] == calls
     assert [layer.index for layer in probe.layers] == list(range(case.layers))
     assert got.dtype == torch.float32
@@ -57,7 +60,7 @@ def test_the_oracle_agrees_in_float32(name: str) -> None:
     model, inputs = case.model(), case.inputs(ROWS)
     want, _ = expected(model, inputs, passes, keys=unsigned(keys_of(ROWS)))
     mc = scorer(model, inputs, count=passes, masks="independent")
-    exact = copy.deepcopy(mc._model).double()
+    exact = copy.deepcopy(mc._repeated._model).double()
     double = {key: x.double() if x.is_floating_point() else x for key, x in inputs.items()}
     with torch.no_grad(), DropoutMode(lambda kind, p, x: x):
         truth = exact(double[""]) if "" in double else exact(**double)
@@ -203,7 +206,7 @@ def test_mean_and_variance_are_those_of_torch(kind: str, masks: str) -> None:
     model, inputs = case.model(), case.inputs(ROWS)
     one = inputs[""][:1]
     mc = scorer(model, inputs, count=passes, masks=masks)
-    assert mc._layers[0].kind == kind
+    assert mc.layers[0].kind == kind
     ours = mc.logits({"": one}, keys_of(1))[0].double()
     torch.manual_seed(5)
     with torch.no_grad():
@@ -277,7 +280,7 @@ def test_an_exception_inside_leaves_torch_as_it_was() -> None:
     )
     model, inputs = case.model(), case.inputs(ROWS)
     before = dict(vars(F))
-    mc = scorer(model, inputs, count=2)
+    mc = scorer(model, inputs, count=2, repeat="what is traced no longer runs the model's code")
     model.broken = True
     with pytest.raises(RuntimeError, match="lost"):
         mc.logits(inputs, keys_of(ROWS))
@@ -292,7 +295,7 @@ def test_the_flags_come_with_the_probe() -> None:
     inputs = case.inputs(ROWS)
     probe = probe_model(case.model(), inputs)
     a, b = (
-        McDropout(model, probe, PassesConfig(count=3), CPU).logits(inputs, keys_of(ROWS))
+        McDropout(model, probe, PassesConfig(count=3), CPU, inputs).logits(inputs, keys_of(ROWS))
         for model in (case.model(), case.model().train())
     )
     assert a.equal(b)
