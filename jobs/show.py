@@ -134,10 +134,7 @@ def plan(prepared: Prepared) -> None:
     facts.add("passes", f"T={config.passes.count}, {config.passes.masks} masks ({prepared.mask_bytes / 1e6:,.1f} MB)")
     facts.add("frontier", _frontier(prepared))
     cost, share = prepared.cost, 1 - prepared.cost.once / max(1, prepared.cost.all_passes)
-    facts.add(
-        "cost",
-        f"{config.passes.count} passes take {cost.relative:.2f}x the FLOPs of one, {share:.0%} behind the frontier",
-    )
+    facts.add("cost", f"T passes take {cost.relative:.2f}x the FLOPs of one; {share:.0%} of them behind the frontier")
     for layer in probe.layers:
         kind = "" if layer.kind == "element" else f"{layer.kind} "
         facts.add(

@@ -83,12 +83,13 @@ def fold_linears(parts: Split, masks: SharedMasks) -> Split:
     """The same model with every `drop → flatten → linear` right at the frontier done by `DroppedLinear`."""
     folded: set[int] = set()
     for node in list(parts.suffix.graph.nodes):
-        linear = _linear_behind(node)
+        linear: Any = _linear_behind(node)
         if linear is None:
             continue
         feature, index = node.args[0], _layer_of(node.args[1])
         layer, shape = parts.layers[index], feature.meta["val"].shape[1:]
         weight = _value(parts.suffix, linear.args[1])
+        assert weight is not None
         if "alpha" in layer.kind or weight.ndim != 2 or weight.shape[1] != math.prod(shape):
             continue
         ones = torch.ones(1, *shape, device=weight.device)
@@ -111,14 +112,15 @@ def _full(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _linear_behind(node: Node) -> Node | None:
+def _linear_behind(node: Any) -> Node | None:
     """The Linear that alone takes what this node drops from a feature, in the feature's own order."""
     if node.target is not apply_affine or node.args[0].op != "placeholder" or tuple(node.args[3:]) != (0, 1, 1):
         return None
     while len(node.users) == 1:
         (user,) = node.users
         if user.target is LINEAR and user.args[0] is node and user.args[1].op == "get_attr":
-            return user
+            found: Node = user
+            return found
         if user.target not in SAME_ORDER:
             return None
         node = user
@@ -129,7 +131,7 @@ def _replace(parts: Split, feature: Node, linear: Node, index: int, weight: Tens
     prefix, suffix = parts.prefix, parts.suffix
     placeholders = [node for node in suffix.graph.nodes if node.op == "placeholder"]
     prefix.add_submodule(f"base_{index}", WithoutBias(weight))
-    output = next(node for node in prefix.graph.nodes if node.op == "output")
+    output: Any = next(node for node in prefix.graph.nodes if node.op == "output")
     features = output.args[0]
     with prefix.graph.inserting_before(output):
         base = prefix.graph.call_module(f"base_{index}", (features[placeholders.index(feature)],))
@@ -155,6 +157,7 @@ def _layer_of(factor: Node) -> int:
 
 
 def _value(graph: GraphModule, node: Node | None) -> Tensor | None:
+    """The parameter that a get_attr node names."""
     value: Any = graph
     for name in str(node.target).split(".") if node is not None else ():
         value = getattr(value, name)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import SymInt, Tensor, nn
+from torch import Tensor, nn
 
 from poolscore.engine.model.fold import fold_linears
 from poolscore.engine.model.masks import Masks, SharedMasks
@@ -63,16 +64,14 @@ def _writes(node: torch.fx.Node) -> bool:
 
 def _bytes_per_row(parts: Split) -> int:
     """Bytes of the largest tensor behind the frontier, for one row under one pass."""
-    sizes = [0]
-    for node in parts.suffix.graph.nodes:
-        value = node.meta.get("val")
-        if isinstance(value, Tensor) and any(isinstance(size, SymInt) for size in value.shape):
-            entries = 1
-            for size in value.shape:
-                entries *= (
-                    int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, 1)))
-                    if isinstance(size, SymInt)
-                    else size
-                )
-            sizes.append(entries * value.element_size())
-    return max(sizes)
+    values = [node.meta.get("val") for node in parts.suffix.graph.nodes]
+    return max((_size_of_one(v) for v in values if isinstance(v, Tensor)), default=0)
+
+
+def _size_of_one(value: Tensor) -> int:
+    """Bytes of a traced tensor if there was one row."""
+    entries = 1
+    for size in value.shape:
+        symbolic: Any = getattr(size, "node", None)
+        entries *= int(symbolic.expr.subs(dict.fromkeys(symbolic.expr.free_symbols, 1))) if symbolic else int(size)
+    return entries * value.element_size()
