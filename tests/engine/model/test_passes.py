@@ -33,9 +33,14 @@ def unsigned(keys: Tensor) -> list[int]:
 # ------------------------------------------------------------------------------------------ the right answer
 
 
-@pytest.mark.parametrize("repeat", [None, "for the test"], ids=["split", "repeated"])
 @pytest.mark.parametrize(
-    ("name", "masks"), [*((name, "shared") for name in CASES), *((name, "independent") for name in ONE_ATTENTION)]
+    ("name", "masks", "repeat"),
+    [
+        *((name, "shared", "for the test") for name in CASES),
+        *((name, "independent", "for the test") for name in ONE_ATTENTION),
+        *((name, "shared", None) for name in ONE_ATTENTION),  # split; tracing takes a second or so
+        *((name, "independent", None) for name in FEW),
+    ],
 )
 def test_the_oracle_agrees(name: str, masks: str, repeat: str | None) -> None:
     """float64 nets, so that what is left is the rounding of factors and logits to float32, 6e-8 of them each."""
@@ -107,9 +112,10 @@ def test_pieces_of_the_passes(name: str, masks: str) -> None:
     float64, once the logits are rounded to float32, beyond the last bit."""
     case, rows, passes = CASES[name], 4, 7
     model, inputs, keys = case.model().double(), case.inputs(4, torch.float64), keys_of(rows)
-    whole = scorer(model, inputs, count=passes, masks=masks, rows_per_call=10_000).logits(inputs, keys)
+    mc = scorer(model, inputs, count=passes, masks=masks, rows_per_call=10_000)
+    whole = mc.logits(inputs, keys)
     for rows_per_call in (1, 4, 9, 12, 27, 28):
-        mc = scorer(model, inputs, count=passes, masks=masks, rows_per_call=rows_per_call)
+        mc.rows_per_call = rows_per_call
         torch.testing.assert_close(mc.logits(inputs, keys), whole, rtol=1.2e-7, atol=1e-9)
         assert mc.logits(inputs, keys).equal(mc.logits(inputs, keys))
 
