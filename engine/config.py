@@ -237,7 +237,8 @@ class PassesConfig(Section):
     masks: Literal["shared", "independent"] = "shared"
     seed: Annotated[Whole, Field(ge=0, lt=2**64)] = 0  # of masks, random score and the order of shards
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    rows_per_call: Positive | None = None  # N·T rows in one tensor; default: 512 on a CPU, 16384 on a GPU
+    split: bool = True  # compute what no dropout reaches once per row; false: repeat every input T times
+    rows_per_call: Positive | None = None  # N·T rows in one tensor; default: what caches (CPU) or memory (GPU) hold
 
 
 class ScoreConfig(Section):

@@ -19,7 +19,7 @@ from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder, find_row_specs
 from poolscore.engine.keys import IdSet
 from poolscore.engine.model.load import load_model, weights_digest
-from poolscore.engine.model.passes import McDropout
+from poolscore.engine.model.passes import Cost, McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Probe, probe_model
 from poolscore.engine.pool.files import PoolFiles, find_files
 from poolscore.engine.pool.plan import Plan, make_plan
@@ -46,6 +46,7 @@ class Prepared:
     excluded: int  # rows of the pool that the exclude list names, or at most so many where they were not counted
     identity: dict[str, Any]  # what a resumed run must have in common
     batch_seconds: float  # one batch of T passes, scored
+    cost: Cost
 
     @property
     def mask_bytes(self) -> int:
@@ -72,21 +73,24 @@ def prepare_job(config: Config) -> Prepared:
         model = load_model(config.model)
         weights = weights_digest(model)
         identity = _identity(config, plan, exclude, specs, model, weights)
-        scorer, probe = _build(config, reader, specs, model, rows)
+        scorer, probe, cost = _build(config, reader, specs, model, rows)
         seconds = _score_one_batch(scorer, rows)
-    job = Job(config, plan.root, specs, probe, weights)
-    return Prepared(config, plan, job, scorer, excluded, identity, seconds)
+    job = Job(config, plan.root, specs, probe, weights, scorer.model.repeated_because)
+    return Prepared(config, plan, job, scorer, excluded, identity, seconds, cost)
 
 
 def _build(
     config: Config, reader: ShardReader, specs: Mapping[str, RowSpec], model: nn.Module, rows: Rows
-) -> tuple[Scorer, Probe]:
+) -> tuple[Scorer, Probe, Cost]:
     device = choose_device(config)
     decoder = BatchDecoder(build_decoders(config), specs, config.run.batch_size, device)
     inputs, _ = decoder.decode(rows)
-    probe = probe_model(model, {name: _at_least(x.cpu(), PROBE_ROWS) for name, x in inputs.items()})
+    sample = {name: _at_least(x, PROBE_ROWS)[:PROBE_ROWS] for name, x in inputs.items()}
+    probe = probe_model(model, {name: x.cpu() for name, x in sample.items()})
     _check_outputs(config, probe)
-    return Scorer(config, reader, decoder, McDropout(model, probe, config.passes, device)), probe
+    because = None if config.passes.split else "passes.split is false"
+    mc = McDropout(model, probe, config.passes, device, sample, repeat_because=because, verify=True)
+    return Scorer(config, reader, decoder, mc), probe, mc.cost(sample)
 
 
 def _score_one_batch(scorer: Scorer, rows: Rows) -> float:

@@ -35,7 +35,7 @@ def choose_device(config: Config) -> torch.device:
     return torch.device(wanted)
 
 
-def numeric_profile(config: Config, device: torch.device, rows_per_call: int) -> Profile:
+def numeric_profile(config: Config, device: torch.device, rows_per_call: int, split: bool) -> Profile:
     """The profile of a worker on this machine."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu: {_cpu_name()}",
@@ -44,6 +44,7 @@ def numeric_profile(config: Config, device: torch.device, rows_per_call: int) ->
         "precision": config.passes.precision,
         "batch_size": config.run.batch_size,
         "rows_per_call": rows_per_call,
+        "passes": "split" if split else "repeated",
         **{library: version(library) for library in LIBRARIES},
     }
 

@@ -23,7 +23,7 @@ from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
 from poolscore.engine.model.load import load_model, weights_digest
 from poolscore.engine.model.passes import McDropout
-from poolscore.engine.model.probe import Probe
+from poolscore.engine.model.probe import PROBE_ROWS, Probe
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
@@ -44,6 +44,7 @@ class Job:
     row_specs: Mapping[str, RowSpec]
     probe: Probe
     weights: str  # digest
+    repeat_because: str | None  # why the model is not split at its stochastic frontier
 
 
 class ShardWorker:
@@ -60,9 +61,8 @@ class ShardWorker:
         with numeric_settings(self._threads):
             self._scorer = build_scorer(job)
         self._storage = open_storage(job.config.run.dir)
-        self.profile: Profile = numeric_profile(
-            job.config, self._scorer.decoder.device, self._scorer.model.rows_per_call
-        )
+        device, model = self._scorer.decoder.device, self._scorer.model
+        self.profile: Profile = numeric_profile(job.config, device, model.rows_per_call, model.split is not None)
 
     def score(self, shard: Shard) -> ShardReport:
         """Score a shard and write its part; the part counts once the driver has journalled the report.
@@ -117,13 +117,15 @@ def build_scorer(job: Job) -> Scorer:
         raise ConfigError(
             f"model.source: {config.model.source} builds other weights in each process; give them as model.weights"
         )
+    decoder = BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device)
+    sample = decoder.blank(PROBE_ROWS)
     return Scorer(
         config=config,
         reader=ShardReader(
             job.pool_root, input_columns(config), config.pool.id, read_ids(config.pool.exclude, config.pool.id)
         ),
-        decoder=BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device),
-        model=McDropout(model, job.probe, config.passes, device),
+        decoder=decoder,
+        model=McDropout(model, job.probe, config.passes, device, sample, repeat_because=job.repeat_because),
     )
 
 

@@ -131,11 +131,10 @@ def plan(prepared: Prepared) -> None:
     for name, spec in prepared.job.row_specs.items():
         facts.add(f"input {name}".strip(), f"{list(spec.shape)} {spec.dtype}")
     facts.add("model", f"{config.model.source}, {probe.outputs} outputs, task {config.model.task}")
-    facts.add(
-        "passes",
-        f"T={config.passes.count}, {config.passes.masks} masks ({prepared.mask_bytes / 1e6:,.1f} MB), "
-        "each input repeated T times at the model's input",
-    )
+    facts.add("passes", f"T={config.passes.count}, {config.passes.masks} masks ({prepared.mask_bytes / 1e6:,.1f} MB)")
+    facts.add("frontier", _frontier(prepared))
+    cost, share = prepared.cost, 1 - prepared.cost.once / max(1, prepared.cost.all_passes)
+    facts.add("cost", f"T passes take {cost.relative:.2f}x the FLOPs of one; {share:.0%} of them behind the frontier")
     for layer in probe.layers:
         kind = "" if layer.kind == "element" else f"{layer.kind} "
         facts.add(
@@ -152,8 +151,21 @@ def plan(prepared: Prepared) -> None:
     facts.show()
 
 
+def _frontier(prepared: Prepared) -> str:
+    mc = prepared.scorer.model
+    if mc.split is None:
+        return f"none: every input is repeated at the model's input ({mc.repeated_because})"
+    parts = mc.split.parts
+    names = ", ".join(parts.layers[i].name or "(root)" for i in sorted(parts.folded))
+    folded = f"; masks of {names} folded into the Linear behind" if names else ""
+    return f"{parts.operators[0]} operators once per row, {parts.operators[1]} for each pass{folded}"
+
+
 def warnings(prepared: Prepared) -> None:
     """What must not be overlooked."""
+    because = prepared.scorer.model.repeated_because
+    if because is not None and prepared.job.probe.layers:
+        warn(f"T passes cost T times one: every input is repeated at the model's input, because {because}")
     for name, kind in prepared.job.probe.stays_off.items():
         warn(f"{name or 'the model'} ({kind}) is random in training but stays off: it cannot be answered with masks")
 

@@ -465,6 +465,6 @@ def keys_of(rows: int, first: int = 0) -> Tensor:
     return torch.from_numpy(values.view(np.int64).copy())
 
 
-def scorer(model: nn.Module, inputs: dict[str, Tensor], **passes: Any) -> McDropout:
-    """Probe and wrap the model; `inputs` need three rows."""
-    return McDropout(model, probe_model(model, inputs), PassesConfig(**passes), CPU)
+def scorer(model: nn.Module, inputs: dict[str, Tensor], repeat: str | None = None, **passes: Any) -> McDropout:
+    """Probe and wrap the model; `inputs` need three rows. It is split, unless `repeat` says why not."""
+    return McDropout(model, probe_model(model, inputs), PassesConfig(**passes), CPU, inputs, repeat_because=repeat)

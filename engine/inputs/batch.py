@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from poolscore.engine.errors import ConfigError
@@ -37,18 +39,27 @@ class BatchDecoder:
         bad: Bad = {int(i): ("read", "id is null") for i in np.flatnonzero(rows.ids.is_null())}
         inputs: dict[str, Tensor] = {}
         for name, decoder in self._decoders.items():
-            spec = self._specs[name]
-            buffer = np.zeros((self._batch_size, *spec.shape), dtype=spec.dtype)
+            buffer = self._buffer(name, self._batch_size)
             for i, reason in decoder.decode(rows.table, buffer).items():
                 bad.setdefault(i, ("decode", f"{name}: {reason}" if name else reason))
-            inputs[name] = decoder.to_model(torch.from_numpy(buffer).to(self.device))
+            inputs[name] = self._to_model(name, buffer)
         return inputs, bad
+
+    def blank(self, rows: int) -> dict[str, Tensor]:
+        """Inputs of zero-filled rows, on the device: what a model can be traced with where no row is at hand."""
+        return {name: self._to_model(name, self._buffer(name, rows)) for name in self._decoders}
 
     def padded_keys(self, rows: Rows) -> Tensor:
         """int64 [batch_size] on the device: the bits of the rows' keys, zero behind the last row."""
         keys = np.zeros(self._batch_size, dtype=np.int64)
         keys[: len(rows)] = rows.keys.view(np.int64)
         return torch.from_numpy(keys).to(self.device)
+
+    def _buffer(self, name: str, rows: int) -> NDArray[Any]:
+        return np.zeros((rows, *self._specs[name].shape), dtype=self._specs[name].dtype)
+
+    def _to_model(self, name: str, buffer: NDArray[Any]) -> Tensor:
+        return self._decoders[name].to_model(torch.from_numpy(buffer).to(self.device))
 
 
 def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> dict[str, RowSpec]:

@@ -32,6 +32,7 @@ class SharedMasks:
     """T masks a layer, for all rows: T fixed sub-networks. Made once."""
 
     def __init__(self, layers: Sequence[DropoutLayer], seed: int, passes: int, device: torch.device) -> None:
+        self.passes = passes
         self._affine = [
             _affine(layer, keep_mask(seed, layer.index, range(passes), layer.elements, layer.p, device=device)[None])
             for layer in layers

@@ -1,45 +1,103 @@
-"""Monte-Carlo dropout: T stochastic passes of a batch, every input repeated T times inside one tensor.
+"""Monte-Carlo dropout: T stochastic passes of a batch.
 
 Gal & Ghahramani 2016, Dropout as a Bayesian Approximation: passes with dropout left on are samples of the posterior.
+What no live dropout reaches is computed once per row (`frontier.py`); a model that cannot be cut there is repeated as a
+whole (`repeated.py`). Both give the same answer.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from poolscore.engine.config import PassesConfig
-from poolscore.engine.errors import PoolscoreError
-from poolscore.engine.model.dropout import DropoutMode, apply_affine
+from poolscore.engine.model.frontier import SplitModel
 from poolscore.engine.model.masks import IndependentMasks, Masks, SharedMasks
-from poolscore.engine.model.probe import Inputs, Probe, as_logits, call_model, make_dropout_live
+from poolscore.engine.model.probe import Inputs, Probe, make_dropout_live
+from poolscore.engine.model.repeated import RepeatedModel
+from poolscore.engine.model.trace import Untraceable
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-ROWS_PER_CALL = {"cpu": 512, "cuda": 16_384}  # beyond this a CPU's caches overflow and rows get dearer (NOTES, 1)
+CHECKED_PASSES = 3  # that both ways are compared on, before the split is believed
+SAME = 1e-4  # largest difference, relative to the largest logit; a wrong mask or a torn alias is off by far more
 
-DATA_DEPENDENT = "model: its dropout calls depend on the data; such a model cannot be scored"
+SAME_ROUNDED = 0.05  # the same in bf16 and fp16, which round in other places on the two ways
+
+
+class Forward(Protocol):
+    """How inputs and passes become logits."""
+
+    rows_per_call: int  # N·T rows that one tensor should hold
+
+    def once(self, inputs: Inputs) -> tuple[Tensor, ...]:
+        """What is computed once for each row: [N, …] inputs → features."""
+
+    def passes(self, features: Sequence[Tensor], row_keys_N: Tensor, passes: range, masks: Masks) -> Tensor:
+        """The given passes of N rows, [N·len(passes), C]; row n under the i-th of them at n·len(passes) + i."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Floating-point operations for one row."""
+
+    one_pass: int  # of the model as it is
+    once: int  # before the frontier
+    all_passes: int  # T of them, what is computed once included
+
+    @property
+    def relative(self) -> float:
+        """T passes, in units of one."""
+        return self.all_passes / self.one_pass if self.one_pass else float("nan")
 
 
 class McDropout:
     """Runs a probed model. The same rows with the same masks give the same bits in every process of one profile.
 
-    A model that changes its inputs in place is given copies.
+    Args:
+        sample: inputs of a few rows, for tracing the model.
+        repeat_because: why the model is to be repeated at its input; None lets it be split.
+        verify: compare the split with repeating on the sample, and repeat if they differ.
     """
 
-    def __init__(self, model: nn.Module, probe: Probe, config: PassesConfig, device: torch.device) -> None:
-        self._model = model.to(device)
-        make_dropout_live(self._model, probe.training)
-        self._layers = probe.layers
+    def __init__(
+        self,
+        model: nn.Module,
+        probe: Probe,
+        config: PassesConfig,
+        device: torch.device,
+        sample: Inputs,
+        *,
+        repeat_because: str | None = None,
+        verify: bool = False,
+    ) -> None:
+        make_dropout_live(model.to(device), probe.training)
+        self.layers = probe.layers
         self._device = device
         self._passes = config.count
         self._autocast = AUTOCAST.get(config.precision)
-        self.rows_per_call = config.rows_per_call or ROWS_PER_CALL.get(device.type, ROWS_PER_CALL["cpu"])
-        self._masks: Masks
-        if config.masks == "shared":
-            self._masks = SharedMasks(probe.layers, config.seed, config.count, device)
-        else:
-            self._masks = IndependentMasks(probe.layers, config.seed)
+        self._masks = _masks(probe, config, device)
+        self._repeated = RepeatedModel(model, probe.layers, tuple(sample), device.type)
+        self._forward: Forward = self._repeated
+        self.repeated_because = repeat_because
+        if repeat_because is None:
+            try:
+                self._forward = SplitModel.of(model, probe, sample, self._masks, device.type)
+                if verify:
+                    self._require_same(sample)
+            except Untraceable as reason:
+                self._forward, self.repeated_because = self._repeated, str(reason)
+        self.rows_per_call = config.rows_per_call or self._forward.rows_per_call
         self.mask_bytes = self._masks.bytes
+
+    @property
+    def split(self) -> SplitModel | None:
+        """The model in two parts, if it is scored that way."""
+        return self._forward if isinstance(self._forward, SplitModel) else None
 
     @torch.no_grad()
     def logits(self, inputs: Inputs, row_keys_N: Tensor) -> Tensor:
@@ -57,38 +115,55 @@ class McDropout:
         """
         rows = len(row_keys_N)
         at_once = max(1, min(self._passes, self.rows_per_call // max(rows, 1)))
-        pieces = [
-            self._piece(inputs, row_keys_N, range(start, min(start + at_once, self._passes)))
-            for start in range(0, self._passes, at_once)
-        ]
+        with self._precision():
+            features = self._forward.once(inputs)
+            pieces = [
+                self._piece(self._forward, features, row_keys_N, range(start, min(start + at_once, self._passes)))
+                for start in range(0, self._passes, at_once)
+            ]
         return torch.cat(pieces, dim=1)
 
     @torch.no_grad()
     def without_dropout(self, inputs: Inputs) -> Tensor:
         """One deterministic pass, as [N, 1, C] float32."""
-        rows = len(next(iter(inputs.values())))
-        with DropoutMode(lambda kind, p, x: x), self._precision():
-            copies = {name: x.clone() for name, x in inputs.items()}
-            return as_logits(call_model(self._model, copies), rows).float()[:, None]
+        with self._precision():
+            return self._repeated.without_dropout(inputs).float()[:, None]
 
-    def _piece(self, inputs: Inputs, row_keys_N: Tensor, passes: range) -> Tensor:
-        rows, t = len(row_keys_N), len(passes)
-        repeated = {name: x.repeat_interleave(t, dim=0) for name, x in inputs.items()}
-        layers = iter(self._layers)
+    @torch.no_grad()
+    def cost(self, sample: Inputs) -> Cost:
+        """Floating-point operations for one row, counted on a few."""
+        rows = len(next(iter(sample.values())))
+        keys = torch.zeros(rows, dtype=torch.int64, device=self._device)
+        with FlopCounterMode(display=False) as one:
+            self.without_dropout(sample)
+        with FlopCounterMode(display=False) as all_passes:
+            features = self._forward.once(sample)
+            before = all_passes.get_total_flops()
+            self._forward.passes(features, keys, range(self._passes), self._masks)
+        return Cost(*(flops // rows for flops in (one.get_total_flops(), before, all_passes.get_total_flops())))
 
-        def answer(kind: str, p: float, x: Tensor) -> Tensor:
-            layer = next(layers, None)
-            if layer is None or not layer.fits(kind, p, tuple(x.shape), rows * t):
-                raise PoolscoreError(DATA_DEPENDENT)
-            factor, offset = self._masks.affine(layer.index, row_keys_N, passes)
-            return apply_affine(x, factor, offset, layer.batch_dim, layer.fold, t)
+    def _piece(self, forward: Forward, features: Sequence[Tensor], row_keys_N: Tensor, passes: range) -> Tensor:
+        logits = forward.passes(features, row_keys_N, passes, self._masks).float()
+        return logits.view(len(row_keys_N), len(passes), logits.shape[1])
 
-        with DropoutMode(answer), self._precision():
-            output = call_model(self._model, repeated)
-        if next(layers, None) is not None:
-            raise PoolscoreError(DATA_DEPENDENT)
-        logits = as_logits(output, rows * t).float()
-        return logits.view(rows, t, logits.shape[1])
+    @torch.no_grad()
+    def _require_same(self, sample: Inputs) -> None:
+        rows = len(next(iter(sample.values())))
+        keys, passes = torch.arange(rows, device=self._device), range(min(CHECKED_PASSES, self._passes))
+        with self._precision():
+            ours, plain = (
+                self._piece(forward, forward.once({k: x.clone() for k, x in sample.items()}), keys, passes)
+                for forward in (self._forward, self._repeated)
+            )
+        limit = (SAME if self._autocast is None else SAME_ROUNDED) * max(1.0, float(plain.nan_to_num().abs().max()))
+        if not torch.allclose(ours, plain, rtol=0, atol=limit, equal_nan=True):
+            raise Untraceable(f"the split model differs by {float((ours - plain).abs().max()):.1e} on the first rows")
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
+
+
+def _masks(probe: Probe, config: PassesConfig, device: torch.device) -> Masks:
+    if config.masks == "shared":
+        return SharedMasks(probe.layers, config.seed, config.count, device)
+    return IndependentMasks(probe.layers, config.seed)

@@ -41,10 +41,11 @@ class Split:
     """A model in two parts."""
 
     prefix: GraphModule  # inputs → tuple of features
-    suffix: GraphModule  # features, then factor and offset of each layer, then N·T → logits
+    suffix: GraphModule  # features, factor and offset of each layer, N·T, T, first pass → logits
     features: tuple[Feature, ...]
     layers: tuple[DropoutLayer, ...]
     operators: tuple[int, int]  # before and behind the frontier
+    folded: frozenset[int] = frozenset()  # layers whose masks went into a Linear (`fold.py`)
 
 
 def split(graph: GraphModule, layers: Sequence[DropoutLayer]) -> Split:
@@ -56,14 +57,19 @@ def split(graph: GraphModule, layers: Sequence[DropoutLayer]) -> Split:
     drops = [node for node in graph.graph.nodes if node.target is DROP]
     if [node.args[1] for node in drops] != [layer.index for layer in layers]:
         raise Untraceable(f"the graph has {len(drops)} dropout calls, the trial run had {len(layers)}")
+    rows = _rows(graph.graph)
+    for node, layer in zip(drops, layers, strict=True):
+        size = node.meta["val"].shape[layer.batch_dim]
+        if not isinstance(size, SymInt) or _per_row(size, rows) != layer.fold:
+            raise Untraceable(f"dropout '{layer.name}' does not take every row")
     live = _reached_from(drops, graph.graph)
     output = _output(graph.graph)
     if output not in live:
         raise Untraceable("no dropout reaches the output")
     frontier = _frontier(graph.graph, live)
-    features = tuple(_feature(node, live) for node in frontier)
+    features = tuple(_feature(node, live, rows) for node in frontier)
     prefix = _prefix(graph, live, frontier)
-    suffix = _Suffix(graph, live, dict(zip(frontier, features, strict=True)), layers).build(output)
+    suffix = _Suffix(graph, live, dict(zip(frontier, features, strict=True)), layers, rows).build(output)
     return Split(prefix, suffix, features, tuple(layers), (_operators(prefix), _operators(suffix)))
 
 
@@ -92,23 +98,28 @@ def _frontier(graph: Graph, live: set[Node]) -> list[Node]:
     return list(found)
 
 
-def _feature(node: Node, live: set[Node]) -> Feature:
+def _rows(graph: Graph) -> Any:
+    """The symbol that stands for the number of rows in the shapes of the graph."""
+    first = next(node for node in graph.nodes if node.op == "placeholder")
+    return first.meta["val"].shape[0].node.expr
+
+
+def _feature(node: Node, live: set[Node], rows: Any) -> Feature:
     growing = [d for d, size in enumerate(node.meta["val"].shape) if isinstance(size, SymInt)]
     repeated = any(user in live and user.target is not DROP for user in node.users)
     if not growing:
         return Feature(node.name, None, 1, repeated)
     if len(growing) > 1:
         raise Untraceable(f"'{node.name}' grows with the rows in several dimensions")
-    fold = _per_row(node.meta["val"].shape[growing[0]])
+    fold = _per_row(node.meta["val"].shape[growing[0]], rows)
     if fold is None:
         raise Untraceable(f"the size of '{node.name}' is not a multiple of the rows")
     return Feature(node.name, growing[0], fold, repeated)
 
 
-def _per_row(size: SymInt) -> int | None:
+def _per_row(size: SymInt, rows: Any) -> int | None:
     """k where the size is k times the number of rows."""
     expression = size.node.expr
-    (rows,) = expression.free_symbols
     k = expression.subs(rows, 1)
     return int(k) if k.is_integer and (expression - k * rows).expand() == 0 else None
 
@@ -127,19 +138,26 @@ class _Suffix:
     """Builds the graph behind the frontier."""
 
     def __init__(
-        self, graph: GraphModule, live: set[Node], frontier: dict[Node, Feature], layers: Sequence[DropoutLayer]
+        self,
+        graph: GraphModule,
+        live: set[Node],
+        frontier: dict[Node, Feature],
+        layers: Sequence[DropoutLayer],
+        rows: Any,
     ) -> None:
+        self._symbol = rows
         self._from = graph
         self._live = live
         self._frontier = frontier
         self._graph = Graph()
-        self._once = {node: self._graph.placeholder(feature.name) for node, feature in frontier.items()}
+        self._once = {node: self._placeholder(feature.name, node) for node, feature in frontier.items()}
         self._masks = [
             (layer, self._graph.placeholder(f"factor_{layer.index}"), self._graph.placeholder(f"offset_{layer.index}"))
             for layer in layers
         ]
         self._rows = self._graph.placeholder("rows")  # N·T
         self._passes = self._graph.placeholder("passes")  # T
+        self._graph.placeholder("first")  # pass, of the T
         self._done: dict[Node, Node] = {}
 
     def build(self, output: Node) -> GraphModule:
@@ -157,8 +175,11 @@ class _Suffix:
         layer, factor, offset = self._masks[index]
         feature = self._frontier.get(x)
         if feature is not None and (feature.batch_dim, feature.fold) == (layer.batch_dim, layer.fold):
-            return self._call(apply_affine, self._once[x], factor, offset, layer.batch_dim, layer.fold, 1)
-        return self._call(apply_affine, self._get(x), factor, offset, layer.batch_dim, layer.fold, self._passes)
+            done = self._call(apply_affine, self._once[x], factor, offset, layer.batch_dim, layer.fold, 1)
+        else:
+            done = self._call(apply_affine, self._get(x), factor, offset, layer.batch_dim, layer.fold, self._passes)
+        done.meta = node.meta
+        return done
 
     def _get(self, node: Node) -> Node:
         """The node's value in the suffix: computed there, repeated for each pass, or shape arithmetic done again."""
@@ -173,7 +194,7 @@ class _Suffix:
                     else self._call(repeat_rows, once, feature.batch_dim, feature.fold, self._passes)
                 )
             elif isinstance(value, SymInt):
-                k = _per_row(value)
+                k = _per_row(value, self._symbol)
                 if k is None:
                     raise Untraceable(f"'{node.name}' is not a multiple of the rows")
                 self._done[node] = self._call(operator.mul, self._rows, k)
@@ -182,6 +203,11 @@ class _Suffix:
             else:
                 raise Untraceable(f"'{node.name}' cannot be done again behind the frontier")
         return self._done[node]
+
+    def _placeholder(self, name: str, node: Node) -> Node:
+        placeholder = self._graph.placeholder(name)
+        placeholder.meta = node.meta
+        return placeholder
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Node:
         return self._graph.call_function(function, arguments)

@@ -34,15 +34,23 @@ def unsigned(keys: Tensor) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "masks"), [*((name, "shared") for name in CASES), *((name, "independent") for name in ONE_ATTENTION)]
+    ("name", "masks", "repeat"),
+    [
+        *((name, "shared", "for the test") for name in CASES),
+        *((name, "independent", "for the test") for name in ONE_ATTENTION),
+        *((name, "shared", None) for name in ONE_ATTENTION),  # split; tracing takes a second or so
+        *((name, "independent", None) for name in FEW),
+    ],
 )
-def test_the_oracle_agrees(name: str, masks: str) -> None:
+def test_the_oracle_agrees(name: str, masks: str, repeat: str | None) -> None:
     """float64 nets, so that what is left is the rounding of factors and logits to float32, 6e-8 of them each."""
     case, passes, keys = CASES[name], 3, keys_of(ROWS)
     model, inputs = case.model().double(), case.inputs(ROWS, torch.float64)
     want, calls = expected(model, inputs, passes, seed=11, keys=None if masks == "shared" else unsigned(keys))
     probe = probe_model(model, inputs)
-    got = McDropout(model, probe, PassesConfig(count=passes, masks=masks, seed=11), CPU).logits(inputs, keys)
+    mc = McDropout(model, probe, PassesConfig(count=passes, masks=masks, seed=11), CPU, inputs, repeat_because=repeat)
+    assert mc.repeated_because == repeat
+    got = mc.logits(inputs, keys)
     assert [(layer.kind, layer.p) for layer in probe.layers] == calls
     assert [layer.index for layer in probe.layers] == list(range(case.layers))
     assert got.dtype == torch.float32
@@ -57,7 +65,7 @@ def test_the_oracle_agrees_in_float32(name: str) -> None:
     model, inputs = case.model(), case.inputs(ROWS)
     want, _ = expected(model, inputs, passes, keys=unsigned(keys_of(ROWS)))
     mc = scorer(model, inputs, count=passes, masks="independent")
-    exact = copy.deepcopy(mc._model).double()
+    exact = copy.deepcopy(mc._repeated._model).double()
     double = {key: x.double() if x.is_floating_point() else x for key, x in inputs.items()}
     with torch.no_grad(), DropoutMode(lambda kind, p, x: x):
         truth = exact(double[""]) if "" in double else exact(**double)
@@ -104,9 +112,10 @@ def test_pieces_of_the_passes(name: str, masks: str) -> None:
     float64, once the logits are rounded to float32, beyond the last bit."""
     case, rows, passes = CASES[name], 4, 7
     model, inputs, keys = case.model().double(), case.inputs(4, torch.float64), keys_of(rows)
-    whole = scorer(model, inputs, count=passes, masks=masks, rows_per_call=10_000).logits(inputs, keys)
+    mc = scorer(model, inputs, count=passes, masks=masks, rows_per_call=10_000)
+    whole = mc.logits(inputs, keys)
     for rows_per_call in (1, 4, 9, 12, 27, 28):
-        mc = scorer(model, inputs, count=passes, masks=masks, rows_per_call=rows_per_call)
+        mc.rows_per_call = rows_per_call
         torch.testing.assert_close(mc.logits(inputs, keys), whole, rtol=1.2e-7, atol=1e-9)
         assert mc.logits(inputs, keys).equal(mc.logits(inputs, keys))
 
@@ -203,7 +212,7 @@ def test_mean_and_variance_are_those_of_torch(kind: str, masks: str) -> None:
     model, inputs = case.model(), case.inputs(ROWS)
     one = inputs[""][:1]
     mc = scorer(model, inputs, count=passes, masks=masks)
-    assert mc._layers[0].kind == kind
+    assert mc.layers[0].kind == kind
     ours = mc.logits({"": one}, keys_of(1))[0].double()
     torch.manual_seed(5)
     with torch.no_grad():
@@ -277,7 +286,7 @@ def test_an_exception_inside_leaves_torch_as_it_was() -> None:
     )
     model, inputs = case.model(), case.inputs(ROWS)
     before = dict(vars(F))
-    mc = scorer(model, inputs, count=2)
+    mc = scorer(model, inputs, count=2, repeat="what is traced no longer runs the model's code")
     model.broken = True
     with pytest.raises(RuntimeError, match="lost"):
         mc.logits(inputs, keys_of(ROWS))
@@ -292,7 +301,7 @@ def test_the_flags_come_with_the_probe() -> None:
     inputs = case.inputs(ROWS)
     probe = probe_model(case.model(), inputs)
     a, b = (
-        McDropout(model, probe, PassesConfig(count=3), CPU).logits(inputs, keys_of(ROWS))
+        McDropout(model, probe, PassesConfig(count=3), CPU, inputs).logits(inputs, keys_of(ROWS))
         for model in (case.model(), case.model().train())
     )
     assert a.equal(b)
