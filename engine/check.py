@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from poolscore.engine.config import Config
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import ConfigError, UnreadableShard
 from poolscore.engine.keys import IdSet
 from poolscore.engine.pool.files import find_files
 from poolscore.engine.pool.plan import make_plan
@@ -54,6 +54,13 @@ def check_labelled(config: Config, scorer: Scorer) -> CheckResult:
     Raises:
         ConfigError: the file does not fit, or no row of it can be scored.
     """
+    try:
+        return _check_labelled(config, scorer)
+    except UnreadableShard as error:
+        raise ConfigError(f"check.labelled: {error}; write the file again") from error
+
+
+def _check_labelled(config: Config, scorer: Scorer) -> CheckResult:
     assert config.check is not None
     labelled, label = config.check.labelled, config.check.label
     if config.model.task is Task.REGRESSION and config.check.min_accuracy is not None:
@@ -67,17 +74,17 @@ def check_labelled(config: Config, scorer: Scorer) -> CheckResult:
     errors: list[Array] = []
     errors_without: list[Array] = []
     rejected = 0
+    chosen = _sample(plan.rows, config.check.rows, config.passes.seed)
+    blocks = (block for shard in plan.shards for block in reader.blocks(shard, config.run.batch_size))
     with numeric_settings(config.run.threads):
-        for rows in (block for shard in plan.shards for block in reader.blocks(shard, config.run.batch_size)):
-            seen = sum(map(len, errors))
-            if seen >= config.check.rows:
-                break
-            rows = rows.slice(0, min(len(rows), config.check.rows - seen))
+        for rows in (block.pick(np.isin(block.row_ids, chosen)) for block in blocks):
             inputs, bad = scorer.decoder.decode(rows)
-            good = [i for i in range(len(rows)) if i not in bad]
-            rejected += len(bad)
+            with_passes = scorer.model.logits(inputs, scorer.decoder.padded_keys(rows))
+            finite = scorer.statistics(with_passes, ()).finite.cpu().tolist()
+            good = [i for i in range(len(rows)) if i not in bad and finite[i]]
+            rejected += len(rows) - len(good)
             truth = read_labels(rows.table[label].take(pa.array(good, pa.int64())))
-            with_passes = scorer.model.logits(inputs, scorer.decoder.padded_keys(rows))[good]
+            with_passes = with_passes[good]
             for name, values in scorer.statistics(with_passes).scores.items():
                 scores.setdefault(name, []).append(values.float().cpu().numpy())
             errors.append(_errors(config, with_passes, truth))
@@ -85,6 +92,11 @@ def check_labelled(config: Config, scorer: Scorer) -> CheckResult:
     if not sum(map(len, errors)):
         raise ConfigError(f"check.labelled: no row of {labelled} can be decoded")
     return _result(config, scores, np.concatenate(errors), np.concatenate(errors_without), rejected)
+
+
+def _sample(rows: int, wanted: int, seed: int) -> Array:
+    """row_ids of the labelled rows to score: at random, since such files are often sorted by class."""
+    return np.random.default_rng(seed).permutation(rows)[:wanted]
 
 
 def _result(

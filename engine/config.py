@@ -261,7 +261,7 @@ class CheckConfig(Section):
     labelled: str  # Parquet with the pool's input columns and the label
     label: str = "label"  # column: class number or, with model.classes as names, class name
     min_accuracy: Annotated[Number, Field(ge=0, le=1)] | None = None
-    rows: Positive = 1000  # at most so many of them are scored
+    rows: Positive = 1000  # at most so many of them are scored, drawn by passes.seed
 
 
 class RunConfig(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from poolscore.engine.config import Config, flatten
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import ConfigError, PoolscoreError, UnreadableShard
 from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
@@ -25,6 +26,7 @@ from poolscore.engine.pool.files import PoolFiles, find_files
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.pool.read import Rows, ShardReader
 from poolscore.engine.profile import choose_device, numeric_settings
+from poolscore.engine.run.directory import redacted
 from poolscore.engine.scores import SCORES, Task
 from poolscore.engine.shard import Scorer
 from poolscore.engine.worker import Job, input_columns
@@ -66,48 +68,65 @@ def prepare_job(config: Config) -> Prepared:
     plan = make_plan(pool, config.run.shard_rows)
     exclude = read_ids(config.pool.exclude, config.pool.id)
     reader = ShardReader(plan.root, input_columns(config), config.pool.id, exclude)
-    excluded = _check_rows(config, plan, exclude)
-    with numeric_settings(config.run.threads):
-        specs = find_row_specs(build_decoders(config), _blocks(reader, plan, config.run.batch_size))
-        rows = next(_blocks(reader, plan, config.run.batch_size))
-        model = load_model(config.model)
-        weights = weights_digest(model)
-        identity = _identity(config, plan, exclude, specs, model, weights)
-        scorer, probe, cost = _build(config, reader, specs, model, rows)
-        seconds = _score_one_batch(scorer, rows)
-    job = Job(config, plan.root, specs, probe, weights, scorer.model.repeated_because)
+    try:
+        excluded = _check_rows(config, plan, exclude)
+        with numeric_settings(config.run.threads):
+            specs = find_row_specs(build_decoders(config), _blocks(reader, plan, config.run.batch_size))
+            decoder = BatchDecoder(build_decoders(config), specs, config.run.batch_size, choose_device(config))
+            rows, good = _first_good_rows(decoder, _blocks(reader, plan, config.run.batch_size))
+            model = load_model(config.model)
+            weights = weights_digest(model)
+            identity = _identity(config, plan, exclude, specs, model, weights)
+            scorer, probe, cost = _build(config, reader, decoder, model, rows, good)
+            seconds = _score_one_batch(scorer, rows, good)
+    except UnreadableShard as error:
+        raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
+    job = Job(config, plan.root, specs, probe, weights, digest_of(exclude), scorer.model.repeated_because)
     return Prepared(config, plan, job, scorer, excluded, identity, seconds, cost)
 
 
+def _first_good_rows(decoder: BatchDecoder, blocks: Iterator[Rows]) -> tuple[Rows, list[int]]:
+    """The first block with a row that can be decoded, and which rows of it can."""
+    for rows in blocks:
+        _, bad = decoder.decode(rows)
+        if good := [i for i in range(len(rows)) if i not in bad]:
+            return rows, good
+    raise ConfigError("pool.input: no row of the pool can be decoded; look at its columns and at decode")
+
+
 def _build(
-    config: Config, reader: ShardReader, specs: Mapping[str, RowSpec], model: nn.Module, rows: Rows
+    config: Config, reader: ShardReader, decoder: BatchDecoder, model: nn.Module, rows: Rows, good: list[int]
 ) -> tuple[Scorer, Probe, Cost]:
-    device = choose_device(config)
-    decoder = BatchDecoder(build_decoders(config), specs, config.run.batch_size, device)
     inputs, _ = decoder.decode(rows)
-    sample = {name: _at_least(x, PROBE_ROWS)[:PROBE_ROWS] for name, x in inputs.items()}
+    sample = {name: _at_least(x[good], PROBE_ROWS)[:PROBE_ROWS] for name, x in inputs.items()}
     probe = probe_model(model, {name: x.cpu() for name, x in sample.items()})
     _check_outputs(config, probe)
     because = None if config.passes.split else "passes.split is false"
-    mc = McDropout(model, probe, config.passes, device, sample, repeat_because=because, verify=True)
+    mc = McDropout(model, probe, config.passes, decoder.device, sample, repeat_because=because, verify=True)
+    if config.passes.count > 1 and not mc.dropout_matters(sample):
+        raise ConfigError(
+            "model: its output is the same with everything dropped; its dropout does not reach the output"
+        )
     return Scorer(config, reader, decoder, mc), probe, mc.cost(sample)
 
 
-def _score_one_batch(scorer: Scorer, rows: Rows) -> float:
-    """Seconds for one batch; a first one warms up and proves that the passes differ."""
-    inputs, bad = scorer.decoder.decode(rows)
+def _score_one_batch(scorer: Scorer, rows: Rows, good: list[int]) -> float:
+    """Seconds for one batch; a first one warms up."""
+    inputs, _ = scorer.decoder.decode(rows)
     keys = scorer.decoder.padded_keys(rows)
-    logits_NTC = scorer.model.logits(inputs, keys)
-    good = [i for i in range(len(rows)) if i not in bad]
-    if scorer.config.passes.count > 1 and (logits_NTC[good] == logits_NTC[good, :1]).all():
-        raise ConfigError("model: all passes give the same output; its dropout does not reach the output")
-    finite = scorer.statistics(logits_NTC[good]).finite
-    if good and not finite.any():
+    try:
+        finite = scorer.statistics(scorer.model.logits(inputs, keys)[good]).finite
+        started = time.monotonic()
+        scorer.statistics(scorer.model.logits(inputs, keys)).finite.cpu()
+    except PoolscoreError:
+        raise
+    except Exception as error:
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"model.source: the model fails on the first batch: {text}") from error
+    if not finite.any():
         raise ConfigError(
             "model: its output is not finite for any row of the first batch; check weights and normalisation (decode)"
         )
-    started = time.monotonic()
-    scorer.statistics(scorer.model.logits(inputs, keys)).finite.cpu()
     return time.monotonic() - started
 
 
@@ -170,14 +189,20 @@ def _identity(
         for key, value in flatten(config).items()
         if key in ESSENTIAL or not any(key.startswith(prefix) for prefix in INCIDENTAL)
     }
+    secret = {key: value for key, value in settings.items() if redacted(value, key) != value}
     return {
         **settings,
+        "the secret settings": _digest(secret),
         "the pool": plan.digest,
         "the excluded ids": digest_of(exclude),
         "the shape of an input": {name: [list(spec.shape), spec.dtype] for name, spec in specs.items()},
-        "the model": sha256(repr(model).encode()).hexdigest()[:32],
+        "the model": _digest(repr(model)),
         "the weights": weights,
     }
+
+
+def _digest(value: Any) -> str:
+    return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
 def _blocks(reader: ShardReader, plan: Plan, rows: int) -> Iterator[Rows]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
+from poolscore.engine.check import CheckResult, check_labelled
 from poolscore.engine.config import Config
-from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun
+from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
@@ -19,6 +20,7 @@ from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.select import select_batch, write_selection
 from poolscore.engine.storage import open_storage, require_writable
+from poolscore.engine.worker import Job
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ def score_pool(
     fresh: bool = False,
     must_resume: bool = False,
     prepared: Prepared | None = None,
+    on_check: Callable[[CheckResult], None] = lambda result: None,
     on_progress: Callable[[State], None] = lambda state: None,
 ) -> RunResult:
     """Score a pool and select the batch to label.
@@ -52,6 +55,7 @@ def score_pool(
         fresh: begin anew; a run in the directory is moved aside.
         must_resume: refuse to begin a new run.
         prepared: what `prepare_job(config)` gave, where that was done already.
+        on_check: called with what the labelled rows of `config.check` gave, before anything is started.
         on_progress: called after each change and about once a second.
 
     Raises:
@@ -63,6 +67,10 @@ def score_pool(
     if must_resume and not there:
         raise ConfigError(f"--resume: there is no run in {config.run.dir}")
     prepared = prepared or prepare_job(config)
+    if config.check is not None:
+        checked = check_labelled(config, prepared.scorer)
+        on_check(checked)
+        checked.require(config.check.min_accuracy)
     if there:
         run = RunDirectory(config.run.dir)
         _require_same(run, prepared)
@@ -71,10 +79,18 @@ def score_pool(
             directory.set_aside(config.run.dir)
         run = directory.create_run(config.run.dir, config, version("poolscore"), prepared.plan, prepared.identity)
     started = time.monotonic()
-    set_aside: Mapping[int, str] = {}
-    if not run.succeeded:
-        set_aside = _score(run, prepared, on_progress)
-    return _finish(run, config, prepared, set_aside, time.monotonic() - started)
+    try:
+        set_aside = {} if run.succeeded else _score(run, prepared, on_progress)
+        return _finish(run, config, prepared, set_aside, started)
+    except KeyboardInterrupt as error:
+        totals = run.totals()
+        run.update(status=directory.INTERRUPTED, totals=asdict(totals))
+        raise InterruptedRun(
+            f"interrupted after {totals.rows} of {prepared.plan.rows} rows; the same command goes on"
+        ) from error
+    except Exception as error:
+        run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
+        raise
 
 
 def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State], None]) -> Mapping[int, str]:
@@ -82,9 +98,8 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
     journal = Journal(run.storage)
     done = run.reports()
     run.update(status=directory.RUNNING, set_aside={}, stopped_by=None)
-    fleet: Fleet | None = None
+    fleet = _fleet(config, replace(prepared.job, run_id=run.info["id"]))
     try:
-        fleet = _fleet(prepared)
         coordinator = Coordinator(
             fleet,
             journal,
@@ -96,47 +111,43 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
             on_progress=on_progress,
         )
         return coordinator.run([s for s in prepared.plan.shards if s.index not in done], config.passes.seed)
-    except KeyboardInterrupt as error:
-        totals = run.totals()  # from the journal: the interruption may have come before there was a coordinator
-        run.update(status=directory.INTERRUPTED, totals=asdict(totals))
-        raise InterruptedRun(
-            f"interrupted after {totals.rows} of {prepared.plan.rows} rows; the same command goes on"
-        ) from error
-    except Exception as error:
-        run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
-        raise
     finally:
-        if fleet is not None:
-            fleet.close()
+        fleet.close()
 
 
-def _fleet(prepared: Prepared) -> Fleet:
-    if prepared.config.run.executor == "local":
-        return LocalFleet(prepared.job)
+def _fleet(config: Config, job: Job) -> Fleet:
+    if config.run.executor == "local":
+        return LocalFleet(job)
     from poolscore.engine.run.ray_fleet import RayFleet  # Ray is not needed for a run in this process
 
-    return RayFleet(prepared.job)
+    return RayFleet(job)
 
 
 def _finish(
-    run: RunDirectory, config: Config, prepared: Prepared, set_aside: Mapping[int, str], seconds: float
+    run: RunDirectory, config: Config, prepared: Prepared, set_aside: Mapping[int, str], started: float
 ) -> RunResult:
+    missing = {shard.index for shard in prepared.plan.shards} - run.reports().keys() - set_aside.keys()
+    if missing:
+        raise StoppedError(
+            f"{run.storage.root}: {len(missing)} shards are not in its journal, which somebody else must have changed; "
+            "the same command scores them"
+        )
     totals = run.totals()
     write_selection(run.storage, select_batch(run, config))
-    if not set_aside:
-        run.storage.create(directory.SUCCESS, b"")
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
         status=directory.INCOMPLETE if set_aside else directory.DONE,
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
     )
+    if not set_aside:
+        run.storage.create(directory.SUCCESS, b"")
     return RunResult(
         run_dir=config.run.dir,
         selection=run.storage.path(directory.SELECTION),
         totals=totals,
         pool_rows=prepared.plan.rows,
-        seconds=seconds,
+        seconds=time.monotonic() - started,
         set_aside=set_aside,
         exit_code=INCOMPLETE if set_aside else DONE,
     )

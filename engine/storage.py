@@ -119,11 +119,15 @@ def require_writable(storage: Storage) -> None:
     Raises:
         ConfigError: names the folder and the system's reason.
     """
+    root = Path(storage.root)
+    new = not root.exists()
     try:
-        Path(storage.root).mkdir(parents=True, exist_ok=True)
-        probe = Path(storage.root) / f".writable.{secrets.token_hex(4)}"
+        root.mkdir(parents=True, exist_ok=True)
+        probe = root / f".writable.{secrets.token_hex(4)}"
         probe.touch(exist_ok=False)
         probe.unlink()
+        if new:
+            root.rmdir()  # a job that is refused for something else leaves nothing behind
     except OSError as error:
         raise ConfigError(
             f"run.dir: {storage.root} cannot be written ({error.strerror}); choose another folder"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import secrets
 import socket
@@ -16,7 +17,7 @@ import pyarrow.parquet as pq
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.exclude import read_ids
+from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
@@ -30,9 +31,10 @@ from poolscore.engine.profile import Profile, choose_device, numeric_profile, nu
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import Scorer
-from poolscore.engine.storage import open_storage
+from poolscore.engine.storage import Storage, open_storage
 
 REASONS = 5  # commonest reasons of rejection that a report carries
+REASON_LENGTH = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,16 @@ class Job:
     row_specs: Mapping[str, RowSpec]
     probe: Probe
     weights: str  # digest
+    exclude: str  # digest of the ids
     repeat_because: str | None  # why the model is not split at its stochastic frontier
+    run_id: str | None = None  # of the run directory, by which a worker knows that it sees the same one
 
 
 class ShardWorker:
     """Scores shards of one job.
 
     Raises:
-        ConfigError: the model built here has other weights than the driver's.
+        ConfigError: the model, the exclude list or the run directory here is not the driver's.
     """
 
     def __init__(self, job: Job, name: str = "in-process") -> None:
@@ -61,6 +65,8 @@ class ShardWorker:
         with numeric_settings(self._threads):
             self._scorer = build_scorer(job)
         self._storage = open_storage(job.config.run.dir)
+        if job.run_id is not None:
+            _require_same_directory(self._storage, job.run_id)
         device, model = self._scorer.decoder.device, self._scorer.model
         self.profile: Profile = numeric_profile(job.config, device, model.rows_per_call, model.split is not None)
 
@@ -85,7 +91,7 @@ class ShardWorker:
             rejected=errors.num_rows,
             excluded=shard.rows - scores.num_rows - errors.num_rows,
             best=self._best(scores),
-            reasons=dict(Counter(errors["error"].to_pylist()).most_common(REASONS)),
+            reasons=dict(Counter(e[:REASON_LENGTH] for e in errors["error"].to_pylist()).most_common(REASONS)),
             seconds=time.monotonic() - started,
             worker=self.name,
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -117,16 +123,31 @@ def build_scorer(job: Job) -> Scorer:
         raise ConfigError(
             f"model.source: {config.model.source} builds other weights in each process; give them as model.weights"
         )
+    exclude = read_ids(config.pool.exclude, config.pool.id)
+    if digest_of(exclude) != job.exclude:
+        raise ConfigError(
+            f"pool.exclude: {config.pool.exclude} changed since the job began; leave it as it is till the end"
+        )
     decoder = BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device)
     sample = decoder.blank(PROBE_ROWS)
     return Scorer(
         config=config,
-        reader=ShardReader(
-            job.pool_root, input_columns(config), config.pool.id, read_ids(config.pool.exclude, config.pool.id)
-        ),
+        reader=ShardReader(job.pool_root, input_columns(config), config.pool.id, exclude),
         decoder=decoder,
         model=McDropout(model, job.probe, config.passes, device, sample, repeat_because=job.repeat_because),
     )
+
+
+def _require_same_directory(storage: Storage, run_id: str) -> None:
+    try:
+        found = json.loads(storage.read("run.json")).get("id")
+    except (OSError, ValueError):
+        found = None
+    if found != run_id:
+        raise ConfigError(
+            f"run.dir: {storage.root} is not the run's directory on {socket.gethostname()}; it must lie on storage "
+            "that all machines share"
+        )
 
 
 def input_columns(config: Config) -> list[str]:

@@ -62,6 +62,20 @@ class IndependentMasks:
         return _affine(of, keep)
 
 
+class DropAll:
+    """Masks that drop everything, to see whether dropout reaches the output."""
+
+    bytes = 0
+
+    def __init__(self, layers: Sequence[DropoutLayer], device: torch.device) -> None:
+        self._layers = layers
+        self._device = device
+
+    def affine(self, layer: int, row_keys_N: Tensor, passes: range) -> Affine:
+        """See Masks."""
+        return torch.zeros(1, len(passes), *self._layers[layer].shape, device=self._device), None
+
+
 def _affine(layer: DropoutLayer, keep_NTE: Tensor) -> Affine:
     """Dropout: x·keep/(1−p). Alpha dropout (Klambauer et al. 2017): a·(x·keep − α(1−keep)) + a·α·p."""
     keep = keep_NTE.reshape(*keep_NTE.shape[:2], *layer.shape).float()

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from poolscore.engine.config import PassesConfig
 from poolscore.engine.model.frontier import SplitModel
-from poolscore.engine.model.masks import IndependentMasks, Masks, SharedMasks
+from poolscore.engine.model.masks import DropAll, IndependentMasks, Masks, SharedMasks
 from poolscore.engine.model.probe import Inputs, Probe, make_dropout_live
 from poolscore.engine.model.repeated import RepeatedModel
 from poolscore.engine.model.trace import Untraceable
@@ -128,6 +128,16 @@ class McDropout:
         """One deterministic pass, as [N, 1, C] float32."""
         with self._precision():
             return self._repeated.without_dropout(inputs).float()[:, None]
+
+    @torch.no_grad()
+    def dropout_matters(self, sample: Inputs) -> bool:
+        """Whether the output changes when everything is dropped."""
+        keys = torch.zeros(len(next(iter(sample.values()))), dtype=torch.int64, device=self._device)
+        with self._precision():
+            dropped = self._repeated.passes(
+                self._repeated.once(sample), keys, range(1), DropAll(self.layers, self._device)
+            )
+        return not torch.equal(dropped.float(), self.without_dropout(sample)[:, 0])
 
     @torch.no_grad()
     def cost(self, sample: Inputs) -> Cost:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from poolscore.engine.errors import PoolscoreError
+from poolscore.engine.errors import ConfigError
 from poolscore.engine.model.dropout import DropoutLayer, DropoutMode, apply_affine
 from poolscore.engine.model.masks import Masks
 from poolscore.engine.model.probe import Inputs, as_logits, call_model
@@ -38,14 +38,14 @@ class RepeatedModel:
         def answer(kind: str, p: float, x: Tensor) -> Tensor:
             layer = next(layers, None)
             if layer is None or not layer.fits(kind, p, tuple(x.shape), rows * t):
-                raise PoolscoreError(DATA_DEPENDENT)
+                raise ConfigError(DATA_DEPENDENT)
             factor, offset = masks.affine(layer.index, row_keys_N, passes)
             return apply_affine(x, factor, offset, layer.batch_dim, layer.fold, t)
 
         with DropoutMode(answer):
             output = call_model(self._model, repeated)
         if next(layers, None) is not None:
-            raise PoolscoreError(DATA_DEPENDENT)
+            raise ConfigError(DATA_DEPENDENT)
         return as_logits(output, rows * t)
 
     def without_dropout(self, inputs: Inputs) -> Tensor:

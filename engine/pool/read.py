@@ -28,6 +28,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.row_ids)
 
+    def pick(self, keep: NDArray[np.bool_]) -> Rows:
+        """The rows where `keep`, bool [N], is true."""
+        at = pa.array(keep)
+        return Rows(self.table.filter(at), self.row_ids[keep], self.keys[keep], self.ids.filter(at))
+
     def slice(self, start: int, stop: int) -> Rows:
         """Rows start..stop."""
         return Rows(

@@ -16,7 +16,7 @@ from poolscore.engine.run.journal import Journal
 
 ATTEMPTS = 3  # a shard that fails or kills its worker so often is set aside
 TICK = 1.0  # seconds between signs of life
-ENOUGH_SHARDS = 10  # they come in random order: from so many on, their share of bad rows speaks for the pool
+ENOUGH_SHARDS = 10  # finished, before bad rows in half of them are taken for a misconfigured job
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Coordinator:
         Raises:
             PoolscoreError: the job cannot go on; see `errors.py`.
         """
-        self._require_mostly_good()  # a run that was stopped for its bad rows stops again
+        self._require_mostly_good()  # a run that was stopped for its bad rows stops again, unless the limit was raised
         order = list(shards)
         random.Random(seed).shuffle(order)
         self._queue.extend(order)
@@ -158,12 +158,9 @@ class Coordinator:
         t = self._totals
         seen = t.scored + t.rejected
         allowed = self._max_bad_fraction
-        too_many = (
-            t.rejected > allowed * self._pool_rows
-            or (t.shards >= ENOUGH_SHARDS and t.rejected > allowed * seen)
-            or t.rejected > max(allowed, 0.5) * seen
-        )
-        if too_many:
+        # Bad rows cluster, by file: a few bad shards among the first say nothing of the pool. Half of them do.
+        everywhere = t.shards >= ENOUGH_SHARDS and t.rejected > allowed * seen and 2 * t.bad_shards >= t.shards
+        if t.rejected > allowed * self._pool_rows or everywhere:
             reason, count = max(t.reasons.items(), key=lambda item: item[1])
             raise ConfigError(
                 f"pool: {t.rejected} of {seen} rows could not be scored, more than run.max_bad_fraction={allowed:g} "

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -21,6 +23,7 @@ from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.journal import ShardReport, read_reports
 from poolscore.engine.storage import LocalStorage, Storage, open_storage
 
+REASONS = 20  # commonest reasons of rejection that are kept
 FORMAT = 1  # of the run directory; readers of a newer one read older ones
 RUN, PLAN, SUCCESS, SELECTION = "run.json", "plan.parquet", "_SUCCESS", "selection.parquet"
 RUNNING, DONE, INCOMPLETE, STOPPED, INTERRUPTED = "running", "done", "incomplete", "stopped", "interrupted"
@@ -40,6 +43,7 @@ class Totals:
     scored: int = 0  # rows
     rejected: int = 0  # rows
     excluded: int = 0  # rows
+    bad_shards: int = 0  # with a rejected row
     worker_seconds: float = 0.0  # spent scoring, added over the workers
     peak_memory: int = 0  # bytes, of the largest worker
     reasons: Mapping[str, int] = field(default_factory=dict)
@@ -56,15 +60,16 @@ class Totals:
 
     def plus(self, report: ShardReport) -> Totals:
         """With one more shard."""
-        reasons = {key: self.reasons.get(key, 0) + n for key, n in report.reasons.items()}
+        reasons = Counter(self.reasons) + Counter(report.reasons)
         return Totals(
-            self.shards + 1,
-            self.scored + report.scored,
-            self.rejected + report.rejected,
-            self.excluded + report.excluded,
-            self.worker_seconds + report.seconds,
-            max(self.peak_memory, report.peak_memory),
-            {**self.reasons, **reasons},
+            shards=self.shards + 1,
+            scored=self.scored + report.scored,
+            rejected=self.rejected + report.rejected,
+            excluded=self.excluded + report.excluded,
+            bad_shards=self.bad_shards + bool(report.rejected),
+            worker_seconds=self.worker_seconds + report.seconds,
+            peak_memory=max(self.peak_memory, report.peak_memory),
+            reasons=dict(reasons.most_common(REASONS)),
         )
 
 
@@ -127,6 +132,7 @@ def create_run(root: str, config: Config, version: str, plan: Plan, identity: Ma
     info = {
         "format": FORMAT,
         "poolscore": version,
+        "id": secrets.token_hex(8),
         "status": RUNNING,
         "created": _now(),
         "updated": _now(),

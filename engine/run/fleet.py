@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from poolscore.engine.errors import UnreadableShard
+from poolscore.engine.errors import PoolscoreError, UnreadableShard
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile
 from poolscore.engine.run.journal import ShardReport
@@ -47,6 +47,11 @@ class Lost:
 
 
 Event = Joined | Scored | Failed | Lost
+
+
+def what_failed(error: BaseException) -> str:
+    """An exception in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 class Fleet(Protocol):
@@ -93,6 +98,10 @@ class LocalFleet:
             return [Scored(self._worker.score(shard))]
         except UnreadableShard as error:
             return [Failed(shard, str(error))]
+        except PoolscoreError:
+            raise
+        except Exception as error:  # one row that makes the model raise must not end the night
+            return [Failed(shard, what_failed(error))]
 
     def close(self) -> None:
         """See Fleet."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -46,6 +47,8 @@ class Journal:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
+        mine = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), "token": secrets.token_hex(8)}
+        self._opened = json.dumps(mine).encode()
         self._epoch = self._claim()
         self._sequence = 0
 
@@ -57,13 +60,22 @@ class Journal:
         """
         self._sequence += 1
         name = f"{FOLDER}/{self._epoch:06d}/{self._sequence:08d}.json"
-        if not self._storage.create(name, json.dumps(asdict(report)).encode()):
-            raise StoppedError(f"{self._storage.path(name)} exists: another driver works on this run; stop one of them")
+        if not self._is_mine() or not self._storage.create(name, json.dumps(asdict(report)).encode()):
+            where = self._storage.path(FOLDER)
+            raise StoppedError(f"{where}: another driver works on this run, or it was moved; stop one of them")
+
+    def _is_mine(self) -> bool:
+        """Whether this is still the run that was opened, and nobody has opened it since."""
+        try:
+            opened = self._storage.read(f"{FOLDER}/{self._epoch:06d}/{0:08d}.json")
+        except OSError:
+            return False
+        later = [name for name in _numbered(self._storage, FOLDER, _EPOCH) if int(name) > self._epoch]
+        return opened == self._opened and not later
 
     def _claim(self) -> int:
-        opened = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()}).encode()
         epoch = 1 + max((int(name) for name in _numbered(self._storage, FOLDER, _EPOCH)), default=0)
-        while not self._storage.create(f"{FOLDER}/{epoch:06d}/{0:08d}.json", opened):
+        while not self._storage.create(f"{FOLDER}/{epoch:06d}/{0:08d}.json", self._opened):
             epoch += 1
         return epoch
 

@@ -13,19 +13,21 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from poolscore.engine.config import RunConfig
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError, UnreadableShard
 from poolscore.engine.pool.plan import Shard
-from poolscore.engine.run.fleet import Event, Failed, Joined, Lost, Scored
+from poolscore.engine.run.fleet import Event, Failed, Joined, Lost, Scored, what_failed
 from poolscore.engine.worker import Job, ShardWorker
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 IN_FLIGHT = 2  # shards given to a worker at once: the next one is there when the last one ends
 MAX_DEATHS_AT_START = 3  # workers that die before they are ready, in a row
@@ -55,29 +57,23 @@ class RayFleet:
     def __init__(self, job: Job) -> None:
         config = job.config.run
         self._job = job
-        self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
-            _connect(config.address, (config.workers or os.cpu_count() or 1) * config.threads)
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
-        if config.device == "cuda" and not gpus:
-            raise ConfigError("run.device: 'cuda' is asked for, but the Ray cluster has no GPU")
-        count = config.workers or gpus or max(1, int(resources.get("CPU", 1)) // config.threads)
-        self._options: dict[str, Any] = {
-            "num_cpus": config.threads,
-            "num_gpus": 1 if gpus else 0,
-            "max_restarts": 0,
-            "max_task_retries": 0,
-        }
-        here = str(Path.cwd())
-        self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (here,)
+        self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (str(Path.cwd()),)
         self._actors: dict[int, Any] = {}
         self._given: dict[int, deque[tuple[Any, Shard]]] = {}
         self._starting: dict[Any, int] = {}
         self._next = 0
         self._deaths_at_start = 0
-        for _ in range(count):
-            self._start_worker()
+        self._owns_ray = not ray.is_initialized()
+        try:
+            if self._owns_ray:
+                cores = os.cpu_count() or 1
+                _connect(config.address, max(cores, config.threads, (config.workers or 1) * config.threads))
+            self._options, count = _actor_options(config)
+            for _ in range(count):
+                self._start_worker()
+        except BaseException:
+            self.close()
+            raise
 
     def free(self) -> Sequence[int]:
         """See Fleet."""
@@ -99,8 +95,9 @@ class RayFleet:
 
     def close(self) -> None:
         """See Fleet."""
-        for actor in self._actors.values():
-            ray.kill(actor)
+        with suppress(RayError):  # what is gone needs no killing
+            for actor in self._actors.values():
+                ray.kill(actor)
         if self._owns_ray:
             ray.shutdown()
 
@@ -115,15 +112,17 @@ class RayFleet:
         worker = self._starting.pop(ref)
         try:
             profile = ray.get(ref)
-        except RayActorError as error:
+        except RayTaskError as error:
+            if isinstance(error.cause, PoolscoreError):
+                raise error.cause from error
+            raise ConfigError(f"a worker cannot start: {what_failed(error.cause)}") from error
+        except RayError as error:
             self._deaths_at_start += 1
-            if self._deaths_at_start >= MAX_DEATHS_AT_START:
+            if self._deaths_at_start >= MAX_DEATHS_AT_START and not self.free():
                 raise StoppedError(
                     f"{self._deaths_at_start} workers in a row died while they started: {_one_line(error)}"
                 ) from error
             return self._lost(worker, error)
-        except RayTaskError as error:
-            raise _cause(error) from error
         self._deaths_at_start = 0
         return Joined(worker, profile)
 
@@ -131,49 +130,79 @@ class RayFleet:
         _, shard = self._given[worker][0]
         try:
             report = ray.get(ref)
-        except RayActorError as error:
-            return self._lost(worker, error)
         except RayTaskError as error:
             self._given[worker].popleft()
-            cause = _cause(error)
-            if isinstance(cause, UnreadableShard):
-                return Failed(shard, str(cause))
-            raise cause from error
+            if isinstance(error.cause, UnreadableShard):
+                return Failed(shard, str(error.cause))
+            if isinstance(error.cause, PoolscoreError):
+                raise error.cause from error
+            return Failed(shard, what_failed(error.cause))  # such as one row that makes the model raise
+        except RayError as error:  # the actor or its node died, or Ray killed it for its memory
+            return self._lost(worker, error)
         self._given[worker].popleft()
         return Scored(report)
 
     def _lost(self, worker: int, error: Exception) -> Event:
         given = [shard for _, shard in self._given.pop(worker)]
-        ray.kill(self._actors.pop(worker))  # it may only be out of reach; a late report of its does no harm
+        with suppress(RayError):
+            ray.kill(self._actors.pop(worker))  # it may only be out of reach; a late report of its does no harm
         self._start_worker()
         # An actor works in the order of submission, so the first unfinished shard is the one it was at.
         return Lost(worker, given[0] if given else None, tuple(given[1:]), _one_line(error))
 
 
+def _actor_options(config: RunConfig) -> tuple[dict[str, Any], int]:
+    """What an actor asks of the cluster, and how many there are to be."""
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
+    if config.device == "cuda" and not gpus:
+        raise ConfigError("run.device: 'cuda' is asked for, but the Ray cluster has no GPU")
+    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    if config.threads > largest:
+        raise ConfigError(f"run.threads: {config.threads} are asked for, no node of the Ray cluster has that many CPUs")
+    count = config.workers or gpus or max(1, int(resources.get("CPU", 1)) // config.threads)
+    return {"num_cpus": config.threads, "num_gpus": 1 if gpus else 0, "max_restarts": 0, "max_task_retries": 0}, count
+
+
 def _connect(address: str | None, slots: int) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            cpus = max(slots, os.cpu_count() or 1)
-            ray.init(
-                address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=LOCAL_OBJECT_STORE, **quiet
-            )
+        with _signals_after():
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=slots,
+                    include_dashboard=False,
+                    object_store_memory=LOCAL_OBJECT_STORE,
+                    **quiet,
+                )
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise ConfigError(f"run.address: cannot start on {where}: {_one_line(error)}") from error
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray's own handler would end the process at once
 
 
-def _cause(error: RayTaskError) -> PoolscoreError:
-    cause = error.cause
-    if isinstance(cause, PoolscoreError):
-        return cause
-    return PoolscoreError(f"a worker failed: {type(cause).__name__}: {_one_line(cause)}\n{error}")
+@contextmanager
+def _signals_after() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait for the end of the block. Ray puts its own handler for SIGTERM in place while it
+    starts, which would end the process at once, and an interruption half-way would leave its processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: received.append(number)) for number in signals]
+    try:
+        yield
+    except SystemExit:  # Ray's handler
+        received.append(signal.SIGTERM)
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+    if received:
+        raise KeyboardInterrupt
 
 
 def _one_line(error: object) -> str:
