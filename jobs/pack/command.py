@@ -71,7 +71,7 @@ def pack(
 
     Args:
         source: folder or file; IDX, NumPy and CSV are told by name, else by their first bytes.
-        pool: folder to write, made where missing; refused when it holds anything.
+        pool: folder to write, made where missing; refused when it holds anything (but see `overwrite`).
         labels: IDX or NumPy file with N numbers, for arrays.
         label_from_folder: the first-level subfolder of an image becomes its label.
         as_tensor: uint8 image arrays become tensors too.
@@ -84,7 +84,7 @@ def pack(
         file_bytes: bytes of a file, about.
         row_group_bytes: bytes of data of a row group at most; a single larger row gets a group of its own.
         row_group_rows: rows of a row group at most.
-        overwrite: pack into a folder that is not empty; only its `part-*.parquet` are replaced.
+        overwrite: replace an older pool of pack; the folder may hold nothing else but hidden entries.
         progress: called with (rows done, rows in all or None).
 
     Raises:
@@ -191,4 +191,5 @@ def _write(
         skipped=dict(tally.skipped),
         unreadable=tuple(tally.unreadable),
         columns={field.name: str(field.type) for field in source.schema},
+        headerless=tally.headerless,
     )

@@ -85,10 +85,11 @@ class Source:
 
 @dataclass
 class Tally:
-    """What a source left out, counted while it runs."""
+    """What a source left out, and pictures packed without a readable header, counted while it runs."""
 
     skipped: Counter[str] = field(default_factory=Counter)
     unreadable: list[str] = field(default_factory=list)
+    headerless: int = 0
 
     def skip(self, reason: str) -> None:
         """Counts one entry under its reason."""
@@ -112,6 +113,7 @@ class PackSummary:
         skipped: entries of the source that were left out, by reason ("unreadable" among them).
         unreadable: the first 20 names that could not be read.
         columns: column name → Arrow type, in the order of the pool.
+        headerless: pictures of a folder that were packed though their header cannot be read (null width and height).
     """
 
     rows: int
@@ -120,12 +122,16 @@ class PackSummary:
     skipped: Mapping[str, int]
     unreadable: tuple[str, ...]
     columns: Mapping[str, str]
+    headerless: int = 0
 
     def __str__(self) -> str:
         rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}"
         files = f"{self.files} file{'' if self.files == 1 else 's'}"
         columns = ", ".join(f"{printable(name)} ({kind})" for name, kind in self.columns.items())
         text = f"Packed {rows} in {files}, {self.bytes / 1e6:,.1f} MB. Columns: {columns}."
+        if self.headerless:
+            pictures = "picture has" if self.headerless == 1 else "pictures have"
+            text += f" {self.headerless:,} {pictures} no readable header and will be set aside when scored."
         if self.skipped:
             text += f" Left out: {counted(self.skipped)}."
         if self.unreadable:

@@ -108,7 +108,9 @@ def _rows(root: Path, tally: Tally) -> Iterator[_Row]:
         except OSError:
             tally.cannot_read(name)
             continue
-        yield name, data, header_size(data)
+        size = header_size(data)
+        tally.headerless += size is None
+        yield name, data, size
 
 
 def _batches(rows: Iterable[_Row], schema: pa.Schema, with_label: bool) -> Iterator[pa.RecordBatch]:

@@ -23,6 +23,8 @@ from poolscore.jobs.pack.contract import MIB, Limits
 
 _PART = re.compile(r"part-\d{5,}\.parquet")
 _TEMPORARY = re.compile(r"\.part-\d{5,}\.parquet\.tmp")
+_MARK = {b"poolscore.pack": b"1"}
+"""In the metadata of every part: `--overwrite` takes up and removes only parts that carry it."""
 # Parquet looks at the page size once per write batch: small batches keep pages near 1 MiB when cells are large.
 _WRITE_BATCH_ROWS = 8
 
@@ -31,18 +33,28 @@ def check_pool(pool: Path, *, overwrite: bool) -> None:
     """Refuses a pool folder that cannot be written to; changes nothing.
 
     Raises:
-        ConfigError: `pool` is a file, or holds anything but temporary files of a killed pack and not `overwrite`.
+        ConfigError: `pool` is a file, or holds anything but temporary files of a killed pack. With `overwrite` it may
+            also hold hidden entries and parts that pack wrote.
     """
     if not pool.exists():
         return
     if not pool.is_dir():
         raise ConfigError(f"POOL {pool} is a file: name a folder")
     try:
-        taken = next((entry.name for entry in pool.iterdir() if not _TEMPORARY.fullmatch(entry.name)), None)
+        entries = sorted(entry for entry in pool.iterdir() if not _TEMPORARY.fullmatch(entry.name))
     except OSError as error:
         raise ConfigError(f"cannot read POOL {pool}: {error.strerror}; name another folder") from error
-    if taken is not None and not overwrite:
-        raise ConfigError(f"POOL {pool} is not empty (it holds {taken!r}): name another folder or allow overwriting")
+    if entries and not overwrite:
+        raise ConfigError(
+            f"POOL {pool} is not empty (it holds {entries[0].name!r}): choose another folder, or replace an older pool "
+            "of pack with `--overwrite`"
+        )
+    foreign = next((entry for entry in entries if not entry.name.startswith(".") and not _is_ours(entry)), None)
+    if foreign is not None:
+        raise ConfigError(
+            f"POOL {pool} holds {foreign.name!r}, which pack did not write: `--overwrite` replaces only folders that "
+            "hold nothing but a pool of pack; choose another folder"
+        )
 
 
 class PoolWriter:
@@ -50,7 +62,8 @@ class PoolWriter:
     error, Ctrl-C) removes what was written."""
 
     def __init__(self, pool: Path, schema: pa.Schema, limits: Limits) -> None:
-        self._pool, self._schema, self._limits = pool, schema, limits
+        self._pool, self._limits = pool, limits
+        self._schema = schema.with_metadata({**(schema.metadata or {}), **_MARK})
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = self._pending_bytes = 0
         self._parts: list[Path] = []
@@ -99,7 +112,7 @@ class PoolWriter:
             self._add(piece)
 
     def commit(self) -> list[Path]:
-        """Completes the last file and gives all files their final names; older parts beyond them are removed.
+        """Completes the last file and gives all files their final names; older parts of pack are removed.
 
         Returns:
             The files of the pool, in order.
@@ -114,8 +127,7 @@ class PoolWriter:
             final = [self._pool / part.name[1:].removesuffix(".tmp") for part in self._parts]
             for part, name in zip(self._parts, final, strict=True):
                 part.replace(name)
-            old = [entry for entry in self._pool.iterdir() if _PART.fullmatch(entry.name)]
-            _remove(set(old) - set(final))
+            _remove(entry for entry in set(self._pool.iterdir()) - set(final) if _is_ours(entry))
             _sync(self._pool)
         self._parts = []
         return final
@@ -193,6 +205,17 @@ def _column_treatment(schema: pa.Schema) -> tuple[list[str], list[str]]:
             compressed.append(field.name)
             indexed.append(field.name)
     return compressed, indexed
+
+
+def _is_ours(entry: Path) -> bool:
+    """Whether an entry of a pool folder is a part that pack wrote: by its name and the mark in it."""
+    if not _PART.fullmatch(entry.name) or entry.is_symlink() or not entry.is_file():
+        return False
+    try:
+        metadata = pq.read_metadata(entry).metadata or {}
+    except (OSError, pa.ArrowException):
+        return False
+    return _MARK.items() <= metadata.items()
 
 
 def _remove(files: Iterable[Path]) -> None:

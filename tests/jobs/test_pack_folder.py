@@ -139,10 +139,19 @@ def test_nothing_readable_is_an_error_and_leaves_no_pool(tmp_path: Path) -> None
 
 def test_empty_and_broken_images_are_packed_as_they_are(tmp_path: Path) -> None:
     source = fill(tmp_path / "in", {"empty.jpg": b"", "text.png": b"not a picture", "cut.png": picture()[:20]})
-    pack(source, tmp_path / "pool")
+    summary = pack(source, tmp_path / "pool")
+    assert summary.headerless == 3
+    assert "3 pictures have no readable header and will be set aside when scored." in str(summary)
     table = pq.read_table(tmp_path / "pool")
     assert table["image"].to_pylist() == [picture()[:20], b"", b"not a picture"]
     assert table["width"].to_pylist() == table["height"].to_pylist() == [None, None, None]
+
+
+def test_a_single_picture_without_a_header_and_none(tmp_path: Path) -> None:
+    source = fill(tmp_path / "in", {"a.png": picture()})
+    assert "readable header" not in str(pack(source, tmp_path / "whole"))
+    summary = pack(fill(source, {"empty.jpg": b""}), tmp_path / "pool")
+    assert "1 picture has no readable header and will be set aside when scored." in str(summary)
 
 
 @pytest.mark.parametrize("side", [20_000, 100_000, 2**31 - 1])

@@ -141,7 +141,7 @@ def test_pool_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     source = save_images(tmp_path / "x.npy", 3)
     (tmp_path / "pool").mkdir()
     (tmp_path / "pool/mine.txt").write_text("keep")
-    with pytest.raises(ConfigError, match=r"not empty \(it holds 'mine.txt'\)"):
+    with pytest.raises(ConfigError, match=r"not empty \(it holds 'mine.txt'\).*`--overwrite`"):
         pack(source, tmp_path / "pool")
     with pytest.raises(ConfigError, match="is a file"):
         pack(source, tmp_path / "x.npy", overwrite=True)
@@ -153,19 +153,55 @@ def test_an_empty_pool_folder_is_taken(tmp_path: Path) -> None:
     assert pack(save_images(tmp_path / "x.npy", 3), tmp_path / "pool").rows == 3
 
 
-def test_overwriting_replaces_our_parts_only(tmp_path: Path) -> None:
+def test_overwriting_replaces_a_pool_of_pack(tmp_path: Path) -> None:
     pool = tmp_path / "pool"
     pack(save_images(tmp_path / "x.npy", 30), pool, file_bytes=1, row_group_rows=10)
-    for name in ("mine.parquet", "part-1.parquet", "part-00000.parquet.bak"):
-        (pool / name).write_bytes(b"mine")
+    (pool / ".DS_Store").write_bytes(b"mine")
     assert pack(save_images(tmp_path / "x.npy", 4), pool, overwrite=True).files == 1
-    assert sorted(path.name for path in pool.iterdir()) == [
-        "mine.parquet",
-        "part-00000.parquet",
-        "part-00000.parquet.bak",
-        "part-1.parquet",
-    ]
+    assert sorted(path.name for path in pool.iterdir()) == [".DS_Store", "part-00000.parquet"]
     assert pq.ParquetFile(pool / "part-00000.parquet").metadata.num_rows == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["mine.parquet", "part-1.parquet", "part-00000.parquet.bak", "part-00007.parquet", "notes.txt"]
+)
+@pytest.mark.parametrize("kind", ["parquet", "bytes", "folder", "link"])
+def test_overwriting_refuses_a_folder_with_anything_else(tmp_path: Path, name: str, kind: str) -> None:
+    pool, source = tmp_path / "pool", save_images(tmp_path / "x.npy", 4)
+    pack(source, pool)
+    if kind == "parquet":
+        pq.write_table(pa.table({"id": [1]}), pool / name)
+    elif kind == "bytes":
+        (pool / name).write_bytes(b"mine")
+    elif kind == "folder":
+        (pool / name).mkdir()
+    else:
+        (pool / name).symlink_to("part-00000.parquet")
+    (pool / "z").touch()
+    before = {path.name: path.lstat().st_mtime_ns for path in pool.iterdir()}
+    with pytest.raises(ConfigError, match=rf"holds '{name}', which pack did not write.*choose another folder"):
+        pack(source, pool, overwrite=True)
+    assert {path.name: path.lstat().st_mtime_ns for path in pool.iterdir()} == before
+
+
+def test_a_foreign_part_that_appears_while_overwriting_is_not_deleted(tmp_path: Path) -> None:
+    pool, source = tmp_path / "pool", save_images(tmp_path / "x.npy", 4)
+    pack(source, pool)
+    foreign = pool / "part-00007.parquet"
+    pack(source, pool, overwrite=True, progress=lambda *_: foreign.write_bytes(b"mine"))
+    assert foreign.read_bytes() == b"mine"
+
+
+def test_the_mark_disturbs_no_reader(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(120, dtype=np.float32).reshape(30, 2, 2))
+    pack(tmp_path / "x.npy", tmp_path / "pool", file_bytes=1, row_group_rows=10)
+    parts = sorted((tmp_path / "pool").iterdir())
+    schemas = [pq.read_schema(part) for part in parts]
+    assert len(parts) == 3
+    assert all((pq.read_metadata(part).metadata or {})[b"poolscore.pack"] == b"1" for part in parts)
+    assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
+    assert schemas[0].field("tensor").type == pa.fixed_shape_tensor(pa.float32(), (2, 2))
+    assert pq.read_table(tmp_path / "pool").num_rows == 30
 
 
 def test_an_error_between_parts_leaves_nothing(tmp_path: Path) -> None:
