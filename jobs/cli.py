@@ -87,10 +87,14 @@ def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) ->
     with show.busy("looking at pool and model"):
         prepared = prepare_job(config)
     show.warnings(prepared)
-    _check(config, prepared)
     with show.Progress(prepared.plan) as progress:
         result = score_pool(
-            config, fresh=fresh, must_resume=must_resume, prepared=prepared, on_progress=progress.update
+            config,
+            fresh=fresh,
+            must_resume=must_resume,
+            prepared=prepared,
+            on_check=show.check,
+            on_progress=progress.update,
         )
     report_path = write_report(RunDirectory(config.run.dir))
     show.summary(result, report_path)

@@ -263,7 +263,7 @@ def test_errors_of_the_job_are_raised() -> None:
         (30, 1, 300, 0.05, ENOUGH_SHARDS),  # a tenth of what was seen, of ten random shards
         (30, 1, 30_000, 0.05, ENOUGH_SHARDS),
         (30, 1, 300, 0.0, 1),
-        (30, 6, 30_000, 0.01, 1),  # most of the very first shard
+        (30, 6, 30_000, 0.01, ENOUGH_SHARDS),
         (30, 5, 30_000, 0.4, ENOUGH_SHARDS),
         (30, 5, 30_000, 0.5, None),
         (30, 10, 300, 1.0, None),
@@ -283,8 +283,18 @@ def test_too_many_bad_rows_stop_the_run(
     assert len(record.reports) == stops_after  # what was scored is kept
 
 
+def test_bad_rows_that_cluster_do_not_stop_a_run_within_the_limit() -> None:
+    """Two bad files, met first or last: 12 of 2,000 rows."""
+    for bad in ({0, 1}, {25, 29}):
+
+        def answer(worker: int, shard: Shard, bad: set[int] = bad) -> Event:
+            return rejecting(6)(worker, shard) if shard.index in bad else good(worker, shard)
+
+        make(FakeFleet(1, answer), pool_rows=2000, max_bad_fraction=0.01).run(make_shards(30), 0)
+
+
 def test_a_run_that_was_stopped_for_its_bad_rows_stops_again() -> None:
-    done = Totals(shards=20, scored=100, rejected=100, reasons={"null": 60, "torn": 40})
+    done = Totals(shards=20, scored=100, rejected=100, bad_shards=20, reasons={"null": 60, "torn": 40})
     with pytest.raises(ConfigError, match=r"100 of 200 rows .* \(60 rows\): null"):
         make(FakeFleet(1, good), done=done).run([], 0)
     make(FakeFleet(1, good), done=done, max_bad_fraction=0.6).run([], 0)
