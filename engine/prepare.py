@@ -174,7 +174,8 @@ def _check_outputs(config: Config, probe: Probe) -> None:
     if model.predicts_noise and (model.task is not Task.REGRESSION or probe.outputs % 2):
         raise ConfigError("model.predicts_noise: needs task 'regression' and as many log-variances as means")
     if config.passes.count > 1 and not probe.layers:
-        off = f" ({', '.join(probe.stays_off)} cannot be answered with masks and stay off)" if probe.stays_off else ""
+        names = ", ".join(name or "the model itself" for name in probe.stays_off)
+        off = f" ({names} cannot be answered with masks and stay off)" if names else ""
         raise ConfigError(
             f"model: it has no live dropout{off}, so its {config.passes.count} passes would be the same; add dropout "
             "and train with it, or set passes.count: 1"

@@ -6,6 +6,7 @@ first two rows see must not change.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -80,9 +81,9 @@ def probe_model(model: nn.Module, inputs: Inputs) -> Probe:
             f"model: module '{name}' ({type(modules[name]).__name__}) calls {function} even in eval mode, so scores "
             "could not be repeated; take the call out, or make it depend on self.training"
         )
-    for kind, names in _rate_holders(modules).items():
-        trial = _in_training(model, [*training, *names], inputs)
-        if trial and trial.random:
+    for kind, names in _own_types(modules, {*off, *training}).items():
+        trial, drew = _in_training(model, [*training, *names], inputs)
+        if drew:
             off |= dict.fromkeys(names, kind.__name__)
         elif trial and trial.logits.shape == first.logits.shape and len(trial.calls) > len(first.calls):
             training += names
@@ -120,25 +121,32 @@ def as_logits(output: Any, rows: int) -> Tensor:
     return logits
 
 
-def _in_training(model: nn.Module, training: Collection[str], inputs: Inputs) -> _Run | None:
+def _in_training(model: nn.Module, training: Collection[str], inputs: Inputs) -> tuple[_Run | None, bool]:
     """A run with these modules in training mode; None where that makes another model of it: it fails, gives something
-    else, or changes its buffers (which are put back)."""
+    else, or changes its buffers (which are put back). And whether it drew random numbers, in any case."""
     make_dropout_live(model, training)
-    buffers = [(buffer, buffer._version, buffer.clone()) for buffer in model.buffers()]
-    try:
-        run = _record(model, inputs, ROWS[0])
-    except ConfigError:
-        run = None
-    for buffer, version, was in buffers:
+    buffers = [
+        (module, name, buffer, buffer._version, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+    ]
+    trace = _Trace(model)
+    run: _Run | None = None
+    with contextlib.suppress(ConfigError):
+        run = _record(model, inputs, ROWS[0], trace)
+    for module, name, buffer, version, was in buffers:
         if buffer._version != version:
             buffer.copy_(was)
             run = None
-    return run
+        if getattr(module, name) is not buffer:
+            setattr(module, name, buffer)
+            run = None
+    return run, trace.random is not None
 
 
-def _record(model: nn.Module, inputs: Inputs, rows: int) -> _Run:
+def _record(model: nn.Module, inputs: Inputs, rows: int, trace: _Trace | None = None) -> _Run:
     calls: list[_Call] = []
-    trace = _Trace(model)
+    trace = trace or _Trace(model)
 
     def record(kind: str, p: float, x: Tensor) -> Tensor:
         if p >= 1.0:
@@ -193,14 +201,13 @@ def _random_in_training(module: nn.Module) -> bool:
     )
 
 
-def _rate_holders(modules: Mapping[str, nn.Module]) -> dict[type, list[str]]:
-    """Modules that keep a dropout rate as a plain number, as attention layers written by hand do, by type. Recurrent
-    layers would draw inside one operator, stochastic depth is no dropout."""
+def _own_types(modules: Mapping[str, nn.Module], known: Collection[str]) -> dict[type, list[str]]:
+    """The modules that are not torch's own, but for the known ones, by type: only a run in training mode shows what
+    such a type does there."""
     found: dict[type, list[str]] = {}
     for name, module in modules.items():
-        rates = [v for key, v in vars(module).items() if "drop" in key and isinstance(v, float) and 0 < v < 1]
-        known = isinstance(module, nn.RNNBase | nn.MultiheadAttention)
-        if rates and not known and not STOCHASTIC_DEPTH.search(type(module).__name__):
+        torchs = all(base.__module__.startswith(("torch.", "builtins")) for base in type(module).__mro__)
+        if not torchs and name not in known:
             found.setdefault(type(module), []).append(name)
     return found
 

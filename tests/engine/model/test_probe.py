@@ -94,6 +94,46 @@ def test_a_hidden_rate_becomes_live() -> None:
     assert [layer.kind for layer in found.layers] == ["element", "attention"]
 
 
+class TrainingOnly(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            x = F.dropout(x, 0.3)
+        return x
+
+
+def test_a_dropout_behind_the_training_flag_becomes_live() -> None:
+    model = nn.Sequential(TrainingOnly(), nn.Linear(6, 3), nn.Dropout(0.2), TrainingOnly())
+    found = probe(model)
+    assert (found.training, found.stays_off) == (("0", "3"), {})
+    assert [(layer.name, layer.p) for layer in found.layers] == [("0", 0.3), ("2", 0.2), ("3", 0.3)]
+
+
+def test_the_model_itself_may_hide_a_dropout() -> None:
+    class Net(TrainingOnly):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.line(super().forward(x))
+
+    model = Net()
+    found = probe(model)
+    assert (found.training, found.stays_off) == (("",), {})
+    inputs = {"": torch.randn(ROWS, 6)}
+    logits = scorer(model, inputs, count=4).logits(inputs, keys_of(ROWS))
+    assert logits.std(1).max() > 1e-3
+
+
+def test_noise_of_a_model_that_gives_something_else_in_training_is_named() -> None:
+    def forward(self: Any, x: Tensor) -> Any:
+        return (self.line(x + torch.randn_like(x)), x) if self.training else self.drop(self.line(x))
+
+    found = probe(Fn(forward, line=nn.Linear(6, 3), drop=DROP))
+    assert (found.training, found.stays_off) == ((), {"": "Fn"})
+    assert [layer.name for layer in found.layers] == ["drop"]
+
+
 def test_a_rate_that_hides_nothing_changes_nothing() -> None:
     """GoogLeNet and its like keep a rate and give a tuple in training mode; others give other logits, fail, want
     targets, or update their state there."""
@@ -151,6 +191,36 @@ class SkipsBlocks(DropPath):
     """Stochastic depth by another name."""
 
 
+class GaussianNoise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x) if self.training else x
+
+
+class OwnDropout(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.p = 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.bernoulli(torch.full_like(x, 1 - self.p)) / (1 - self.p) if self.training else x
+
+
+class NoisyDropout(GaussianNoise):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(super().forward(x), 0.2) if self.training else x
+
+
+class CountingNoise(GaussianNoise):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.count = self.count + 1
+        return super().forward(x)
+
+
 class LayerDrop(nn.Module):
     def __init__(self, draw: Any) -> None:
         super().__init__()
@@ -170,14 +240,19 @@ class LayerDrop(nn.Module):
         LayerDrop(lambda: torch.rand([])),
         LayerDrop(lambda: random.random()),
         LayerDrop(lambda: np.random.uniform(0, 1)),
+        GaussianNoise(),
+        OwnDropout(),
+        NoisyDropout(),
+        CountingNoise(),
     ],
-    ids=["DropPath", "own name", "RReLU", "torch.rand", "random", "numpy"],
+    ids=["DropPath", "own name", "RReLU", "torch.rand", "random", "numpy", "noise", "own dropout", "both", "counts"],
 )
 def test_other_randomness_stays_off_and_is_named(layer: nn.Module) -> None:
     model = nn.Sequential(nn.Linear(6, 3), layer, nn.Dropout(0.3), layer)
     found = probe(model)
     assert found.stays_off == {"1": type(layer).__name__}
     assert [one.name for one in found.layers] == ["2"]
+    assert all(buffer.eq(0).all() for buffer in model[1].buffers())
     inputs = {"": torch.randn(ROWS, 6)}
     mc = scorer(model, inputs, count=3)
     state = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
