@@ -78,6 +78,8 @@ def _check_labelled(config: Config, scorer: Scorer) -> CheckResult:
     blocks = (block for shard in plan.shards for block in reader.blocks(shard, config.run.batch_size))
     with numeric_settings(config.run.threads):
         for rows in (block.pick(np.isin(block.row_ids, chosen)) for block in blocks):
+            if not len(rows):
+                continue
             inputs, bad = scorer.decoder.decode(rows)
             with_passes = scorer.model.logits(inputs, scorer.decoder.padded_keys(rows))
             finite = scorer.statistics(with_passes, ()).finite.cpu().tolist()

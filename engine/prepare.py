@@ -45,7 +45,7 @@ class Prepared:
     plan: Plan
     job: Job
     scorer: Scorer
-    excluded: int  # rows of the pool that the exclude list names, or at most so many where they were not counted
+    listed: int  # ids in the exclude list
     identity: dict[str, Any]  # what a resumed run must have in common
     batch_seconds: float  # one batch of T passes, scored
     cost: Cost
@@ -69,7 +69,7 @@ def prepare_job(config: Config) -> Prepared:
     exclude = read_ids(config.pool.exclude, config.pool.id)
     reader = ShardReader(plan.root, input_columns(config), config.pool.id, exclude)
     try:
-        excluded = _check_rows(config, plan, exclude)
+        _check_rows(config, plan, exclude)
         with numeric_settings(config.run.threads):
             specs = find_row_specs(build_decoders(config), _blocks(reader, plan, config.run.batch_size))
             decoder = BatchDecoder(build_decoders(config), specs, config.run.batch_size, choose_device(config))
@@ -82,7 +82,7 @@ def prepare_job(config: Config) -> Prepared:
     except UnreadableShard as error:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
     job = Job(config, plan.root, specs, probe, weights, digest_of(exclude), scorer.model.repeated_because)
-    return Prepared(config, plan, job, scorer, excluded, identity, seconds, cost)
+    return Prepared(config, plan, job, scorer, len(exclude), identity, seconds, cost)
 
 
 def _first_good_rows(decoder: BatchDecoder, blocks: Iterator[Rows]) -> tuple[Rows, list[int]]:
@@ -144,24 +144,19 @@ def _check_columns(config: Config, pool: PoolFiles) -> None:
         raise ConfigError(f"pool.keep: '{taken[0]}' is a column that poolscore writes itself; rename it in the pool")
 
 
-def _check_rows(config: Config, plan: Plan, exclude: IdSet) -> int:
-    """Rows that the exclude list names (at most: they are counted only where it matters).
-
-    Raises:
-        ConfigError: nothing, or fewer than k rows, are left.
-    """
+def _check_rows(config: Config, plan: Plan, exclude: IdSet) -> None:
+    """Refuse a pool of which nothing, or fewer than k rows, are left; rows are counted only where it matters."""
     k = config.select.k
     if k > plan.rows:
         raise ConfigError(f"select.k: {k} rows are asked for, the pool has {plan.rows}")
     if plan.rows - len(exclude) > k:
-        return len(exclude)
+        return
     ids_only = ShardReader(plan.root, [], config.pool.id, exclude)
     left = sum(len(rows) for shard in plan.shards for rows in ids_only.blocks(shard, config.run.shard_rows))
     if not left:
         raise ConfigError(f"pool.exclude: all {plan.rows} rows of the pool are excluded; there is nothing to score")
     if k > left:
         raise ConfigError(f"select.k: {k} rows are asked for, {left} are left after pool.exclude")
-    return plan.rows - left
 
 
 def _check_outputs(config: Config, probe: Probe) -> None:

@@ -33,6 +33,7 @@ class RunResult:
     pool_rows: int
     seconds: float  # of this call, from the first worker's start
     set_aside: Mapping[int, str]  # shard → reason; empty if the run is whole
+    listed: int  # ids in pool.exclude; those that no row has were not excluded
     exit_code: int
 
 
@@ -149,6 +150,7 @@ def _finish(
         pool_rows=prepared.plan.rows,
         seconds=time.monotonic() - started,
         set_aside=set_aside,
+        listed=prepared.listed,
         exit_code=INCOMPLETE if set_aside else DONE,
     )
 

@@ -125,8 +125,8 @@ def plan(prepared: Prepared) -> None:
     config, pool, probe = prepared.config, prepared.plan, prepared.job.probe
     facts = _Facts(f"plan for {config.pool.uri}")
     facts.add("pool", f"{pool.rows:,} rows, {pool.files:,} files, {pool.bytes / 1e6:,.1f} MB")
-    if prepared.excluded:
-        facts.add("excluded", f"{prepared.excluded:,} ids are labelled already")
+    if prepared.listed:
+        facts.add("exclude", f"{prepared.listed:,} ids are listed as labelled already")
     facts.add("shards", f"{len(pool.shards):,} of about {config.run.shard_rows:,} rows")
     for name, spec in prepared.job.row_specs.items():
         facts.add(f"input {name}".strip(), f"{list(spec.shape)} {spec.dtype}")
@@ -192,10 +192,12 @@ def summary(result: RunResult, report_path: str) -> None:
     if totals.rejected:
         reason = max(totals.reasons, key=lambda r: totals.reasons[r])
         facts.add("rejected", f"{totals.rejected:,} rows, most often: {reason}")
-    if totals.excluded:
-        facts.add("excluded", f"{totals.excluded:,} rows")
+    if totals.excluded or result.listed:
+        facts.add("excluded", f"{totals.excluded:,} rows; pool.exclude lists {result.listed:,} ids")
     for shard, reason in result.set_aside.items():
         facts.add(f"shard {shard}", f"set aside: {reason}")
+    if result.listed and not totals.excluded:
+        warn("no id of pool.exclude is in the pool; are they written as in pool.id?")
     facts.add("time", f"{_duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
     facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
     facts.add("selection", result.selection)

@@ -50,9 +50,9 @@ class Stand:
         padded[: len(x)] = x
         return padded, {i: ("decode", "bad") for i in range(len(x)) if float(x[i, 0]) in self.bad}
 
-    def statistics(self, logits_NTC: torch.Tensor) -> Any:
+    def statistics(self, logits_NTC: torch.Tensor, scores: tuple[str, ...] | None = None) -> Any:
         task = self.config.model.task
-        names = [name for name in scores_of(task, T) if SCORES[name].from_logits]
+        names = [name for name in scores_of(task, T) if SCORES[name].from_logits] if scores is None else scores
         return row_stats(logits_NTC, task.value, names, predicts_noise=self.config.model.predicts_noise)
 
 

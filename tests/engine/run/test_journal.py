@@ -41,9 +41,10 @@ def test_reports_come_back_whole_and_in_the_order_of_shards(storage: LocalStorag
 
 
 def test_the_first_report_of_a_shard_wins(storage: LocalStorage) -> None:
-    first, second = Journal(storage), Journal(storage)
+    first = Journal(storage)
     first.append(report(1, attempt=0))
     first.append(report(1, attempt=1))
+    second = Journal(storage)
     second.append(report(1, attempt=2))
     second.append(report(2, attempt=3))
     assert {shard: one.scores[-9] for shard, one in read_reports(storage).items()} == {1: "0", 2: "3"}
@@ -56,7 +57,7 @@ def test_each_driver_has_its_own_epoch(storage: LocalStorage) -> None:
         Journal(storage).append(report(count))
     assert len(storage.names("_log")) == 15
     assert list(read_reports(storage)) == list(range(12))
-    assert set(json.loads(storage.read("_log/000001/00000000.json"))) == {"host", "pid", "time"}
+    assert set(json.loads(storage.read("_log/000001/00000000.json"))) == {"host", "pid", "time", "token"}
 
 
 def test_many_records_keep_their_order(storage: LocalStorage) -> None:
@@ -75,12 +76,23 @@ def test_two_drivers_that_claim_at_once_get_two_epochs(storage: LocalStorage, mo
 
 
 def test_a_second_writer_of_one_epoch_is_refused(storage: LocalStorage) -> None:
-    one, other = Journal(storage), Journal(storage)
-    other._epoch = one._epoch
+    one = Journal(storage)
     one.append(report(1))
-    with pytest.raises(StoppedError, match=r"000001/00000001.json exists: another driver works on this run"):
+    other = Journal(storage)
+    with pytest.raises(StoppedError, match=r"another driver works on this run"):
+        one.append(report(2))  # the run has been opened since
+    other._epoch = one._epoch
+    with pytest.raises(StoppedError, match=r"another driver works on this run"):
         other.append(report(2))
     assert list(read_reports(storage)) == [1]
+
+
+def test_a_run_that_was_moved_away_takes_no_more_reports(storage: LocalStorage, tmp_path: Path) -> None:
+    journal = Journal(storage)
+    Path(storage.path("_log")).rename(tmp_path / "elsewhere")
+    Journal(storage)  # another driver began anew, at the same epoch
+    with pytest.raises(StoppedError, match=r"or it was moved"):
+        journal.append(report(1))
 
 
 def test_what_others_leave_there_is_passed_over(storage: LocalStorage) -> None:
