@@ -41,6 +41,8 @@ def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") ->
             ids += id_text(chunk, f"{key} column '{found}'")
     except FileNotFoundError as error:
         raise ConfigError(f"{key}: there is no file {path}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{key}: {path} is no text in UTF-8; save it as UTF-8 or write it as Parquet") from error
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{key}: {path} cannot be read as Parquet or CSV: {' '.join(str(error).split())}") from error
     return IdSet(i for i in ids if i is not None)

@@ -44,7 +44,7 @@ def id_text(ids: pa.Array, where: str) -> list[str | bytes]:
         where: named in errors, such as "pool.id column 'uuid'".
 
     Raises:
-        ConfigError: another type.
+        ConfigError: another type, or text that is not UTF-8.
     """
     kind = ids.type
     if pa.types.is_dictionary(kind):
@@ -61,7 +61,10 @@ def id_text(ids: pa.Array, where: str) -> list[str | bytes]:
         or pa.types.is_fixed_size_binary(kind)
     ):
         raise ConfigError(f"{where} has type {kind}; an id must be text, binary or an integer")
-    values: list[str | bytes] = ids.to_pylist()
+    try:
+        values: list[str | bytes] = ids.to_pylist()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{where} is not valid UTF-8; write such ids as binary") from error
     return values
 
 

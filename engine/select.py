@@ -23,6 +23,7 @@ from poolscore.engine.scores import require_score
 from poolscore.engine.storage import Storage
 
 ORDER = ("row_id", "key")  # what, beside the score, decides a row's rank
+ABOUT = b"poolscore"  # key of the schema metadata: JSON, what the rows were selected from
 NAME = "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"
 NAME_FORMAT = "up to 100 letters, digits, '-', '_' and '.' (not first)"
 
@@ -80,7 +81,7 @@ def select_batch(
 
     Returns:
         Table, best first: rank (int64, from 1), row_id, key, id, score, method, score_name, prediction, confidence, and
-        the columns of `pool.keep`.
+        the columns of `pool.keep`. The schema's metadata say under ABOUT whether every shard of the run was scored.
 
     Raises:
         ConfigError: the run has no such score or no scores yet, `exclude` cannot be read, or fewer rows are left than
@@ -98,7 +99,8 @@ def select_batch(
     chosen = top_k(run.storage, reports.values(), name, wanted, left_out)
     if len(chosen) < wanted and (k is not None or exclude is not None):
         raise ConfigError(f"k: {wanted} rows are asked for, {len(chosen)} scored rows are left to select from")
-    return _with_columns(run, reports, chosen, name, config)
+    about = json.dumps(_about(run, reports))
+    return _with_columns(run, reports, chosen, name, config).replace_schema_metadata({ABOUT: about})
 
 
 def write_selection(storage: Storage, table: pa.Table, name: str = SELECTION) -> None:
@@ -109,19 +111,43 @@ def write_selection(storage: Storage, table: pa.Table, name: str = SELECTION) ->
 def write_named_selection(run: RunDirectory, name: str, table: pa.Table, about: Mapping[str, Any]) -> str:
     """Write `selections/NAME.parquet` and its manifest; never over an older one. Returns its path.
 
+    The manifest comes first and claims the name. Where the rows could not be written then, the same call goes on.
+
+    Args:
+        run: the run that the rows are from.
+        name: NAME_FORMAT.
+        table: from `select_batch`.
+        about: further entries of the manifest.
+
     Raises:
         ConfigError: the name is taken, or no name (NAME_FORMAT).
     """
     if not re.fullmatch(NAME, name):
         raise ConfigError(f"--name {name}: a name has {NAME_FORMAT} only")
-    path = run.storage.path(f"selections/{name}.parquet")
-    manifest = (json.dumps({"name": name, "rows": table.num_rows, **about}, indent=2) + "\n").encode()
+    storage = run.storage
+    file, claim = f"selections/{name}.parquet", f"selections/{name}.json"
+    source = json.loads(table.schema.metadata[ABOUT])
+    manifest = (json.dumps({"name": name, "rows": table.num_rows, **about, **source}, indent=2) + "\n").encode()
     rows = io.BytesIO()
     pq.write_table(table, rows, compression="zstd")
-    if not run.storage.create(f"selections/{name}.parquet", rows.getvalue()):
-        raise ConfigError(f"--name {name}: {path} exists; choose another name")
-    run.storage.publish(f"selections/{name}.json", lambda file: file.write(manifest))
-    return path
+    free = f"{name}.parquet" not in storage.names("selections")
+    claimed = free and (storage.create(claim, manifest) or storage.read(claim) == manifest)
+    if not claimed or not storage.create(file, rows.getvalue()):
+        raise ConfigError(f"--name {name}: exists in {storage.path('selections')}; choose another name")
+    return storage.path(file)
+
+
+def _about(run: RunDirectory, reports: Mapping[int, ShardReport]) -> dict[str, Any]:
+    """What a selection is made from. No time and no path: the same rows give the same bytes."""
+    shards = [shard.index for shard in run.plan.shards]
+    scored = sum(index in reports for index in shards)
+    return {
+        "complete": scored == len(shards),
+        "shards_scored": scored,
+        "shards": len(shards),
+        "pool_digest": run.info["identity"].get("the pool"),
+        "weights_digest": run.info["identity"].get("the weights"),
+    }
 
 
 def _candidates(table: pa.Table, score: str, exclude: IdSet) -> Candidates:

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from poolscore.engine.errors import INTERRUPTED, ConfigError, PoolscoreError
+from poolscore.engine.config_text import one_line
+from poolscore.engine.errors import INTERRUPTED, STOPPED, ConfigError, PoolscoreError
 from poolscore.jobs import show
 
 app = typer.Typer(
@@ -96,7 +97,11 @@ def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) ->
             on_check=show.check,
             on_progress=progress.update,
         )
-    report_path = write_report(RunDirectory(config.run.dir))
+    try:
+        report_path = write_report(RunDirectory(config.run.dir))
+    except Exception as error:  # whatever it is: the scores and the selection are there
+        report_path = "not written"
+        show.warn(f"no report: {one_line(error)}; `poolscore report {config.run.dir}` tries again")
     show.summary(result, report_path)
     return result.exit_code
 
@@ -217,6 +222,9 @@ def main() -> None:
     except PoolscoreError as error:
         show.failure(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:  # of the system, where nobody knew better: a full disk, a folder without permission
+        show.failure(one_line(error))
+        sys.exit(STOPPED)
     except KeyboardInterrupt:
         show.failure("interrupted")
         sys.exit(INTERRUPTED)

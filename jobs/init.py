@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from PIL import Image
 
-from poolscore.engine.config import ImageDecode, parse_config
+from poolscore.engine.config import FeaturesDecode, ImageDecode, PassesConfig, RunConfig, TensorDecode, parse_config
+from poolscore.engine.config_text import from_yaml, one_line
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.inputs.image import FORMATS, encoded_bytes
+from poolscore.engine.inputs.base import Decoder
+from poolscore.engine.inputs.features import FeaturesDecoder
+from poolscore.engine.inputs.image import FORMATS, ImageDecoder, encoded_bytes
+from poolscore.engine.inputs.tensor import TensorDecoder
 from poolscore.engine.pool.files import PoolFiles, find_files
 
 LOOKED_AT = 64  # pictures
+SHARDS, LEAST_ROWS = 16, 256  # of a small pool, so that every worker has some; rows of a shard
 ID_NAMES = ("id", "uuid", "image_id", "key", "name", "path", "file", "filename")
 LABEL_NAMES = ("label", "labels", "class", "target", "y")
 
@@ -25,14 +30,18 @@ def write_configuration(pool: str, model: str, *, weights: str | None, task: str
     """Write `out`, which `poolscore plan` accepts as it is where the guesses are right.
 
     Raises:
-        ConfigError: no such pool, nothing in it that could be an input, or `out` exists.
+        ConfigError: no such pool, nothing in it that could be an input, or `out` exists or cannot be written.
     """
     if out.exists():
         raise ConfigError(f"--out {out}: exists already; choose another name")
     files = find_files(str(Path(pool).resolve()))
     text = _render(files, pool, model, weights, task, k)
-    parse_config(yaml.safe_load(text), base=out.parent, where="init")  # wrong options are told now
-    out.write_text(text, encoding="utf-8")
+    parse_config(from_yaml(text), base=out.parent, where="init")  # wrong options are told now
+    try:
+        with out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written ({error.strerror}); choose another place") from error
 
 
 def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: str, k: int) -> str:
@@ -40,26 +49,27 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
     rows = sum(file.rows for file in files.files)
     id_column = next((name for name in ID_NAMES if name in schema.names), None)
     input_lines = _input_lines(files)
+    passes = PassesConfig()
     lines = [
-        f"# poolscore configuration for {pool} ({rows:,} rows, {len(files.files):,} files)",
+        f"# poolscore configuration for {_quoted(pool)} ({rows:,} rows, {len(files.files):,} files)",
         "# Relative paths are relative to this file. `poolscore schema` lists everything that can be set.",
         "version: 1",
         "pool:",
         f"  uri: {_quoted(str(Path(pool).resolve()))}",
         *input_lines,
-        f"  id: {id_column}" if id_column else "  # id: COLUMN    # default: a row is known by its file and place",
+        f"  id: {_quoted(id_column)}" if id_column else "  # id: COLUMN    # default: a row is known by its place",
         "  # keep: [COLUMN]        # columns carried into scores and selections",
         "  # exclude: labelled.csv # ids that are labelled already, Parquet or CSV",
         "model:",
         f"  source: {_quoted(model)}   # package.module:factory, from the folder of this file or installed",
         "  # args: {}              # keyword arguments of the factory",
         f"  weights: {_quoted(str(Path(weights).resolve()))}" if weights else "  # weights: weights.safetensors",
-        f"  task: {task}   # multiclass, binary, multilabel, regression: what the output means is never guessed",
+        f"  task: {_quoted(task)}   # multiclass, binary, multilabel, regression: what the output means is not guessed",
         "  # classes: 10           # number or names; checked against the model",
         "passes:",
-        "  count: 20               # T stochastic passes",
-        "  masks: shared           # or independent: a mask for each row and pass",
-        "  seed: 0",
+        f"  count: {passes.count}               # T stochastic passes",
+        f"  masks: {passes.masks}           # shared, or independent: a mask for each row and pass",
+        f"  seed: {passes.seed}",
         "select:",
         f"  k: {k}",
         "  # score: bald           # the default for classification; `poolscore select` can use the others later",
@@ -67,31 +77,45 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
         "run:",
         "  dir: run",
         "  # workers: 4            # default: one per GPU, or one per core without GPUs",
-        "  batch_size: 64",
+        f"  batch_size: {RunConfig.model_fields['batch_size'].default}",
+        *_shard_lines(rows),
     ]
     return "\n".join(lines) + "\n"
 
 
+def _shard_lines(rows: int) -> list[str]:
+    """Smaller shards where the default would leave workers without one."""
+    default: int = RunConfig.model_fields["shard_rows"].default
+    if rows > (SHARDS - 1) * default:
+        return []
+    fitting = max(LEAST_ROWS, 2 ** round(math.log2(rows / SHARDS)))
+    if fitting >= default:
+        return []
+    return [f"  shard_rows: {fitting}        # about {-(-rows // fitting)} shards to share out; default: {default}"]
+
+
 def _input_lines(files: PoolFiles) -> list[str]:
     schema = files.schema
-    pictures = [name for name in schema.names if _is_bytes(schema.field(name).type)]
-    if pictures:
+    names = sorted(schema.names, key=lambda name: name in ID_NAMES)  # an id may be binary as well
+    if pictures := [name for name in names if _reads(ImageDecoder(ImageDecode(column=name)), schema)]:
         return _image_lines(files, pictures[0])
-    tensors = [name for name in schema.names if _is_tensor(schema.field(name).type)]
-    if tensors:
-        return [f"  input: {tensors[0]}", "  decode: {kind: tensor, dtype: float32}   # mean, std: as in training"]
-    numbers = [name for name in schema.names if _is_number(schema.field(name).type)]
-    numbers = [name for name in numbers if name not in (*ID_NAMES, *LABEL_NAMES)]
-    if numbers:
-        return [f"  input: {json.dumps(numbers)}", "  decode: {kind: features}   # mean, std: as in training"]
+    if tensors := [n for n in names if _reads(TensorDecoder(TensorDecode(kind="tensor", column=n)), schema)]:
+        dtype = TensorDecode(kind="tensor").dtype
+        return [
+            f"  input: {_quoted(tensors[0])}",
+            f"  decode: {{kind: tensor, dtype: {dtype}}}   # mean, std: as in training",
+        ]
+    names = [name for name in schema.names if name not in (*ID_NAMES, *LABEL_NAMES)]
+    names = [n for n in names if _reads(FeaturesDecoder(FeaturesDecode(kind="features", columns=(n,))), schema)]
+    if names:
+        columns = ", ".join(map(_quoted, names))
+        return [f"  input: [{columns}]", "  decode: {kind: features}   # mean, std: as in training"]
     raise ConfigError(f"POOL: no column that could be an input among: {', '.join(schema.names)}")
 
 
 def _image_lines(files: PoolFiles, column: str) -> list[str]:
     sizes, modes = set(), set()
-    path = Path(files.root) / files.files[0].path
-    batch = next(pq.ParquetFile(path).iter_batches(LOOKED_AT, columns=[column]), None)
-    for data in encoded_bytes(pa.Table.from_batches([batch])[column]) if batch is not None else []:
+    for data in _first_values(files, column):
         try:
             with Image.open(io.BytesIO(data or b""), formats=FORMATS) as picture:
                 sizes.add(picture.size)
@@ -100,7 +124,7 @@ def _image_lines(files: PoolFiles, column: str) -> list[str]:
             continue
     mode = "L" if modes == {"L"} else ImageDecode().mode
     mean, std = ("[0.5]", "[0.5]") if mode == "L" else ("[0.485, 0.456, 0.406]", "[0.229, 0.224, 0.225]")
-    lines = [f"  input: {column}", "  decode:", "    kind: image", f"    mode: {mode}"]
+    lines = [f"  input: {_quoted(column)}", "  decode:", "    kind: image", f"    mode: {mode}"]
     if len(sizes) == 1:
         width, height = next(iter(sizes))
         lines += [f"    # resize: 256         # the first pictures are all {width}x{height}", "    # crop: 224"]
@@ -119,19 +143,24 @@ def _check_lines(schema: pa.Schema) -> list[str]:
     ]
 
 
-def _is_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return bool(kind.get_field_index("bytes") >= 0)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+def _first_values(files: PoolFiles, column: str) -> list[bytes | None]:
+    path = Path(files.root) / next(file.path for file in files.files if file.rows)
+    try:
+        batch = next(pq.ParquetFile(path).iter_batches(LOOKED_AT, columns=[column]))
+    except (OSError, pa.ArrowException) as error:
+        raise ConfigError(f"POOL: {path} cannot be read ({one_line(error)})") from error
+    return encoded_bytes(pa.Table.from_batches([batch])[column])
 
 
-def _is_tensor(kind: pa.DataType) -> bool:
-    return bool(isinstance(kind, pa.FixedShapeTensorType) or pa.types.is_fixed_size_list(kind))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
+def _reads(decoder: Decoder, schema: pa.Schema) -> bool:
+    try:
+        decoder.check(schema)
+    except ConfigError:
+        return False
+    return True
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text)
+    """A YAML string on one line, whatever it holds."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)

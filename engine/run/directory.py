@@ -17,8 +17,10 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from poolscore.engine.config import Config, parse_config
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.journal import ShardReport, read_reports
 from poolscore.engine.storage import LocalStorage, Storage, open_storage
@@ -27,6 +29,9 @@ REASONS = 20  # commonest reasons of rejection that are kept
 FORMAT = 1  # of the run directory; readers of a newer one read older ones
 RUN, PLAN, SUCCESS, SELECTION = "run.json", "plan.parquet", "_SUCCESS", "selection.parquet"
 RUNNING, DONE, INCOMPLETE, STOPPED, INTERRUPTED = "running", "done", "incomplete", "stopped", "interrupted"
+
+_ENTRIES = {"poolscore": str, "status": str, "created": str, "updated": str, "config": dict, "identity": dict}
+_POOL_ENTRIES = {"rows": int, "shards": int}  # both: what readers rely on
 
 _SECRET = re.compile(
     "secret|passw|passphrase|credential|authorization|(api|access|private)[_-]?key|(^|[_-]|auth|access|bearer|hf)token$",
@@ -77,7 +82,7 @@ class RunDirectory:
     """A run that exists.
 
     Raises:
-        ConfigError: there is no run, or one of a newer format.
+        ConfigError: there is no run, a damaged one, or one of a newer format.
     """
 
     def __init__(self, root: str) -> None:
@@ -91,7 +96,10 @@ class RunDirectory:
         if not isinstance(self.info, dict) or not isinstance(self.info.get("format"), int):
             raise ConfigError(f"{root} is no run directory (its {RUN} was not written by poolscore)")
         if self.info["format"] > FORMAT:
-            raise ConfigError(f"{root} was written by poolscore {self.info['poolscore']}; upgrade poolscore to read it")
+            newer = self.info.get("poolscore", "of a newer version")
+            raise ConfigError(f"{root} was written by poolscore {newer}; upgrade poolscore to read it")
+        if wrong := _wrong(self.info, _ENTRIES) or _wrong(self.info.get("pool"), _POOL_ENTRIES):
+            raise ConfigError(f"{root}/{RUN} is damaged: {wrong}")
 
     @cached_property
     def config(self) -> Config:
@@ -100,8 +108,16 @@ class RunDirectory:
 
     @cached_property
     def plan(self) -> Plan:
-        """How the pool was cut."""
-        return Plan.from_parquet(self.storage.read(PLAN))
+        """How the pool was cut.
+
+        Raises:
+            StoppedError: it cannot be read.
+        """
+        try:
+            return Plan.from_parquet(self.storage.read(PLAN))
+        except (OSError, pa.ArrowException, KeyError) as error:
+            reason = " ".join(str(error).split())
+            raise StoppedError(f"{self.storage.path(PLAN)} cannot be read ({reason}); bring it back") from error
 
     def reports(self) -> dict[int, ShardReport]:
         """The report that counts for each finished shard."""
@@ -200,6 +216,12 @@ def redacted(value: Any, key: str = "") -> Any:
     if isinstance(value, str):
         return _USERINFO.sub("[redacted]@", value)
     return value
+
+
+def _wrong(values: Any, entries: Mapping[str, type]) -> str | None:
+    """The first entry that is missing or of another type."""
+    values = values if isinstance(values, Mapping) else {}
+    return next((f"no '{key}'" for key, kind in entries.items() if not isinstance(values.get(key), kind)), None)
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 from importlib.resources import files
 from pathlib import Path
@@ -49,13 +50,14 @@ def run_demo(folder: Path, workers: int) -> int:
         workers: Ray workers.
 
     Raises:
-        ConfigError: the folder holds something else.
+        ConfigError: the folder holds something else, or cannot be made.
     """
     from poolscore.engine.config import load_config
     from poolscore.jobs.cli import run_score
     from poolscore.jobs.demo.train import train
 
     _make_anew(folder)
+    os.environ.pop("RAY_ADDRESS", None)  # this folder is on this machine; a cluster may not see it
     show.done("1. pack 1,797 real handwritten digits into a Parquet pool")
     pictures, digits = read_digits()
     np.save(folder / "digits.npy", pictures)
@@ -82,11 +84,14 @@ def read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def _make_anew(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
-        raise ConfigError(f"--dir {folder}: it holds other files; choose a new folder")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / MARK).touch()
+    try:
+        if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+            raise ConfigError(f"--dir {folder}: it holds other files; choose a new folder")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        (folder / MARK).touch()
+    except OSError as error:
+        raise ConfigError(f"--dir {folder}: cannot be made ({error.strerror}); choose a new folder") from error
 
 
 def _take(folder: Path, rows: NDArray[np.int64], name: str) -> None:

@@ -67,7 +67,7 @@ def pack(
       escaped on export, not here); `id` int64 row number where there is no column named `id_column`
 
     Memory is bounded by one row group, whatever the size of the source. All files appear under their final names at the
-    end, after fsync; on an error or Ctrl-C nothing of this pack remains.
+    end, after fsync; on an error or Ctrl-C before then nothing of this pack remains (amid the renames, whole files).
 
     Args:
         source: folder or file; IDX, NumPy and CSV are told by name, else by their first bytes.

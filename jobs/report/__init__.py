@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import pyarrow as pa
 
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import StoppedError
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.jobs.report import balance, gallery, histogram, next_steps, page, rejected, summary
 from poolscore.jobs.report.distribution import read_distribution
@@ -31,13 +31,12 @@ def write_report(run: RunDirectory, *, images: bool = True) -> str:
         Path of the page.
 
     Raises:
-        ConfigError: a part that the journal names cannot be read.
-        StoppedError: the page cannot be written.
+        StoppedError: a part that the journal names cannot be read, or the page cannot be written.
     """
     try:
         html = _html(run, images)
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(
+        raise StoppedError(
             f"{run.storage.root}: the run is damaged, a part named in its journal cannot be read: "
             f"{' '.join(str(error).split())}"
         ) from error

@@ -90,3 +90,17 @@ def test_other_files_are_refused_by_name(tmp_path: Path) -> None:
         read_ids(str(tmp_path / "ids.parquet"), "id")
     with pytest.raises(ConfigError, match=r"pool.exclude column 'id' has type double"):
         read_ids(parquet(tmp_path, id=[1.5]), "id")
+
+
+@pytest.mark.parametrize("content", ["id\nzwölf\n", "id,label\na,1\n"])
+def test_another_encoding_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    (tmp_path / "ids.csv").write_bytes(content.encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"^pool.exclude: .*ids.csv") as caught:
+        read_ids(str(tmp_path / "ids.csv"), "id")
+    assert "\n" not in str(caught.value)
+
+
+def test_text_that_is_none_is_refused_by_column(tmp_path: Path) -> None:
+    spoilt = pa.array([b"a", b"\xff"], pa.binary()).cast(pa.string(), safe=False)
+    with pytest.raises(ConfigError, match=r"pool.exclude column 'id' is not valid UTF-8"):
+        read_ids(parquet(tmp_path, id=spoilt), "id")

@@ -47,7 +47,8 @@ def make_run(root: Path, parts: Sequence[Part | None], k: int = 3, keep: dict[st
         shards.append(Shard(index, row_id, rows, (Piece(f"{index}.parquet", 0, 0, 0, rows),)))
         row_id += rows
     plan = Plan("/p", "digest", 1, len(parts), tuple(shards))
-    run = create_run(str(root), config, "0.1", plan, {})
+    identity = {"the pool": "digest of the pool", "the weights": "digest of the weights"}
+    run = create_run(str(root), config, "0.1", plan, identity)
     journal = Journal(run.storage)
     for index in reversed(range(len(parts))):  # shards do not come in their order
         part = parts[index]
@@ -272,8 +273,9 @@ def test_named_selections_are_never_overwritten(tmp_path: Path) -> None:
     table = select_batch(run, run.config, k=2)
     path = write_named_selection(run, "round-2", table, {"k": 2})
     assert pq.read_table(path).equals(table)
-    assert json.loads(run.storage.read("selections/round-2.json")) == {"name": "round-2", "rows": 2, "k": 2}
-    with pytest.raises(ConfigError, match=r"round-2.parquet exists; choose another name"):
+    manifest = json.loads(run.storage.read("selections/round-2.json"))
+    assert manifest.items() >= {"name": "round-2", "rows": 2, "k": 2, "complete": True, "shards": 1}.items()
+    with pytest.raises(ConfigError, match=r"exists .*; choose another name"):
         write_named_selection(run, "round-2", table.slice(1), {"k": 1})
     Path(run.storage.path("selections/round-2.json")).unlink()
     with pytest.raises(ConfigError, match=r"exists"):
@@ -282,6 +284,44 @@ def test_named_selections_are_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(TypeError):  # a manifest that cannot be written leaves no selection without one
         write_named_selection(run, "other", table, {"k": object()})
     assert run.storage.names("selections") == ["round-2.parquet"]
+
+
+def test_the_manifest_claims_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path, [[1.0, 2.0]])
+    table = select_batch(run, run.config, k=2)
+    real = run.storage.create
+
+    def full_disk(name: str, data: bytes) -> bool:
+        if name.endswith(".parquet"):
+            raise StoppedError("no space left")
+        return real(name, data)
+
+    monkeypatch.setattr(run.storage, "create", full_disk)
+    with pytest.raises(StoppedError):
+        write_named_selection(run, "a", table, {"k": 2})
+    monkeypatch.undo()
+    claimed = run.storage.read("selections/a.json")
+    with pytest.raises(ConfigError, match="exists"):
+        write_named_selection(run, "a", table.slice(1), {"k": 1})
+    assert run.storage.names("selections") == ["a.json"]
+    assert pq.read_table(write_named_selection(run, "a", table, {"k": 2})).equals(table)  # the same command goes on
+    assert run.storage.read("selections/a.json") == claimed
+
+
+@pytest.mark.parametrize(("parts", "complete"), [([[1.0], [2.0]], True), ([[1.0], None], False)])
+def test_a_selection_says_whether_it_is_complete(tmp_path: Path, parts: list[Part | None], complete: bool) -> None:
+    run = make_run(tmp_path, parts, k=1)
+    write_selection(run.storage, select_batch(run, run.config))
+    expected = {
+        "complete": complete,
+        "shards_scored": 1 + complete,
+        "shards": 2,
+        "pool_digest": "digest of the pool",
+        "weights_digest": "digest of the weights",
+    }
+    assert json.loads(pq.read_schema(run.storage.path(SELECTION)).metadata[b"poolscore"]) == expected
+    write_named_selection(run, "a", select_batch(run, run.config), {"k": 1})
+    assert json.loads(run.storage.read("selections/a.json")) == {"name": "a", "rows": 1, "k": 1, **expected}
 
 
 @pytest.mark.parametrize(

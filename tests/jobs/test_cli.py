@@ -12,16 +12,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
 from conftest import TESTS, write_pool
 
-from poolscore.engine.config import load_config
-from poolscore.engine.errors import PoolscoreError
+from poolscore.engine.config import PassesConfig, RunConfig, load_config
+from poolscore.engine.errors import PoolscoreError, StoppedError
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.jobs import cli
 from poolscore.jobs.cli import run_score
+from poolscore.jobs.demo import run_demo
+from poolscore.jobs.init import write_configuration
 
 Write = Callable[..., Path]
 
@@ -240,6 +244,102 @@ def test_init_writes_a_configuration_that_plans(tmp_path: Path, digits: pa.Table
     planned = poolscore("plan", out, "--set", f"model.path={TESTS}")
     assert planned.returncode == 0, planned.stderr
     assert poolscore("init", "pool", "nets:cnn", "--out", out, cwd=tmp_path).returncode == 2  # exists
+
+
+def told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str | Path
+) -> tuple[int, str]:
+    """Exit code and the one line on stderr."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["poolscore", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    return int(caught.value.code or 0), line
+
+
+def test_what_users_can_mend_is_one_line(
+    tmp_path: Path, digits: pa.Table, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pool(tmp_path / "pool", digits.slice(0, 10))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "run.json").write_text('{"format": 1}')
+    code, line = told(monkeypatch, capsys, "init", tmp_path / "pool", "nets:cnn", "--out", tmp_path / "no" / "x.yaml")
+    assert (code, "cannot be written" in line) == (2, True)
+    code, line = told(monkeypatch, capsys, "demo", "--dir", tmp_path / "file")
+    assert (code, "--dir" in line) == (2, True)
+    for command in (["status"], ["report"], ["select", "--name", "a"]):
+        code, line = told(monkeypatch, capsys, *command, tmp_path / "damaged")
+        assert (code, "is damaged" in line) == (2, True)
+
+
+def test_any_failure_of_the_system_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise OSError(28, "No space left on device", "/x")
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert told(monkeypatch, capsys) == (4, "poolscore: [Errno 28] No space left on device: '/x'\n")
+
+
+def test_a_failing_report_does_not_hide_the_result(
+    configuration: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise StoppedError("the disk is full")
+
+    monkeypatch.setattr("poolscore.jobs.report.write_report", fail)
+    assert run_score(load_config(configuration())) == 0
+    shown = capsys.readouterr()
+    assert "selection.parquet" in shown.out
+    assert f"the disk is full; `poolscore report {tmp_path / 'run'}`" in shown.err
+
+
+@pytest.mark.parametrize("name", ["image: raw", "a # b", "yes", "- x", "zwölf\u2028\x85\x7f😀", 'a"b\\c\n'])
+def test_init_quotes_names(tmp_path: Path, digits: pa.Table, name: str) -> None:
+    write_pool(tmp_path / "pool", digits.slice(0, 10).rename_columns(["id", name, "label"]))
+    config = made(tmp_path)
+    assert config.pool.input == name
+    assert (config.pool.id, config.pool.decode.kind) == ("id", "image")
+
+
+def made(folder: Path) -> Any:
+    out = folder / "made.yaml"
+    write_configuration(str(folder / "pool"), "nets:cnn", weights=None, task="multiclass", k=1, out=out)
+    return load_config(out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "decoder"),
+    [(pa.binary_view(), "image"), (pa.list_(pa.float32()), "tensor"), (pa.list_(pa.int8(), 2), "tensor")],
+)
+def test_init_knows_what_the_decoders_read(tmp_path: Path, kind: pa.DataType, decoder: str) -> None:
+    values = pa.array([b"x", b"y"] if decoder == "image" else [[1, 2], [3, 4]], kind)
+    ids = [b"a", b"b"] if decoder == "image" else ["a", "b"]
+    write_pool(tmp_path / "pool", pa.table({"id": ids, "label": [1, 2], "x": values}))
+    config = made(tmp_path)
+    assert (config.pool.input, config.pool.decode.kind) == ("x", decoder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"), [(10, 256), (5_000, 256), (100_000, 8_192), (1_000_000, 65_536), (1_100_000, 65_536)]
+)
+def test_init_cuts_a_small_pool_into_about_16_shards(tmp_path: Path, rows: int, expected: int) -> None:
+    write_pool(tmp_path / "pool", pa.table({"x": pa.array(np.zeros(rows, np.int8))}))
+    config = made(tmp_path)
+    assert config.run.shard_rows == expected
+    assert config.passes == PassesConfig()
+    assert config.run.batch_size == RunConfig(dir="run").batch_size
+
+
+def test_the_demonstration_leaves_the_cluster_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "ray://cluster:10001")
+    monkeypatch.setattr("poolscore.jobs.demo.train.train", lambda *_: None)
+    monkeypatch.setattr("poolscore.jobs.cli.run_score", lambda _: int("RAY_ADDRESS" in os.environ))
+    assert run_demo(tmp_path / "demo", 1) == 0
 
 
 def test_schema_is_a_json_schema() -> None:

@@ -20,7 +20,7 @@ from report_workshop import (
     require_harmless,
 )
 
-from poolscore.engine import ConfigError, InterruptedRun, RunDirectory, score_pool
+from poolscore.engine import InterruptedRun, RunDirectory, StoppedError, score_pool
 from poolscore.engine.prepare import prepare_job
 from poolscore.jobs.report import write_report
 
@@ -100,7 +100,7 @@ def test_a_lost_part_is_an_error_that_names_it(whole: RunDirectory, tmp_path: Pa
     run = copied(whole, tmp_path / "run")
     part = run.reports()[1].scores
     (tmp_path / "run" / part).unlink()
-    with pytest.raises(ConfigError, match=Path(part).name):
+    with pytest.raises(StoppedError, match=Path(part).name):
         write_report(run)
 
 
