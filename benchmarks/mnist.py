@@ -16,6 +16,8 @@ import math
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -186,58 +188,71 @@ def kill_one_worker(after: float) -> None:
     threading.Timer(after, kill).start()
 
 
+WAYS = {
+    "in-process": ["run.executor=local"],
+    "1 worker": ["run.workers=1"],
+    "2 workers": ["run.workers=2"],
+    "3 workers": ["run.workers=3"],
+    "2 workers, one killed": ["run.workers=2"],
+    "in-process, repeated at the input": ["run.executor=local", "passes.split=false"],
+}
+
+
+def run_one(path: Path, way: str) -> dict[str, Any]:
+    """Score the pool one way; in a process of its own, so that its memory is its own."""
+    config = load_config(path, [*WAYS[way], f"run.dir=run-{way.replace(' ', '-').replace(',', '')}"])
+    killing, retried = way.endswith("killed"), 0
+
+    def watch(state: Any) -> None:
+        nonlocal retried, killing
+        retried = state.retried
+        if killing and state.totals.shards:
+            kill_one_worker(0.5)
+            killing = False
+
+    started = time.perf_counter()
+    result = score_pool(config, fresh=True, on_progress=watch)
+    assert not way.endswith("killed") or retried, "no worker was killed"
+    return {
+        "seconds": round(time.perf_counter() - started, 1),
+        "rows_per_second": round(result.totals.scored / result.seconds),
+        "rows_per_worker_second": round(result.totals.rows_per_worker_second),
+        "worker_peak_MiB": result.totals.peak_memory >> 20,
+        "driver_peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        "retried": retried,
+        "scored": result.totals.scored,
+        "rejected": result.totals.rejected,
+        **check_rows(result, config),
+    }
+
+
 def main() -> None:
     """Run every way; print and write what was measured."""
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data", type=Path, default=Path("../shared/data/mnist"))
     arguments.add_argument("--dir", type=Path, required=True)
     arguments.add_argument("--rows", type=int, default=60_000)
     arguments.add_argument("--out", type=Path)
+    arguments.add_argument("--way", choices=list(WAYS), help=argparse.SUPPRESS)
     given = arguments.parse_args()
+    if given.way:
+        print(json.dumps(run_one(given.dir / "mnist.yaml", given.way)))
+        return
     path = prepare_files(given.data, given.dir, given.rows)
-    ways = {
-        "in-process": ["run.executor=local"],
-        "1 worker": ["run.workers=1"],
-        "2 workers": ["run.workers=2"],
-        "3 workers": ["run.workers=3"],
-        "2 workers, one killed": ["run.workers=2"],
-    }
     results: dict[str, Any] = {}
-    for way, overrides in ways.items():
-        config = load_config(path, [*overrides, f"run.dir=run-{way.replace(' ', '-').replace(',', '')}"])
-        killing = way.endswith("killed")
-        retried = 0
-
-        def watch(state: Any) -> None:
-            nonlocal retried, killing
-            retried = state.retried
-            if killing and state.totals.shards:
-                kill_one_worker(0.5)
-                killing = False
-
-        started = time.perf_counter()
-        result = score_pool(config, fresh=True, on_progress=watch)
-        seconds = time.perf_counter() - started
-        results[way] = {
-            "seconds": round(seconds, 1),
-            "rows_per_second": round(result.totals.scored / result.seconds),
-            "rows_per_worker_second": round(result.totals.rows_per_worker_second),
-            "worker_peak_MiB": result.totals.peak_memory >> 20,
-            "driver_peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
-            "retried": retried,
-            "scored": result.totals.scored,
-            "rejected": result.totals.rejected,
-            **check_rows(result, config),
-        }
-        print(way, json.dumps(results[way]))
-    bits = {(r["scores"], r["selection"]) for r in results.values()}
-    print("same bits everywhere:", len(bits) == 1)
-    results["batches of 37 in shards of 10,000"] = other_cuts(path, given.dir / "run-in-process")
-    print(json.dumps(results["batches of 37 in shards of 10,000"]))
+    for way in WAYS:
+        command = [sys.executable, __file__, "--dir", str(given.dir), "--way", way]
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        results[way] = json.loads(output.splitlines()[-1])
+        print(way, json.dumps(results[way]), flush=True)
+    bits = {(r["scores"], r["selection"]) for way, r in results.items() if "repeated" not in way}
+    assert len(bits) == 1, "the answer depends on the workers"
+    cuts = results["batches of 37 in shards of 10,000"] = other_cuts(path, given.dir / "run-in-process")
+    print(json.dumps(cuts))
+    assert cuts["within"], "another batch size moves scores by more than the model's own difference"
     if given.out:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps({"environment": environment(), "results": results}, indent=2) + "\n")
-    assert len(bits) == 1
 
 
 if __name__ == "__main__":
