@@ -36,7 +36,7 @@ test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
 
 # On a machine with a GPU. Where nothing can be fetched, use its own interpreter with what it holds, and a folder of
-# wheels for the rest:  make gpu PYTHON=python3 WHEELS=wheels   (PART=bits for one part)
+# wheels for the rest (also pytest, pytest-timeout and hypothesis, where they are missing):  make gpu PYTHON=python3 WHEELS=wheels   (PART=bits for one part)
 gpu: $(if $(WHEELS),,$(STAMP))
 ifdef WHEELS
 	$(PYTHON) -m pip install --quiet --no-index --no-deps $(wildcard $(WHEELS)/*.whl)

@@ -115,7 +115,8 @@ def _score_one_batch(scorer: Scorer, rows: Rows, good: list[int]) -> float:
     inputs, _ = scorer.decoder.decode(rows)
     keys = scorer.decoder.padded_keys(rows)
     try:
-        finite = scorer.statistics(scorer.model.logits(inputs, keys)[good]).finite
+        logits_NTC = scorer.model.logits(inputs, keys)[good]
+        finite = scorer.statistics(logits_NTC).finite
         started = time.monotonic()
         scorer.statistics(scorer.model.logits(inputs, keys)).finite.cpu()
     except PoolscoreError:
@@ -123,11 +124,20 @@ def _score_one_batch(scorer: Scorer, rows: Rows, good: list[int]) -> float:
     except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"model.source: the model fails on the first batch: {text}") from error
+    if scorer.config.model.task is Task.MULTICLASS and _are_probabilities(logits_NTC):
+        raise ConfigError(
+            "model: each row of its output is positive and sums to 1, so it ends in a softmax; task 'multiclass' takes "
+            "logits: take the softmax out"
+        )
     if not finite.any():
         raise ConfigError(
             "model: its output is not finite for any row of the first batch; check weights and normalisation (decode)"
         )
     return time.monotonic() - started
+
+
+def _are_probabilities(outputs_NTC: Tensor) -> bool:
+    return bool((outputs_NTC >= 0).all() and ((outputs_NTC.sum(-1) - 1).abs() < 1e-3).all())
 
 
 def _check_columns(config: Config, pool: PoolFiles) -> None:

@@ -1,4 +1,4 @@
-"""What several tests share: a private home for Ray, pools of real digits, configurations."""
+"""What several tests share: Ray without token and statistics, pools of real digits, configurations."""
 
 from __future__ import annotations
 

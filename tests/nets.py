@@ -48,6 +48,10 @@ class TwoInputs(nn.Module):
         return self.head(self.drop(torch.cat([self.embed(tokens).mean(1), numbers], 1)))
 
 
+def softmaxed() -> nn.Module:
+    return nn.Sequential(cnn(), nn.Softmax(-1))
+
+
 def no_dropout(inputs: int = 64, outputs: int = 10) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(inputs, outputs))
 

@@ -116,6 +116,7 @@ def test_score_report_status_select(configuration: Write, tmp_path: Path) -> Non
         (["model.source=missing:net"], "cannot import 'missing'"),
         (["model.source=nets:not_a_model", "model.weights=null"], "gave dict, not a torch.nn.Module"),
         (["model.source=nets:no_dropout", "model.weights=null"], "no live dropout"),
+        (["model.source=nets:softmaxed", "model.weights=null"], "it ends in a softmax"),
         (["select.k=301"], "select.k: 301 rows are asked for, the pool has 300"),
         (["pool.decode.mode=RGB"], "the model fails on input [2, 3, 8, 8]"),
         (["run.device=cuda"], "torch finds no GPU"),
