@@ -1,0 +1,99 @@
+"""What a worker verifies before it scores, and what one bad row may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import TESTS, write_pool
+
+from poolscore.engine.config import Config, parse_config
+from poolscore.engine.errors import INCOMPLETE, ConfigError
+from poolscore.engine.prepare import prepare_job
+from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.score import score_pool
+from poolscore.engine.worker import ShardWorker
+
+Configure = Callable[..., Config]
+
+
+def test_an_exclude_list_that_grew_is_refused(digit_config: Configure, tmp_path: Path) -> None:
+    listed = tmp_path / "labelled.csv"
+    listed.write_text("id\ndigit-0001\n")
+    job = prepare_job(digit_config(pool={"exclude": str(listed)})).job
+    ShardWorker(job)
+    listed.write_text("id\ndigit-0001\ndigit-0002\n")
+    with pytest.raises(ConfigError, match=r"labelled.csv changed since the job began"):
+        ShardWorker(job)
+
+
+def test_another_run_directory_is_refused(digit_config: Configure) -> None:
+    config = digit_config()
+    score_pool(config)
+    job = prepare_job(config).job
+    ShardWorker(replace(job, run_id=RunDirectory(config.run.dir).info["id"]))
+    with pytest.raises(ConfigError, match=r"is not the run's directory on .*; it must lie on storage that all"):
+        ShardWorker(replace(job, run_id="of another disk"))
+
+
+def test_a_row_that_makes_the_model_raise_costs_its_shard_not_the_night(tmp_path: Path) -> None:
+    import nets
+
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 20, 200 * 6)
+    tokens[150 * 6] = 20_000  # out of the embedding's range
+    column = pa.FixedSizeListArray.from_arrays(pa.array(tokens, pa.int32()), 6)
+    write_pool(tmp_path / "pool", pa.table({"tokens": column, "a": rng.normal(size=200), "b": rng.normal(size=200)}))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        torch.save(nets.TwoInputs().state_dict(), tmp_path / "two.pt")
+    config = parse_config(
+        {
+            "pool": {
+                "uri": str(tmp_path / "pool"),
+                "inputs": {
+                    "tokens": {"kind": "tensor", "column": "tokens", "dtype": "int64"},
+                    "numbers": {"kind": "features", "columns": ["a", "b"]},
+                },
+            },
+            "model": {
+                "source": "nets:TwoInputs",
+                "path": str(TESTS),
+                "weights": str(tmp_path / "two.pt"),
+                "task": "multiclass",
+            },
+            "select": {"k": 5},
+            "run": {"dir": str(tmp_path / "run"), "executor": "local", "shard_rows": 50, "batch_size": 16},
+        }
+    )
+    result = score_pool(config)
+    assert result.exit_code == INCOMPLETE
+    assert list(result.set_aside) == [3]
+    assert "index out of range" in result.set_aside[3]
+    assert result.totals.scored == 150
+    assert pq.read_table(result.selection).num_rows == 5
+
+
+def test_score_pool_checks_the_labelled_rows_itself(digit_config: Configure, digits: pa.Table, tmp_path: Path) -> None:
+    pq.write_table(digits.slice(600, 50), tmp_path / "labelled.parquet")
+    config = digit_config(check={"labelled": str(tmp_path / "labelled.parquet"), "min_accuracy": 1.0})
+    seen = []
+    with pytest.raises(ConfigError, match=r"below check.min_accuracy=1"):
+        score_pool(config, on_check=seen.append)
+    assert seen[0].rows == 50
+    assert not Path(config.run.dir).exists()
+
+
+def test_a_first_batch_of_bad_rows_is_no_verdict_on_the_model(
+    digit_config: Configure, digits: pa.Table, tmp_path: Path
+) -> None:
+    images = [b"no picture"] * 20 + digits["image"].to_pylist()[20:600]
+    write_pool(tmp_path / "pool", digits.slice(0, 600).set_column(1, "image", pa.array(images, pa.binary())))
+    result = score_pool(digit_config(run={"max_bad_fraction": 0.1}))
+    assert (result.totals.scored, result.totals.rejected) == (580, 20)
