@@ -98,6 +98,43 @@ def digit_config(tmp_path: Path, digits: pa.Table) -> Callable[..., Config]:
     return configure
 
 
+@pytest.fixture
+def two_inputs_config(tmp_path: Path) -> Callable[..., Config]:
+    """A configuration over token ids and numbers, given as `tokens`, [N, 6]; the model takes both by name."""
+    import nets
+
+    def configure(tokens: NDArray[np.int64], **run: Any) -> Config:
+        rng = np.random.default_rng(0)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(tokens.ravel(), pa.int32()), tokens.shape[1])
+        numbers = {name: rng.normal(size=len(tokens)) for name in "ab"}
+        write_pool(tmp_path / "pool", pa.table({"tokens": column, **numbers}))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            torch.save(nets.TwoInputs().state_dict(), tmp_path / "two.pt")
+        return parse_config(
+            {
+                "pool": {
+                    "uri": str(tmp_path / "pool"),
+                    "inputs": {
+                        "tokens": {"kind": "tensor", "column": "tokens", "dtype": "int64"},
+                        "numbers": {"kind": "features", "columns": ["a", "b"]},
+                    },
+                },
+                "model": {
+                    "source": "nets:TwoInputs",
+                    "path": str(TESTS),
+                    "weights": str(tmp_path / "two.pt"),
+                    "task": "multiclass",
+                    "classes": ["x", "y", "z"],
+                },
+                "select": {"k": 5},
+                "run": {"dir": str(tmp_path / "run"), "executor": "local", **run},
+            }
+        )
+
+    return configure
+
+
 @pytest.fixture(scope="session")
 def ray_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One embedded Ray for all tests that run in this process."""

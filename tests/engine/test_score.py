@@ -379,34 +379,6 @@ def test_other_tasks_over_features(tmp_path: Path, task: str, outputs: int, scor
     assert np.isfinite(selection["score"].to_numpy()).all()
 
 
-def test_named_inputs_of_several_kinds(tmp_path: Path) -> None:
-    import nets
-    import torch
-
-    rng = np.random.default_rng(0)
-    tokens = pa.FixedSizeListArray.from_arrays(pa.array(rng.integers(0, 20, 300), pa.int32()), 6)
-    write_pool(tmp_path / "pool", pa.table({"tokens": tokens, "a": rng.normal(size=50), "b": rng.normal(size=50)}))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        torch.save(nets.TwoInputs().state_dict(), tmp_path / "two.pt")
-    config = parse_config(
-        {
-            "pool": {
-                "uri": str(tmp_path / "pool"),
-                "inputs": {
-                    "tokens": {"kind": "tensor", "column": "tokens", "dtype": "int64"},
-                    "numbers": {"kind": "features", "columns": ["a", "b"]},
-                },
-            },
-            "model": {
-                "source": "nets:TwoInputs",
-                "path": str(TESTS),
-                "weights": str(tmp_path / "two.pt"),
-                "task": "multiclass",
-                "classes": ["x", "y", "z"],
-            },
-            "select": {"k": 5},
-            "run": {"dir": str(tmp_path / "run"), "executor": "local"},
-        }
-    )
-    assert score_pool(config).totals.scored == 50
+def test_named_inputs_of_several_kinds(two_inputs_config: Configure) -> None:
+    tokens = np.random.default_rng(0).integers(0, 20, (50, 6))
+    assert score_pool(two_inputs_config(tokens)).totals.scored == 50

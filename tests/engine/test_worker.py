@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from conftest import TESTS, write_pool
+from conftest import write_pool
 
-from poolscore.engine.config import Config, parse_config
+from poolscore.engine.config import Config
 from poolscore.engine.errors import INCOMPLETE, ConfigError
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.directory import RunDirectory
@@ -42,37 +41,10 @@ def test_another_run_directory_is_refused(digit_config: Configure) -> None:
         ShardWorker(replace(job, run_id="of another disk"))
 
 
-def test_a_row_that_makes_the_model_raise_costs_its_shard_not_the_night(tmp_path: Path) -> None:
-    import nets
-
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(0, 20, 200 * 6)
-    tokens[150 * 6] = 20_000  # out of the embedding's range
-    column = pa.FixedSizeListArray.from_arrays(pa.array(tokens, pa.int32()), 6)
-    write_pool(tmp_path / "pool", pa.table({"tokens": column, "a": rng.normal(size=200), "b": rng.normal(size=200)}))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        torch.save(nets.TwoInputs().state_dict(), tmp_path / "two.pt")
-    config = parse_config(
-        {
-            "pool": {
-                "uri": str(tmp_path / "pool"),
-                "inputs": {
-                    "tokens": {"kind": "tensor", "column": "tokens", "dtype": "int64"},
-                    "numbers": {"kind": "features", "columns": ["a", "b"]},
-                },
-            },
-            "model": {
-                "source": "nets:TwoInputs",
-                "path": str(TESTS),
-                "weights": str(tmp_path / "two.pt"),
-                "task": "multiclass",
-            },
-            "select": {"k": 5},
-            "run": {"dir": str(tmp_path / "run"), "executor": "local", "shard_rows": 50, "batch_size": 16},
-        }
-    )
-    result = score_pool(config)
+def test_a_row_that_makes_the_model_raise_costs_its_shard_not_the_night(two_inputs_config: Configure) -> None:
+    tokens = np.random.default_rng(0).integers(0, 20, (200, 6))
+    tokens[150, 0] = 20_000  # out of the embedding's range
+    result = score_pool(two_inputs_config(tokens, shard_rows=50, batch_size=16))
     assert result.exit_code == INCOMPLETE
     assert list(result.set_aside) == [3]
     assert "index out of range" in result.set_aside[3]
