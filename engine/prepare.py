@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,6 +64,10 @@ def prepare_job(config: Config) -> Prepared:
         ConfigError: whatever is wrong with them; nothing was written or started.
     """
     add_to_path(config.model.path)
+    if Path(config.run.dir).resolve().is_relative_to(Path(config.pool.uri).resolve()):
+        raise ConfigError(
+            f"run.dir: {config.run.dir} lies in the pool's folder, and its files would count as rows; move it"
+        )
     pool = find_files(config.pool.uri)
     _check_columns(config, pool)
     plan = make_plan(pool, config.run.shard_rows)

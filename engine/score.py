@@ -142,6 +142,7 @@ def _finish(
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
     )
     if not set_aside:
+        directory.sweep(run)
         run.storage.create(directory.SUCCESS, b"")
     return RunResult(
         run_dir=config.run.dir,

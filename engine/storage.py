@@ -29,6 +29,9 @@ class Storage(Protocol):
     def names(self, folder: str) -> list[str]:
         """Sorted names of the objects directly in a folder; empty if there is no such folder."""
 
+    def delete(self, name: str) -> None:
+        """Take an object away; nothing happens if there is none."""
+
     def path(self, name: str) -> str:
         """Where Arrow's readers find the object."""
 
@@ -77,6 +80,12 @@ class LocalStorage:
             return []
         except OSError as error:
             raise _stopped(at, error, "read") from error
+
+    def delete(self, name: str) -> None:
+        try:
+            self._at(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _stopped(self._at(name), error) from error
 
     def path(self, name: str) -> str:
         return str(self._at(name))

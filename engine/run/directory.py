@@ -37,6 +37,7 @@ _SECRET = re.compile(
     "secret|passw|passphrase|credential|authorization|(api|access|private)[_-]?key|(^|[_-]|auth|access|bearer|hf)token$",
     re.IGNORECASE,
 )
+_PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet")
 _USERINFO = re.compile(r"(?<=://)[^/\s]+@")
 
 
@@ -182,6 +183,16 @@ def exists(root: str) -> bool:
     if others := [name for name in names if name != PLAN]:
         raise ConfigError(f"run.dir: {root} holds other files ({others[0]}, …); choose an empty or new directory")
     return False
+
+
+def sweep(run: RunDirectory) -> None:
+    """Take away parts that the journal does not count, such as those of a worker that was interrupted before it could
+    report. Only names of our own form are touched."""
+    counted = {name for report in run.reports().values() for name in (report.scores, report.errors)}
+    for folder in ("scores", "errors"):
+        for name in run.storage.names(folder):
+            if _PART.fullmatch(name) and f"{folder}/{name}" not in counted:
+                run.storage.delete(f"{folder}/{name}")
 
 
 def set_aside(root: str) -> str:

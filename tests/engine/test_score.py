@@ -170,6 +170,29 @@ def test_a_changed_pool_or_weight_is_refused_and_fresh_keeps_the_old_run(
         score_pool(config)
 
 
+def test_parts_that_nobody_reported_are_swept(digit_config: Configure, tmp_path: Path) -> None:
+    config = digit_config()
+
+    def interrupt(state: State) -> None:
+        if state.totals.shards == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRun):
+        score_pool(config, on_progress=interrupt)
+    scores = Path(config.run.dir) / "scores"
+    part = next(iter(scores.iterdir()))
+    (scores / "part-00005-0123abcd.parquet").write_bytes(part.read_bytes())
+    (scores / "notes.txt").write_text("somebody's")
+    score_pool(config)
+    counted = {Path(report.scores).name for report in RunDirectory(config.run.dir).reports().values()}
+    assert {path.name for path in scores.iterdir()} == counted | {"notes.txt"}
+
+
+def test_a_run_inside_its_pool_is_refused(digit_config: Configure, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="lies in the pool's folder"):
+        score_pool(digit_config(run={"dir": str(tmp_path / "pool" / "run")}))
+
+
 def test_k_and_score_may_change_on_a_finished_run(digit_config: Configure) -> None:
     score_pool(digit_config())
     result = score_pool(digit_config(select={"k": 7, "score": "margin"}))
