@@ -33,7 +33,6 @@ class Feature:
     name: str
     batch_dim: int | None  # the dimension that grows with the rows; None: the same for all rows
     fold: int  # how many entries a row has there
-    repeated: bool  # whether the suffix needs it for each pass, or only drops from it
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class Split:
 
     prefix: GraphModule  # inputs → tuple of features
     suffix: GraphModule  # features, factor and offset of each layer, N·T, T, first pass → logits
-    features: tuple[Feature, ...]
     layers: tuple[DropoutLayer, ...]
     operators: tuple[int, int]  # before and behind the frontier
     folded: frozenset[int] = frozenset()  # layers whose masks went into a Linear (`fold.py`)
@@ -67,10 +65,10 @@ def split(graph: GraphModule, layers: Sequence[DropoutLayer]) -> Split:
     if output not in live:
         raise Untraceable("no dropout reaches the output")
     frontier = _frontier(graph.graph, live)
-    features = tuple(_feature(node, live, rows) for node in frontier)
+    features = {node: _feature(node, rows) for node in frontier}
     prefix = _prefix(graph, live, frontier)
-    suffix = _Suffix(graph, live, dict(zip(frontier, features, strict=True)), layers, rows).build(output)
-    return Split(prefix, suffix, features, tuple(layers), (_operators(prefix), _operators(suffix)))
+    suffix = _Suffix(graph, live, features, layers, rows).build(output)
+    return Split(prefix, suffix, tuple(layers), (_operators(prefix), _operators(suffix)))
 
 
 def _reached_from(drops: Sequence[Node], graph: Graph) -> set[Node]:
@@ -104,17 +102,16 @@ def _rows(graph: Graph) -> Any:
     return first.meta["val"].shape[0].node.expr
 
 
-def _feature(node: Node, live: set[Node], rows: Any) -> Feature:
+def _feature(node: Node, rows: Any) -> Feature:
     growing = [d for d, size in enumerate(node.meta["val"].shape) if isinstance(size, SymInt)]
-    repeated = any(user in live and user.target is not DROP for user in node.users)
     if not growing:
-        return Feature(node.name, None, 1, repeated)
+        return Feature(node.name, None, 1)
     if len(growing) > 1:
         raise Untraceable(f"'{node.name}' grows with the rows in several dimensions")
     fold = _per_row(node.meta["val"].shape[growing[0]], rows)
     if fold is None:
         raise Untraceable(f"the size of '{node.name}' is not a multiple of the rows")
-    return Feature(node.name, growing[0], fold, repeated)
+    return Feature(node.name, growing[0], fold)
 
 
 def _per_row(size: SymInt, rows: Any) -> int | None:
