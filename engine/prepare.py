@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from poolscore.engine.config import Config, flatten
+from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, PoolscoreError, UnreadableShard
 from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.imports import add_to_path
@@ -127,7 +128,7 @@ def _score_one_batch(scorer: Scorer, rows: Rows, good: list[int]) -> float:
     except PoolscoreError:
         raise
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())
+        text = one_line(f"{type(error).__name__}: {error}")
         raise ConfigError(f"model.source: the model fails on the first batch: {text}") from error
     if scorer.config.model.task is Task.MULTICLASS and _are_probabilities(logits_NTC):
         raise ConfigError(

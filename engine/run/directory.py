@@ -137,7 +137,17 @@ class RunDirectory:
         return SUCCESS in self.storage.names("")
 
     def update(self, **changes: Any) -> None:
-        """Change entries of run.json."""
+        """Change entries of run.json.
+
+        Raises:
+            StoppedError: another run stands in this one's place, moved there by --fresh; it is left as it is.
+        """
+        try:
+            there = json.loads(self.storage.read(RUN)).get("id")
+        except (OSError, ValueError):
+            there = None
+        if there != self.info["id"]:
+            raise StoppedError(f"{self.storage.root} holds another run by now; this one was moved aside")
         self.info |= {**changes, "updated": _now()}
         write_json(self.storage, RUN, self.info)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import PoolscoreError, UnreadableShard
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile
@@ -51,7 +52,7 @@ Event = Joined | Scored | Failed | Lost
 
 def what_failed(error: BaseException) -> str:
     """An exception in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return one_line(f"{type(error).__name__}: {error}")
 
 
 class Fleet(Protocol):

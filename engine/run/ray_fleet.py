@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from poolscore.engine.config import RunConfig
+from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError, UnreadableShard
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.run.fleet import Event, Failed, Joined, Lost, Scored, what_failed
@@ -120,7 +121,7 @@ class RayFleet:
             self._deaths_at_start += 1
             if self._deaths_at_start >= MAX_DEATHS_AT_START and not self.free():
                 raise StoppedError(
-                    f"{self._deaths_at_start} workers in a row died while they started: {_one_line(error)}"
+                    f"{self._deaths_at_start} workers in a row died while they started: {one_line(error)}"
                 ) from error
             return self._lost(worker, error)
         self._deaths_at_start = 0
@@ -148,7 +149,7 @@ class RayFleet:
             ray.kill(self._actors.pop(worker))  # it may only be out of reach; a late report of its does no harm
         self._start_worker()
         # An actor works in the order of submission, so the first unfinished shard is the one it was at.
-        return Lost(worker, given[0] if given else None, tuple(given[1:]), _one_line(error))
+        return Lost(worker, given[0] if given else None, tuple(given[1:]), one_line(error))
 
 
 def _actor_options(config: RunConfig) -> tuple[dict[str, Any], int]:
@@ -181,7 +182,7 @@ def _connect(address: str | None, slots: int) -> None:
                 )
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray"
-        raise ConfigError(f"run.address: cannot start on {where}: {_one_line(error)}") from error
+        raise ConfigError(f"run.address: cannot start on {where}: {one_line(error)}") from error
 
 
 @contextmanager
@@ -203,7 +204,3 @@ def _signals_after() -> Iterator[None]:
             signal.signal(number, handler)
     if received:
         raise KeyboardInterrupt
-
-
-def _one_line(error: object) -> str:
-    return " ".join(str(error).split())

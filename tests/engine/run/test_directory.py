@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolscore.engine.config import Config, parse_config
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.files import PoolFile, PoolFiles
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.run import directory
@@ -205,6 +205,16 @@ def test_a_run_holds_no_secret_and_can_still_be_read(tmp_path: Path) -> None:
     assert "hush" not in text
     assert "1234" not in text
     assert run.config.model.args["hf_token"] == "[redacted]"
+
+
+def test_a_run_that_was_moved_aside_does_not_overwrite_its_successor(tmp_path: Path) -> None:
+    old = new_run(tmp_path / "run", width=1)
+    set_aside(str(tmp_path / "run"))
+    new_run(tmp_path / "run", width=2)
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with pytest.raises(StoppedError, match="holds another run by now"):
+        old.update(status="stopped")
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
 
 
 def test_an_input_may_be_called_token(tmp_path: Path) -> None:
