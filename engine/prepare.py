@@ -23,7 +23,7 @@ from poolscore.engine.inputs.batch import BatchDecoder, find_row_specs
 from poolscore.engine.keys import IdSet
 from poolscore.engine.model.load import load_model, weights_digest
 from poolscore.engine.model.passes import Cost, McDropout
-from poolscore.engine.model.probe import PROBE_ROWS, Probe, probe_model
+from poolscore.engine.model.probe import PROBE_ROWS, Inputs, Probe, probe_model
 from poolscore.engine.pool.files import PoolFiles, find_files
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.pool.read import Rows, ShardReader
@@ -77,34 +77,41 @@ def prepare_job(config: Config) -> Prepared:
     try:
         _check_rows(config, plan, exclude)
         with numeric_settings(config.run.threads):
-            specs = find_row_specs(build_decoders(config), _blocks(reader, plan, config.run.batch_size))
-            decoder = BatchDecoder(build_decoders(config), specs, config.run.batch_size, choose_device(config))
-            rows, good = _first_good_rows(decoder, _blocks(reader, plan, config.run.batch_size))
+            decoders = build_decoders(config)
+            specs = find_row_specs(decoders, _blocks(reader, plan, config.run.batch_size))
+            decoder = BatchDecoder(decoders, specs, config.run.batch_size, choose_device(config))
+            batch = _first_good_batch(decoder, _blocks(reader, plan, config.run.batch_size))
             model = load_model(config.model)
             weights = weights_digest(model)
             identity = _identity(config, plan, exclude, specs, model, weights)
-            scorer, probe, cost = _build(config, reader, decoder, model, rows, good)
-            seconds = _score_one_batch(scorer, rows, good)
+            scorer, probe, cost = _build(config, reader, decoder, model, batch)
+            seconds = _score_one_batch(scorer, batch)
     except UnreadableShard as error:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
     job = Job(config, plan.root, specs, probe, weights, digest_of(exclude), scorer.model.repeated_because)
     return Prepared(config, plan, job, scorer, len(exclude), identity, seconds, cost)
 
 
-def _first_good_rows(decoder: BatchDecoder, blocks: Iterator[Rows]) -> tuple[Rows, list[int]]:
-    """The first block with a row that can be decoded, and which rows of it can."""
+@dataclass(frozen=True)
+class _Batch:
+    inputs: Inputs
+    keys: Tensor
+    good: list[int]  # rows that could be decoded
+
+
+def _first_good_batch(decoder: BatchDecoder, blocks: Iterator[Rows]) -> _Batch:
+    """The first block with a row that can be decoded."""
     for rows in blocks:
-        _, bad = decoder.decode(rows)
+        inputs, bad = decoder.decode(rows)
         if good := [i for i in range(len(rows)) if i not in bad]:
-            return rows, good
+            return _Batch(inputs, decoder.padded_keys(rows), good)
     raise ConfigError("pool.input: no row of the pool can be decoded; look at its columns and at decode")
 
 
 def _build(
-    config: Config, reader: ShardReader, decoder: BatchDecoder, model: nn.Module, rows: Rows, good: list[int]
+    config: Config, reader: ShardReader, decoder: BatchDecoder, model: nn.Module, batch: _Batch
 ) -> tuple[Scorer, Probe, Cost]:
-    inputs, _ = decoder.decode(rows)
-    sample = {name: _at_least(x[good], PROBE_ROWS)[:PROBE_ROWS] for name, x in inputs.items()}
+    sample = {name: _at_least(x[batch.good], PROBE_ROWS)[:PROBE_ROWS] for name, x in batch.inputs.items()}
     probe = probe_model(model, {name: x.cpu() for name, x in sample.items()})
     _check_outputs(config, probe)
     because = None if config.passes.split else "passes.split is false"
@@ -116,15 +123,13 @@ def _build(
     return Scorer(config, reader, decoder, mc), probe, mc.cost(sample)
 
 
-def _score_one_batch(scorer: Scorer, rows: Rows, good: list[int]) -> float:
+def _score_one_batch(scorer: Scorer, batch: _Batch) -> float:
     """Seconds for one batch; a first one warms up."""
-    inputs, _ = scorer.decoder.decode(rows)
-    keys = scorer.decoder.padded_keys(rows)
     try:
-        logits_NTC = scorer.model.logits(inputs, keys)[good]
+        logits_NTC = scorer.model.logits(batch.inputs, batch.keys)[batch.good]
         finite = scorer.statistics(logits_NTC).finite
         started = time.monotonic()
-        scorer.statistics(scorer.model.logits(inputs, keys)).finite.cpu()
+        scorer.statistics(scorer.model.logits(batch.inputs, batch.keys)).finite.cpu()
     except PoolscoreError:
         raise
     except Exception as error:
