@@ -199,7 +199,7 @@ def columns_of(decode: Decode) -> tuple[str, ...]:
 class ModelConfig(Section):
     """The network, its weights, and what its output means."""
 
-    source: str  # package.module:factory
+    source: str  # package.module:factory, or a file (.pt2, .onnx)
     args: dict[str, Any] = {}  # keyword arguments of the factory
     path: str = "."  # folder that `source` is imported from, beside what is installed
     weights: str | None = None  # .safetensors, or a checkpoint that loads with weights_only
@@ -215,6 +215,11 @@ class ModelConfig(Section):
         if twice := [name for i, name in enumerate(names) if name in names[:i]]:
             raise ValueError(f"classes: '{twice[0]}' is named twice")
         return self
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the source is a file that holds a whole model."""
+        return self.source.endswith((".pt2", ".onnx"))
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -237,6 +242,7 @@ class PassesConfig(Section):
     masks: Literal["shared", "independent"] = "shared"
     seed: Annotated[Whole, Field(ge=0, lt=2**64)] = 0  # of masks, random score and the order of shards
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    layers: Literal["all", "head"] | tuple[str, ...] = "all"  # live dropout: all, the last one, or modules by name
     split: bool = True  # compute what no dropout reaches once per row; false: repeat every input T times
     rows_per_call: Positive | None = None  # N·T rows in one tensor; default: what caches (CPU) or memory (GPU) hold
 
@@ -384,7 +390,7 @@ def _resolve(config: Config, base: Path) -> Config:
     return config.model_copy(
         update={
             "pool": changed(config.pool, "uri", "exclude"),
-            "model": changed(config.model, "path", "weights"),
+            "model": changed(config.model, "path", "weights", *(["source"] if config.model.is_file else [])),
             "check": config.check and changed(config.check, "labelled"),
             "run": changed(config.run, "dir"),
         }

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from poolscore.engine.config import Config, flatten
 from poolscore.engine.config_text import one_line
@@ -21,9 +21,11 @@ from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder, find_row_specs
 from poolscore.engine.keys import IdSet
-from poolscore.engine.model.load import load_model, weights_digest
+from poolscore.engine.model.layers import choose_layers
+from poolscore.engine.model.load import load_network
+from poolscore.engine.model.network import Network
 from poolscore.engine.model.passes import Cost, McDropout
-from poolscore.engine.model.probe import PROBE_ROWS, Inputs, Probe, probe_model
+from poolscore.engine.model.probe import PROBE_ROWS, Inputs, Probe
 from poolscore.engine.pool.files import PoolFiles, find_files
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.pool.read import Rows, ShardReader
@@ -81,14 +83,13 @@ def prepare_job(config: Config) -> Prepared:
             specs = find_row_specs(decoders, _blocks(reader, plan, config.run.batch_size))
             decoder = BatchDecoder(decoders, specs, config.run.batch_size, choose_device(config))
             batch = _first_good_batch(decoder, _blocks(reader, plan, config.run.batch_size))
-            model = load_model(config.model)
-            weights = weights_digest(model)
-            identity = _identity(config, plan, exclude, specs, model, weights)
-            scorer, probe, cost = _build(config, reader, decoder, model, batch)
+            network = load_network(config.model)
+            identity = _identity(config, plan, exclude, specs, network)
+            scorer, probe, cost = _build(config, reader, decoder, network, batch)
             seconds = _score_one_batch(scorer, batch)
     except UnreadableShard as error:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
-    job = Job(config, plan.root, specs, probe, weights, digest_of(exclude), scorer.model.repeated_because)
+    job = Job(config, plan.root, specs, probe, network.weights, digest_of(exclude), scorer.model.repeated_because)
     return Prepared(config, plan, job, scorer, len(exclude), identity, seconds, cost)
 
 
@@ -109,13 +110,13 @@ def _first_good_batch(decoder: BatchDecoder, blocks: Iterator[Rows]) -> _Batch:
 
 
 def _build(
-    config: Config, reader: ShardReader, decoder: BatchDecoder, model: nn.Module, batch: _Batch
+    config: Config, reader: ShardReader, decoder: BatchDecoder, network: Network, batch: _Batch
 ) -> tuple[Scorer, Probe, Cost]:
     sample = {name: _at_least(x[batch.good], PROBE_ROWS)[:PROBE_ROWS] for name, x in batch.inputs.items()}
-    probe = probe_model(model, {name: x.cpu() for name, x in sample.items()})
+    probe = choose_layers(network.probe(sample), config.passes.layers)
     _check_outputs(config, probe)
     because = None if config.passes.split else "passes.split is false"
-    mc = McDropout(model, probe, config.passes, decoder.device, sample, repeat_because=because, verify=True)
+    mc = McDropout(network, probe, config.passes, decoder.device, sample, repeat_because=because, verify=True)
     if config.passes.count > 1 and not mc.dropout_matters(sample):
         raise ConfigError(
             "model: its output is the same with everything dropped; its dropout does not reach the output"
@@ -189,8 +190,8 @@ def _check_outputs(config: Config, probe: Probe) -> None:
         raise ConfigError("model.task: 'multiclass' needs at least two logits, the model gives one; is it 'binary'?")
     if model.predicts_noise and (model.task is not Task.REGRESSION or probe.outputs % 2):
         raise ConfigError("model.predicts_noise: needs task 'regression' and as many log-variances as means")
-    if config.passes.count > 1 and not probe.layers:
-        names = ", ".join(name or "the model itself" for name in probe.stays_off)
+    if config.passes.count > 1 and not probe.live:
+        names = ", ".join(probe.stays_off)
         off = f" ({names} cannot be answered with masks and stay off)" if names else ""
         raise ConfigError(
             f"model: it has no live dropout{off}, so its {config.passes.count} passes would be the same; add dropout "
@@ -199,7 +200,7 @@ def _check_outputs(config: Config, probe: Probe) -> None:
 
 
 def _identity(
-    config: Config, plan: Plan, exclude: IdSet, specs: Mapping[str, RowSpec], model: nn.Module, weights: str
+    config: Config, plan: Plan, exclude: IdSet, specs: Mapping[str, RowSpec], network: Network
 ) -> dict[str, Any]:
     settings = {
         key: value
@@ -213,8 +214,8 @@ def _identity(
         "the pool": plan.digest,
         "the excluded ids": digest_of(exclude),
         "the shape of an input": {name: [list(spec.shape), spec.dtype] for name, spec in specs.items()},
-        "the model": _digest(repr(model)),
-        "the weights": weights,
+        "the model": _digest(network.description),
+        "the weights": network.weights,
     }
 
 

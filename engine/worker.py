@@ -22,7 +22,7 @@ from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
-from poolscore.engine.model.load import load_model, weights_digest
+from poolscore.engine.model.load import load_network
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Probe
 from poolscore.engine.pool.plan import Shard
@@ -68,7 +68,7 @@ class ShardWorker:
         if job.run_id is not None:
             _require_same_directory(self._storage, job.run_id)
         device, model = self._scorer.decoder.device, self._scorer.model
-        self.profile: Profile = numeric_profile(job.config, device, model.rows_per_call, model.split is not None)
+        self.profile: Profile = numeric_profile(job.config, device, model.rows_per_call, model.cut is not None)
 
     def score(self, shard: Shard) -> ShardReport:
         """Score a shard and write its part; the part counts once the driver has journalled the report.
@@ -118,8 +118,8 @@ def build_scorer(job: Job) -> Scorer:
     config = job.config
     add_to_path(config.model.path)
     device = choose_device(config)
-    model = load_model(config.model)
-    if weights_digest(model) != job.weights:
+    network = load_network(config.model)
+    if network.weights != job.weights:
         raise ConfigError(
             f"model.source: {config.model.source} builds other weights in each process; give them as model.weights"
         )
@@ -134,7 +134,7 @@ def build_scorer(job: Job) -> Scorer:
         config=config,
         reader=ShardReader(job.pool_root, input_columns(config), config.pool.id, exclude),
         decoder=decoder,
-        model=McDropout(model, job.probe, config.passes, device, sample, repeat_because=job.repeat_because),
+        model=McDropout(network, job.probe, config.passes, device, sample, repeat_because=job.repeat_because),
     )
 
 

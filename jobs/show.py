@@ -137,11 +137,10 @@ def plan(prepared: Prepared) -> None:
     facts.add("cost", f"T passes take {cost.relative:.2f}x the FLOPs of one; {share:.0%} of them behind the frontier")
     for layer in probe.layers:
         kind = "" if layer.kind == "element" else f"{layer.kind} "
-        facts.add(
-            f"live dropout {layer.index}", f"{layer.name or '(root)'}: {kind}p={layer.p:g} on {list(layer.shape)}"
-        )
+        what = f"{layer.name}: {kind}p={layer.p:g} on {list(layer.shape)}"
+        facts.add(f"{'live' if layer.live else 'other'} dropout {layer.index}", what)
     for name, kind in probe.stays_off.items():
-        facts.add("stays off", f"{escape(name or '(root)')} ({kind}): random, cannot be answered with masks")
+        facts.add("stays off", f"{name} ({kind}): random, cannot be answered with masks")
     rate = config.run.batch_size / prepared.batch_seconds
     hours = pool.rows / rate / 3600
     facts.add(
@@ -153,21 +152,22 @@ def plan(prepared: Prepared) -> None:
 
 def _frontier(prepared: Prepared) -> str:
     mc = prepared.scorer.model
-    if mc.split is None:
+    if mc.cut is None:
         return f"none: every input is repeated at the model's input ({mc.repeated_because})"
-    parts = mc.split.parts
-    names = ", ".join(parts.layers[i].name or "(root)" for i in sorted(parts.folded))
+    names = ", ".join(layer.name for layer in mc.layers if layer.index in mc.cut.folded)
     folded = f"; masks of {names} folded into the Linear behind" if names else ""
-    return f"{parts.operators[0]} operators once per row, {parts.operators[1]} for each pass{folded}"
+    return f"{mc.cut.operators[0]} operators once per row, {mc.cut.operators[1]} for each pass{folded}"
 
 
 def warnings(prepared: Prepared) -> None:
     """What must not be overlooked."""
     because = prepared.scorer.model.repeated_because
-    if because is not None and prepared.job.probe.layers:
+    if because is not None and prepared.job.probe.live:
         warn(f"T passes cost T times one: every input is repeated at the model's input, because {because}")
+    if off := [layer.name for layer in prepared.job.probe.layers if not layer.live]:
+        warn(f"passes.layers leaves {len(off)} dropout layers off ({off[0]}, …): what they stand for counts as known")
     for name, kind in prepared.job.probe.stays_off.items():
-        warn(f"{name or 'the model'} ({kind}) is random in training but stays off: it cannot be answered with masks")
+        warn(f"{name} ({kind}) is random in training but stays off: it cannot be answered with masks")
 
 
 def check(result: CheckResult) -> None:

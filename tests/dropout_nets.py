@@ -25,7 +25,7 @@ from torch.nn.functional import dropout as dropout_by_name
 
 from poolscore.engine.config import PassesConfig
 from poolscore.engine.model.passes import McDropout
-from poolscore.engine.model.probe import probe_model
+from poolscore.engine.model.torch_network import TorchNetwork
 from poolscore.kernels.dropout_mask_numpy import keep_mask_numpy
 
 CPU = torch.device("cpu")
@@ -467,4 +467,5 @@ def keys_of(rows: int, first: int = 0) -> Tensor:
 
 def scorer(model: nn.Module, inputs: dict[str, Tensor], repeat: str | None = None, **passes: Any) -> McDropout:
     """Probe and wrap the model; `inputs` need three rows. It is split, unless `repeat` says why not."""
-    return McDropout(model, probe_model(model, inputs), PassesConfig(**passes), CPU, inputs, repeat_because=repeat)
+    network = TorchNetwork(model)
+    return McDropout(network, network.probe(inputs), PassesConfig(**passes), CPU, inputs, repeat_because=repeat)

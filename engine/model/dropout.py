@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ class DropoutLayer:
     batch_dim: int  # the dimension that grows with the rows
     fold: int  # how many entries a row has there: attention heads or windows folded into the batch; usually 1
     shape: tuple[int, ...]  # of one row's mask: that dimension is left out, or `fold` long
+    live: bool = True  # False: left off, because the user chose other layers (`layers.py`)
 
     @property
     def elements(self) -> int:
@@ -67,16 +68,35 @@ class DropoutLayer:
         return (kind, p) == (self.kind, self.p) and same_row and shape[d : d + 1] == (rows * self.fold,)
 
 
-class DropoutMode(TorchFunctionMode):
-    """Hands every live dropout call of the block to `answer(kind, p, x) -> Tensor`.
+class Calls:
+    """The layers of one forward, taken in their order; for the two arguments of DropoutMode."""
 
-    A call is live if its p is above 0, whatever its `training` flag says: the flag of a functional call is usually the
-    module's, and the modules are in eval mode. One thread at a time.
+    def __init__(self, layers: Sequence[DropoutLayer]) -> None:
+        self.left = list(reversed(layers))
+
+    def next(self) -> DropoutLayer | None:
+        """The layer of the call that is being made; None if there should be none."""
+        return self.left.pop() if self.left else None
+
+    def skips(self) -> bool:
+        """Passes over the next layer if it is not live."""
+        return bool(self.left) and not self.left[-1].live and self.left.pop() is not None
+
+
+class DropoutMode(TorchFunctionMode):
+    """Hands every dropout call of the block whose p is above 0 to `answer(kind, p, x) -> Tensor`.
+
+    Whatever its `training` flag says: the flag of a functional call is usually the module's, and the modules are in
+    eval mode. Before an attention call `skips()` is asked whether its dropout is to be left off; it then stays one
+    operator, and `answer` does not see it. One thread at a time.
     """
 
-    def __init__(self, answer: Callable[[str, float, Tensor], Tensor]) -> None:
+    def __init__(
+        self, answer: Callable[[str, float, Tensor], Tensor], skips: Callable[[], bool] = lambda: False
+    ) -> None:
         super().__init__()
         self._answer = answer
+        self._skips = skips
 
     def __enter__(self) -> DropoutMode:
         # F.multi_head_attention_forward, the only one to ask by this name, would hand itself over as a whole (and lose
@@ -110,6 +130,8 @@ class DropoutMode(TorchFunctionMode):
             call = _ATTENTION_SIGNATURE.bind(*args, **kwargs)
             call.apply_defaults()
             if call.arguments["dropout_p"] > 0.0:
+                if self._skips():
+                    return func(**{**call.arguments, "dropout_p": 0.0})
                 return self._attention(**call.arguments)
         return func(*args, **kwargs)
 

@@ -82,12 +82,13 @@ class DroppedLinear(nn.Module):
 def fold_linears(parts: Split, masks: SharedMasks) -> Split:
     """The same model with every `drop → flatten → linear` right at the frontier done by `DroppedLinear`."""
     folded: set[int] = set()
+    layers = {layer.index: layer for layer in parts.layers}
     for node in list(parts.suffix.graph.nodes):
         linear: Any = _linear_behind(node)
         if linear is None:
             continue
         feature, index = node.args[0], _layer_of(node.args[1])
-        layer, shape = parts.layers[index], feature.meta["val"].shape[1:]
+        layer, shape = layers[index], feature.meta["val"].shape[1:]
         weight = _value(parts.suffix, linear.args[1])
         assert weight is not None
         if "alpha" in layer.kind or weight.ndim != 2 or weight.shape[1] != math.prod(shape):

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from poolscore.engine.model.dropout import DropoutLayer
 from poolscore.engine.model.fold import fold_linears
 from poolscore.engine.model.masks import Masks, SharedMasks
-from poolscore.engine.model.probe import Inputs, Probe
+from poolscore.engine.model.probe import Inputs
 from poolscore.engine.model.split import Split, split
 from poolscore.engine.model.trace import trace
 
@@ -20,22 +21,26 @@ LEAST_ROWS = 64
 
 
 class SplitModel:
-    """See Forward (`passes.py`)."""
+    """See Cut (`network.py`)."""
 
     def __init__(self, parts: Split, device: str) -> None:
         self.parts = parts
+        self.operators = parts.operators
+        self.folded = parts.folded
         self._changes_inputs = any(_writes(node) for node in parts.prefix.graph.nodes)
         budget = PIECE_BYTES.get(device, PIECE_BYTES["cpu"])
         self.rows_per_call = max(LEAST_ROWS, budget // max(1, _bytes_per_row(parts)))
 
     @classmethod
-    def of(cls, model: nn.Module, probe: Probe, sample: Inputs, masks: Masks, device: str) -> SplitModel:
+    def of(
+        cls, model: nn.Module, layers: Sequence[DropoutLayer], sample: Inputs, masks: Masks, device: str
+    ) -> SplitModel:
         """Trace and cut a model.
 
         Raises:
             Untraceable: with the reason.
         """
-        parts = split(trace(model, sample), probe.layers)
+        parts = split(trace(model, layers, sample), layers)
         if isinstance(masks, SharedMasks):
             parts = fold_linears(parts, masks)
         return cls(parts, device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,12 +13,23 @@ from torch import nn
 from poolscore.engine.config import ModelConfig
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.imports import add_to_path, import_name
+from poolscore.engine.model.network import Network
+from poolscore.engine.model.torch_network import TorchNetwork
 
 SHOWN = 3  # names of parameters in an error
 
 
+def load_network(config: ModelConfig) -> Network:
+    """The user's model with its weights, on the CPU.
+
+    Raises:
+        ConfigError: it cannot be loaded; one line each.
+    """
+    return TorchNetwork(load_model(config))
+
+
 def load_model(config: ModelConfig) -> nn.Module:
-    """The user's network on the CPU, in eval mode, with its weights.
+    """The module that the user's factory builds, with its weights.
 
     Raises:
         ConfigError: the factory or the weights do not give what is needed; one line each.
@@ -37,16 +47,6 @@ def load_model(config: ModelConfig) -> nn.Module:
     if config.weights is not None:
         _load_weights(model, Path(config.weights))
     return model.eval().requires_grad_(False)
-
-
-def weights_digest(model: nn.Module) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes of all parameters and buffers (also those that are in no
-    checkpoint), shortened to 32 digits."""
-    digest = sha256()
-    for name, value in sorted({**dict(model.named_parameters()), **dict(model.named_buffers())}.items()):
-        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:32]
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

@@ -33,11 +33,13 @@ class SharedMasks:
 
     def __init__(self, layers: Sequence[DropoutLayer], seed: int, passes: int, device: torch.device) -> None:
         self.passes = passes
-        self._affine = [
-            _affine(layer, keep_mask(seed, layer.index, range(passes), layer.elements, layer.p, device=device)[None])
+        self._affine = {
+            layer.index: _affine(
+                layer, keep_mask(seed, layer.index, range(passes), layer.elements, layer.p, device=device)[None]
+            )
             for layer in layers
-        ]
-        tensors = [tensor for pair in self._affine for tensor in pair if tensor is not None]
+        }
+        tensors = [tensor for pair in self._affine.values() for tensor in pair if tensor is not None]
         self.bytes = sum(tensor.nbytes for tensor in tensors)
 
     def affine(self, layer: int, row_keys_N: Tensor, passes: range) -> Affine:
@@ -51,7 +53,7 @@ class IndependentMasks:
     """A mask for each row and pass, keyed by the row's key. Made when it is used."""
 
     def __init__(self, layers: Sequence[DropoutLayer], seed: int) -> None:
-        self._layers = layers
+        self._layers = {layer.index: layer for layer in layers}
         self._seed = seed
         self.bytes = 0
 
@@ -68,7 +70,7 @@ class DropAll:
     bytes = 0
 
     def __init__(self, layers: Sequence[DropoutLayer], device: torch.device) -> None:
-        self._layers = layers
+        self._layers = {layer.index: layer for layer in layers}
         self._device = device
 
     def affine(self, layer: int, row_keys_N: Tensor, passes: range) -> Affine:

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from poolscore.engine.config import PassesConfig
-from poolscore.engine.model.frontier import SplitModel
 from poolscore.engine.model.masks import DropAll, IndependentMasks, Masks, SharedMasks
-from poolscore.engine.model.probe import Inputs, Probe, make_dropout_live
-from poolscore.engine.model.repeated import RepeatedModel
+from poolscore.engine.model.network import Cut, Forward, Network
+from poolscore.engine.model.probe import Inputs, Probe
 from poolscore.engine.model.trace import Untraceable
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -27,18 +24,6 @@ CHECKED_PASSES = 3  # that both ways are compared on, before the split is believ
 SAME = 1e-4  # largest difference, relative to the largest logit; a wrong mask or a torn alias is off by far more
 
 SAME_ROUNDED = 0.05  # the same in bf16 and fp16, which round in other places on the two ways
-
-
-class Forward(Protocol):
-    """How inputs and passes become logits."""
-
-    rows_per_call: int  # N·T rows that one tensor should hold
-
-    def once(self, inputs: Inputs) -> tuple[Tensor, ...]:
-        """What is computed once for each row: [N, …] inputs → features."""
-
-    def passes(self, features: Sequence[Tensor], row_keys_N: Tensor, passes: range, masks: Masks) -> Tensor:
-        """The given passes of N rows, [N·len(passes), C]; row n under the i-th of them at n·len(passes) + i."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +51,7 @@ class McDropout:
 
     def __init__(
         self,
-        model: nn.Module,
+        network: Network,
         probe: Probe,
         config: PassesConfig,
         device: torch.device,
@@ -75,29 +60,25 @@ class McDropout:
         repeat_because: str | None = None,
         verify: bool = False,
     ) -> None:
-        make_dropout_live(model.to(device), probe.training)
-        self.layers = probe.layers
+        self.layers = probe.live
+        self._network = network
         self._device = device
         self._passes = config.count
         self._autocast = AUTOCAST.get(config.precision)
         self._masks = _masks(probe, config, device)
-        self._repeated = RepeatedModel(model, probe.layers, tuple(sample), device.type)
-        self._forward: Forward = self._repeated
+        self._whole = network.whole(probe, tuple(sample), device)
+        self.cut: Cut | None = None
         self.repeated_because = repeat_because
         if repeat_because is None:
             try:
-                self._forward = SplitModel.of(model, probe, sample, self._masks, device.type)
+                self.cut = network.cut(probe, sample, self._masks, device)
                 if verify:
-                    self._require_same(sample)
+                    self._require_same(self.cut, sample)
             except Untraceable as reason:
-                self._forward, self.repeated_because = self._repeated, str(reason)
+                self.cut, self.repeated_because = None, str(reason)
+        self._forward: Forward = self.cut or self._whole
         self.rows_per_call = config.rows_per_call or self._forward.rows_per_call
         self.mask_bytes = self._masks.bytes
-
-    @property
-    def split(self) -> SplitModel | None:
-        """The model in two parts, if it is scored that way."""
-        return self._forward if isinstance(self._forward, SplitModel) else None
 
     @torch.no_grad()
     def logits(self, inputs: Inputs, row_keys_N: Tensor) -> Tensor:
@@ -127,16 +108,14 @@ class McDropout:
     def without_dropout(self, inputs: Inputs) -> Tensor:
         """One deterministic pass, as [N, 1, C] float32."""
         with self._precision():
-            return self._repeated.without_dropout(inputs).float()[:, None]
+            return self._whole.without_dropout(inputs).float()[:, None]
 
     @torch.no_grad()
     def dropout_matters(self, sample: Inputs) -> bool:
         """Whether the output changes when everything is dropped."""
         keys = torch.zeros(len(next(iter(sample.values()))), dtype=torch.int64, device=self._device)
         with self._precision():
-            dropped = self._repeated.passes(
-                self._repeated.once(sample), keys, range(1), DropAll(self.layers, self._device)
-            )
+            dropped = self._whole.passes(self._whole.once(sample), keys, range(1), DropAll(self.layers, self._device))
         return not torch.equal(dropped.float(), self.without_dropout(sample)[:, 0])
 
     @torch.no_grad()
@@ -144,26 +123,24 @@ class McDropout:
         """Floating-point operations for one row, counted on a few."""
         rows = len(next(iter(sample.values())))
         keys = torch.zeros(rows, dtype=torch.int64, device=self._device)
-        with FlopCounterMode(display=False) as one:
-            self.without_dropout(sample)
-        with FlopCounterMode(display=False) as all_passes:
-            features = self._forward.once(sample)
-            before = all_passes.get_total_flops()
-            self._forward.passes(features, keys, range(self._passes), self._masks)
-        return Cost(*(flops // rows for flops in (one.get_total_flops(), before, all_passes.get_total_flops())))
+        features = self._forward.once(sample)
+        one = self._network.flops(lambda: self.without_dropout(sample))
+        once = self._network.flops(lambda: self._forward.once(sample))
+        behind = self._network.flops(lambda: self._forward.passes(features, keys, range(self._passes), self._masks))
+        return Cost(one // rows, once // rows, (once + behind) // rows)
 
     def _piece(self, forward: Forward, features: Sequence[Tensor], row_keys_N: Tensor, passes: range) -> Tensor:
         logits = forward.passes(features, row_keys_N, passes, self._masks).float()
         return logits.view(len(row_keys_N), len(passes), logits.shape[1])
 
     @torch.no_grad()
-    def _require_same(self, sample: Inputs) -> None:
+    def _require_same(self, cut: Cut, sample: Inputs) -> None:
         rows = len(next(iter(sample.values())))
         keys, passes = torch.arange(rows, device=self._device), range(min(CHECKED_PASSES, self._passes))
         with self._precision():
             ours, plain = (
                 self._piece(forward, forward.once({k: x.clone() for k, x in sample.items()}), keys, passes)
-                for forward in (self._forward, self._repeated)
+                for forward in (cut, self._whole)
             )
         limit = (SAME if self._autocast is None else SAME_ROUNDED) * max(1.0, float(plain.nan_to_num().abs().max()))
         if not torch.allclose(ours, plain, rtol=0, atol=limit, equal_nan=True):
@@ -175,5 +152,5 @@ class McDropout:
 
 def _masks(probe: Probe, config: PassesConfig, device: torch.device) -> Masks:
     if config.masks == "shared":
-        return SharedMasks(probe.layers, config.seed, config.count, device)
-    return IndependentMasks(probe.layers, config.seed)
+        return SharedMasks(probe.live, config.seed, config.count, device)
+    return IndependentMasks(probe.live, config.seed)

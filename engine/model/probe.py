@@ -1,4 +1,4 @@
-"""Find a model's live dropout calls, and everything else in it that is random, by running it on a few rows.
+"""Find a model's dropout calls, and everything else in it that is random, by running it on a few rows.
 
 It is run on 2 and on 3 rows: the dimension of a dropout call that grows between the two holds the batch, and what the
 first two rows see must not change.
@@ -24,6 +24,7 @@ from poolscore.engine.model.dropout import DropoutLayer, DropoutMode, row_shape
 Inputs = Mapping[str, Tensor]  # by name; a single positional input is called ''
 
 ROWS = (2, 3)
+ROOT = "(root)"  # how the model itself is called among the names of its modules
 PROBE_ROWS = max(ROWS)
 STOCHASTIC_DEPTH = re.compile("DropPath|StochasticDepth|DropBlock|ShakeShake|ShakeDrop")
 
@@ -32,10 +33,15 @@ STOCHASTIC_DEPTH = re.compile("DropPath|StochasticDepth|DropBlock|ShakeShake|Sha
 class Probe:
     """What a trial run found."""
 
-    layers: tuple[DropoutLayer, ...]  # live, in the order of execution
+    layers: tuple[DropoutLayer, ...]  # in the order of execution
     outputs: int  # C
     stays_off: dict[str, str]  # random layers that cannot be answered and are left off: module name → type
     training: tuple[str, ...] = ()  # modules that hide a dropout unless they are in training mode
+
+    @property
+    def live(self) -> tuple[DropoutLayer, ...]:
+        """The layers that are answered with masks."""
+        return tuple(layer for layer in self.layers if layer.live)
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def make_dropout_live(model: nn.Module, training: Collection[str]) -> None:
 
 
 def probe_model(model: nn.Module, inputs: Inputs) -> Probe:
-    """Run the model on the first rows of `inputs` (at least 3) and list its live dropout. All on the CPU.
+    """Run the model on the first rows of `inputs` (at least 3) and list its dropout. All on the CPU.
 
     The model is left ready for `DropoutMode`: live where it can be answered, off where it cannot.
 
@@ -78,8 +84,8 @@ def probe_model(model: nn.Module, inputs: Inputs) -> Probe:
     if first.random:
         name, function = first.random
         raise ConfigError(
-            f"model: module '{name}' ({type(modules[name]).__name__}) calls {function} even in eval mode, so scores "
-            "could not be repeated; take the call out, or make it depend on self.training"
+            f"model: module '{name or ROOT}' ({type(modules[name]).__name__}) calls {function} even in eval mode, so "
+            "scores could not be repeated; take the call out, or make it depend on self.training"
         )
     for kind, names in _own_types(modules, {*off, *training}).items():
         trial, drew = _in_training(model, [*training, *names], inputs)
@@ -95,7 +101,8 @@ def probe_model(model: nn.Module, inputs: Inputs) -> Probe:
     layers = tuple(_layer(i, a, b) for i, (a, b) in enumerate(zip(first.calls, second.calls, strict=True)))
     if first.logits.shape[1] != second.logits.shape[1] or _differ(first.logits, second.logits[: ROWS[0]]):
         raise ConfigError("model: its output for a row depends on the other rows of the batch; it cannot be scored")
-    return Probe(layers, first.logits.shape[1], off, tuple(training))
+    stays_off = {name or ROOT: kind for name, kind in off.items()}
+    return Probe(layers, first.logits.shape[1], stays_off, tuple(training))
 
 
 def call_model(model: nn.Module, inputs: Inputs) -> Any:
@@ -149,9 +156,10 @@ def _record(model: nn.Module, inputs: Inputs, rows: int, trace: _Trace | None = 
     trace = trace or _Trace(model)
 
     def record(kind: str, p: float, x: Tensor) -> Tensor:
+        name = trace.module or ROOT
         if p >= 1.0:
-            raise ConfigError(f"model: dropout '{trace.module}' has p={p:g}, which drops everything; use p below 1")
-        calls.append(_Call(trace.module, kind, p, x))
+            raise ConfigError(f"model: dropout '{name}' has p={p:g}, which drops everything; use p below 1")
+        calls.append(_Call(name, kind, p, x))
         return x
 
     first_rows = {name: x[:rows].clone() for name, x in inputs.items()}  # the model may change them in place

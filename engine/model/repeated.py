@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.model.dropout import DropoutLayer, DropoutMode, apply_affine
+from poolscore.engine.model.dropout import Calls, DropoutLayer, DropoutMode, apply_affine
 from poolscore.engine.model.masks import Masks
 from poolscore.engine.model.probe import Inputs, as_logits, call_model
 
@@ -17,7 +17,7 @@ ROWS_PER_CALL = {"cpu": 512, "cuda": 16_384}  # beyond this a CPU's caches overf
 
 
 class RepeatedModel:
-    """See Forward (`passes.py`). A model that changes its inputs in place is given copies."""
+    """See Whole (`network.py`). A model that changes its inputs in place is given copies."""
 
     def __init__(self, model: nn.Module, layers: Sequence[DropoutLayer], names: Sequence[str], device: str) -> None:
         self._model = model
@@ -33,23 +33,25 @@ class RepeatedModel:
         """See Forward."""
         rows, t = len(row_keys_N), len(passes)
         repeated = {name: x.repeat_interleave(t, dim=0) for name, x in zip(self._names, features, strict=True)}
-        layers = iter(self._layers)
+        calls = Calls(self._layers)
 
         def answer(kind: str, p: float, x: Tensor) -> Tensor:
-            layer = next(layers, None)
+            layer = calls.next()
             if layer is None or not layer.fits(kind, p, tuple(x.shape), rows * t):
                 raise ConfigError(DATA_DEPENDENT)
+            if not layer.live:
+                return x
             factor, offset = masks.affine(layer.index, row_keys_N, passes)
             return apply_affine(x, factor, offset, layer.batch_dim, layer.fold, t)
 
-        with DropoutMode(answer):
+        with DropoutMode(answer, calls.skips):
             output = call_model(self._model, repeated)
-        if next(layers, None) is not None:
+        if calls.left:
             raise ConfigError(DATA_DEPENDENT)
         return as_logits(output, rows * t)
 
     def without_dropout(self, inputs: Inputs) -> Tensor:
-        """One deterministic pass, [N, C]."""
+        """See Whole."""
         copies = {name: x.clone() for name, x in inputs.items()}
-        with torch.no_grad(), DropoutMode(lambda kind, p, x: x):
+        with torch.no_grad(), DropoutMode(lambda kind, p, x: x, lambda: True):
             return as_logits(call_model(self._model, copies), len(next(iter(inputs.values()))))

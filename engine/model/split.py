@@ -41,7 +41,7 @@ class Split:
 
     prefix: GraphModule  # inputs → tuple of features
     suffix: GraphModule  # features, factor and offset of each layer, N·T, T, first pass → logits
-    layers: tuple[DropoutLayer, ...]
+    layers: tuple[DropoutLayer, ...]  # live
     operators: tuple[int, int]  # before and behind the frontier
     folded: frozenset[int] = frozenset()  # layers whose masks went into a Linear (`fold.py`)
 
@@ -52,6 +52,7 @@ def split(graph: GraphModule, layers: Sequence[DropoutLayer]) -> Split:
     Raises:
         Untraceable: the graph does not let itself be cut.
     """
+    layers = [layer for layer in layers if layer.live]
     drops = [node for node in graph.graph.nodes if node.target is DROP]
     if [node.args[1] for node in drops] != [layer.index for layer in layers]:
         raise Untraceable(f"the graph has {len(drops)} dropout calls, the trial run had {len(layers)}")
@@ -148,10 +149,10 @@ class _Suffix:
         self._frontier = frontier
         self._graph = Graph()
         self._once = {node: self._placeholder(feature.name, node) for node, feature in frontier.items()}
-        self._masks = [
-            (layer, self._graph.placeholder(f"factor_{layer.index}"), self._graph.placeholder(f"offset_{layer.index}"))
-            for layer in layers
-        ]
+        self._masks = {
+            i: (layer, self._graph.placeholder(f"factor_{i}"), self._graph.placeholder(f"offset_{i}"))
+            for i, layer in ((layer.index, layer) for layer in layers)
+        }
         self._rows = self._graph.placeholder("rows")  # N·T
         self._passes = self._graph.placeholder("passes")  # T
         self._graph.placeholder("first")  # pass, of the T

@@ -8,13 +8,14 @@ call looked like in the model's code.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, export
 from torch.fx import GraphModule
 
-from poolscore.engine.model.dropout import DropoutMode
+from poolscore.engine.model.dropout import Calls, DropoutLayer, DropoutMode
 from poolscore.engine.model.probe import Inputs, as_logits, call_model
 
 MAX_ROWS = 1 << 24
@@ -36,30 +37,33 @@ def _(x: Tensor, layer: int) -> Tensor:
 
 
 class _Marked(nn.Module):
-    """The model, with its dropout calls answered by `poolscore::drop`."""
+    """The model, with its live dropout calls answered by `poolscore::drop`."""
 
-    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
+    def __init__(self, model: nn.Module, layers: Sequence[DropoutLayer], names: tuple[str, ...]) -> None:
         super().__init__()
         self.model = model
+        self._layers = layers
         self._names = names
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        calls = 0
+        calls = Calls(self._layers)
 
         def mark(kind: str, p: float, x: Tensor) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return torch.ops.poolscore.drop(x, calls - 1)  # type: ignore[no-any-return]
+            layer = calls.next()
+            if layer is None:
+                raise Untraceable("it makes more dropout calls than in the trial run")
+            return torch.ops.poolscore.drop(x, layer.index) if layer.live else x
 
-        with DropoutMode(mark):
+        with DropoutMode(mark, calls.skips):
             output = call_model(self.model, dict(zip(self._names, tensors, strict=True)))
         return as_logits(output, tensors[0].shape[0])
 
 
-def trace(model: nn.Module, inputs: Inputs) -> GraphModule:
+def trace(model: nn.Module, layers: Sequence[DropoutLayer], inputs: Inputs) -> GraphModule:
     """The graph of a probed model for any number of rows; its inputs are positional, in the order of `inputs`.
 
     Args:
+        layers: that a trial run found.
         inputs: a few rows, at least 2.
 
     Raises:
@@ -70,9 +74,11 @@ def trace(model: nn.Module, inputs: Inputs) -> GraphModule:
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporter, about the model's code
-            marked = _Marked(model, tuple(inputs))
+            marked = _Marked(model, layers, tuple(inputs))
             program = export(marked, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
             graph = program.module(check_guards=False)
+    except Untraceable:
+        raise
     except Exception as error:  # the exporter fails in many ways; the model itself was run before
         raise Untraceable(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
     assert isinstance(graph, GraphModule)

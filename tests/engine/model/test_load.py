@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from poolscore.engine.config import ModelConfig
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.model.load import load_model, weights_digest
+from poolscore.engine.model.load import load_model
+from poolscore.engine.model.torch_network import weights_digest
 from poolscore.engine.scores import Task
 
 FACTORIES = """

@@ -18,7 +18,7 @@ from poolscore.engine.config import PassesConfig
 from poolscore.engine.errors import PoolscoreError
 from poolscore.engine.model.dropout import DropoutMode
 from poolscore.engine.model.passes import McDropout
-from poolscore.engine.model.probe import probe_model
+from poolscore.engine.model.torch_network import TorchNetwork
 
 ROWS = 3
 FEW = ["mlp", "cnn, Dropout2d", "AlphaDropout", "batch second, folded", "encoder, batch first, norm last"]
@@ -47,8 +47,9 @@ def test_the_oracle_agrees(name: str, masks: str, repeat: str | None) -> None:
     case, passes, keys = CASES[name], 3, keys_of(ROWS)
     model, inputs = case.model().double(), case.inputs(ROWS, torch.float64)
     want, calls = expected(model, inputs, passes, seed=11, keys=None if masks == "shared" else unsigned(keys))
-    probe = probe_model(model, inputs)
-    mc = McDropout(model, probe, PassesConfig(count=passes, masks=masks, seed=11), CPU, inputs, repeat_because=repeat)
+    network = TorchNetwork(model)
+    probe = network.probe(inputs)
+    mc = McDropout(network, probe, PassesConfig(count=passes, masks=masks, seed=11), CPU, inputs, repeat_because=repeat)
     assert mc.repeated_because == repeat
     got = mc.logits(inputs, keys)
     assert [(layer.kind, layer.p) for layer in probe.layers] == calls
@@ -65,7 +66,7 @@ def test_the_oracle_agrees_in_float32(name: str) -> None:
     model, inputs = case.model(), case.inputs(ROWS)
     want, _ = expected(model, inputs, passes, keys=unsigned(keys_of(ROWS)))
     mc = scorer(model, inputs, count=passes, masks="independent")
-    exact = copy.deepcopy(mc._repeated._model).double()
+    exact = copy.deepcopy(mc._whole._model).double()
     double = {key: x.double() if x.is_floating_point() else x for key, x in inputs.items()}
     with torch.no_grad(), DropoutMode(lambda kind, p, x: x):
         truth = exact(double[""]) if "" in double else exact(**double)
@@ -299,9 +300,9 @@ def test_the_flags_come_with_the_probe() -> None:
     """A worker builds the model anew and has only the probe."""
     case = CASES["hand-written attention"]
     inputs = case.inputs(ROWS)
-    probe = probe_model(case.model(), inputs)
+    probe = TorchNetwork(case.model()).probe(inputs)
     a, b = (
-        McDropout(model, probe, PassesConfig(count=3), CPU, inputs).logits(inputs, keys_of(ROWS))
+        McDropout(TorchNetwork(model), probe, PassesConfig(count=3), CPU, inputs).logits(inputs, keys_of(ROWS))
         for model in (case.model(), case.model().train())
     )
     assert a.equal(b)

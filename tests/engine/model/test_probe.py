@@ -130,7 +130,7 @@ def test_noise_of_a_model_that_gives_something_else_in_training_is_named() -> No
         return (self.line(x + torch.randn_like(x)), x) if self.training else self.drop(self.line(x))
 
     found = probe(Fn(forward, line=nn.Linear(6, 3), drop=DROP))
-    assert (found.training, found.stays_off) == ((), {"": "Fn"})
+    assert (found.training, found.stays_off) == ((), {"(root)": "Fn"})
     assert [layer.name for layer in found.layers] == ["drop"]
 
 
@@ -170,7 +170,7 @@ def test_a_rate_that_hides_nothing_changes_nothing() -> None:
         found = probe(model)
         assert found.training == ()
         assert found.stays_off == {}
-        assert [layer.name for layer in found.layers] == [""]
+        assert [layer.name for layer in found.layers] == ["(root)"]
         assert not any(module.training for module in model.modules())
         assert model.count.eq(0).all()
 
