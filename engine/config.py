@@ -243,6 +243,7 @@ class PassesConfig(Section):
     seed: Annotated[Whole, Field(ge=0, lt=2**64)] = 0  # of masks, random score and the order of shards
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     layers: Literal["all", "head"] | tuple[str, ...] = "all"  # live dropout: all, the last one, or modules by name
+    compile: bool | None = None  # the split model, with torch.compile; default: on a GPU
     split: bool = True  # compute what no dropout reaches once per row; false: repeat every input T times
     rows_per_call: Positive | None = None  # N·T rows in one tensor; default: what caches (CPU) or memory (GPU) hold
 

@@ -21,6 +21,7 @@ from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder, find_row_specs
 from poolscore.engine.keys import IdSet
+from poolscore.engine.model.compiled import save_artefact
 from poolscore.engine.model.layers import choose_layers
 from poolscore.engine.model.load import load_network
 from poolscore.engine.model.network import Network
@@ -53,6 +54,8 @@ class Prepared:
     identity: dict[str, Any]  # what a resumed run must have in common
     batch_seconds: float  # one batch of T passes, scored
     cost: Cost
+    programs: bytes  # what was compiled, to be written where the job's artefact says
+    uncompiled_because: str | None  # why the model is not compiled, if it was tried
 
     @property
     def mask_bytes(self) -> int:
@@ -86,11 +89,15 @@ def prepare_job(config: Config) -> Prepared:
             network = load_network(config.model)
             identity = _identity(config, plan, exclude, specs, network)
             scorer, probe, cost = _build(config, reader, decoder, network, batch)
-            seconds = _score_one_batch(scorer, batch)
+            _score_first_batch(scorer, batch)
+            uncompiled_because = _compile(scorer, batch)
+            seconds = _seconds(scorer, batch)
     except UnreadableShard as error:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
-    job = Job(config, plan.root, specs, probe, network.weights, digest_of(exclude), scorer.model.repeated_because)
-    return Prepared(config, plan, job, scorer, len(exclude), identity, seconds, cost)
+    compiled, programs = save_artefact() if scorer.model.compiled else (None, b"")
+    because = scorer.model.repeated_because
+    job = Job(config, plan.root, specs, probe, network.weights, digest_of(exclude), because, compiled)
+    return Prepared(config, plan, job, scorer, len(exclude), identity, seconds, cost, programs, uncompiled_because)
 
 
 @dataclass(frozen=True)
@@ -124,13 +131,11 @@ def _build(
     return Scorer(config, reader, decoder, mc), probe, mc.cost(sample)
 
 
-def _score_one_batch(scorer: Scorer, batch: _Batch) -> float:
-    """Seconds for one batch; a first one warms up."""
+def _score_first_batch(scorer: Scorer, batch: _Batch) -> None:
+    """Refuse a model that fails on a whole batch, or gives nothing that can be scored."""
     try:
         logits_NTC = scorer.model.logits(batch.inputs, batch.keys)[batch.good]
         finite = scorer.statistics(logits_NTC).finite
-        started = time.monotonic()
-        scorer.statistics(scorer.model.logits(batch.inputs, batch.keys)).finite.cpu()
     except PoolscoreError:
         raise
     except Exception as error:
@@ -145,6 +150,27 @@ def _score_one_batch(scorer: Scorer, batch: _Batch) -> float:
         raise ConfigError(
             "model: its output is not finite for any row of the first batch; check weights and normalisation (decode)"
         )
+
+
+def _compile(scorer: Scorer, batch: _Batch) -> str | None:
+    """Compile the model if that is asked for, or usual on the device."""
+    if scorer.model.cut is None or not _wants_compiled(scorer):
+        return None
+    because = scorer.model.try_compiled(batch.inputs, batch.keys)
+    if because and scorer.config.passes.compile:
+        raise ConfigError(f"passes.compile: the model cannot be compiled here ({because}); leave it out")
+    return because
+
+
+def _wants_compiled(scorer: Scorer) -> bool:
+    wanted = scorer.config.passes.compile
+    return scorer.decoder.device.type == "cuda" if wanted is None else wanted
+
+
+def _seconds(scorer: Scorer, batch: _Batch) -> float:
+    """For one batch, after one that warmed up."""
+    started = time.monotonic()
+    scorer.statistics(scorer.model.logits(batch.inputs, batch.keys)).finite.cpu()
     return time.monotonic() - started
 
 

@@ -6,7 +6,7 @@ Within one profile a run gives the same bits on any number of workers. A worker 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -35,16 +35,15 @@ def choose_device(config: Config) -> torch.device:
     return torch.device(wanted)
 
 
-def numeric_profile(config: Config, device: torch.device, rows_per_call: int, split: bool) -> Profile:
-    """The profile of a worker on this machine."""
+def numeric_profile(config: Config, device: torch.device, of_model: Mapping[str, str | int]) -> Profile:
+    """The profile of a worker on this machine, with what its model adds."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu: {_cpu_name()}",
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": config.run.threads,
         "precision": config.passes.precision,
         "batch_size": config.run.batch_size,
-        "rows_per_call": rows_per_call,
-        "passes": "split" if split else "repeated",
+        **of_model,
         **{library: version(library) for library in LIBRARIES},
     }
 

@@ -99,6 +99,8 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
     journal = Journal(run.storage)
     done = run.reports()
     run.update(status=directory.RUNNING, set_aside={}, stopped_by=None)
+    if prepared.job.compiled is not None:
+        run.storage.publish(prepared.job.compiled.name, lambda file: file.write(prepared.programs))
     fleet = _fleet(config, replace(prepared.job, run_id=run.info["id"]))
     try:
         coordinator = Coordinator(

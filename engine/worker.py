@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
@@ -22,6 +23,7 @@ from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
+from poolscore.engine.model.compiled import Artefact, programs_compiled
 from poolscore.engine.model.load import load_network
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Probe
@@ -48,6 +50,7 @@ class Job:
     weights: str  # digest
     exclude: str  # digest of the ids
     repeat_because: str | None  # why the model is not split at its stochastic frontier
+    compiled: Artefact | None  # what the driver's compiler made; None: nothing is compiled
     run_id: str | None = None  # of the run directory, by which a worker knows that it sees the same one
 
 
@@ -62,13 +65,14 @@ class ShardWorker:
         self.name = f"{name}@{socket.gethostname()}"
         self._threads = job.config.run.threads
         self._score_names = scores_of(job.config.model.task, job.config.passes.count)
-        with numeric_settings(self._threads):
-            self._scorer = build_scorer(job)
         self._storage = open_storage(job.config.run.dir)
         if job.run_id is not None:
             _require_same_directory(self._storage, job.run_id)
-        device, model = self._scorer.decoder.device, self._scorer.model
-        self.profile: Profile = numeric_profile(job.config, device, model.rows_per_call, model.cut is not None)
+        with numeric_settings(self._threads):
+            self._scorer = build_scorer(job)
+            compiled = self._compile(job.compiled) if job.compiled else "no"
+        of_model = {**self._scorer.model.profile, "compiled": compiled}
+        self.profile: Profile = numeric_profile(job.config, self._scorer.decoder.device, of_model)
 
     def score(self, shard: Shard) -> ShardReport:
         """Score a shard and write its part; the part counts once the driver has journalled the report.
@@ -96,6 +100,16 @@ class ShardWorker:
             worker=self.name,
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
+
+    def _compile(self, artefact: Artefact) -> str:
+        """Compile the model from what the driver left, by scoring a blank batch. Returns which programs it runs."""
+        artefact.load(self._storage.read(artefact.name))
+        before = programs_compiled()
+        rows = self._scorer.config.run.batch_size
+        inputs = self._scorer.decoder.blank(rows)
+        keys = torch.zeros(rows, dtype=torch.int64, device=self._scorer.decoder.device)
+        self._scorer.model.compile_for(inputs, keys)
+        return artefact.programs if programs_compiled() == before else f"by {self.name} itself"
 
     def _best(self, scores: pa.Table) -> dict[str, float]:
         """The largest value of each score, by which a selection can pass over whole shards."""

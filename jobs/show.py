@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -156,7 +156,15 @@ def _frontier(prepared: Prepared) -> str:
         return f"none: every input is repeated at the model's input ({mc.repeated_because})"
     names = ", ".join(layer.name for layer in mc.layers if layer.index in mc.cut.folded)
     folded = f"; masks of {names} folded into the Linear behind" if names else ""
-    return f"{mc.cut.operators[0]} operators once per row, {mc.cut.operators[1]} for each pass{folded}"
+    (before, behind), (once, each) = map(_from_to, mc.cut.modules), mc.cut.operators
+    compiled = ", compiled" if mc.compiled else ""
+    return f"{once} operators once per row ({before}), {each} for each pass ({behind}){folded}{compiled}"
+
+
+def _from_to(names: Sequence[str]) -> str:
+    if len(names) < 3:
+        return ", ".join(names) or "no module's"
+    return f"{names[0]} … {names[-1]}, {len(names)} modules"
 
 
 def warnings(prepared: Prepared) -> None:
@@ -164,6 +172,8 @@ def warnings(prepared: Prepared) -> None:
     because = prepared.scorer.model.repeated_because
     if because is not None and prepared.job.probe.live:
         warn(f"T passes cost T times one: every input is repeated at the model's input, because {because}")
+    if prepared.uncompiled_because is not None:
+        warn(f"the model runs without torch.compile: {prepared.uncompiled_because}")
     if off := [layer.name for layer in prepared.job.probe.layers if not layer.live]:
         warn(f"passes.layers leaves {len(off)} dropout layers off ({off[0]}, …): what they stand for counts as known")
     for name, kind in prepared.job.probe.stays_off.items():

@@ -1,10 +1,6 @@
-"""Shared masks in front of a Linear layer at the frontier: no row is ever repeated there.
+"""Find the Linear layers at the frontier that shared masks can be folded into, and take them out of the suffix.
 
-For T masks that all rows share, and h the features of a row,
-
-    W (m_t ∘ h)/(1−p) = (W h − W[:, S_t] h[S_t])/(1−p)      S_t: the columns that pass t drops
-
-so W h is computed once per row, and each pass costs only its dropped columns (or its kept ones, where those are fewer).
+What they give for each pass (`folded_linear.py`) becomes an input of the suffix, in the place of the mask's factor.
 """
 
 from __future__ import annotations
@@ -14,11 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.nn import functional
 
 from poolscore.engine.model.dropout import apply_affine
+from poolscore.engine.model.folded_linear import DroppedColumns, FoldedLinear, MaskedWeights
 from poolscore.engine.model.masks import SharedMasks
 from poolscore.engine.model.split import Split
 
@@ -29,65 +25,24 @@ SAME_ORDER = {
     torch.ops.aten.flatten.using_ints,
     torch.ops.aten._unsafe_view.default,
 }
-MOST_BYTES = 256 << 20  # of copied weight columns; beyond that the features are masked instead
+MOST_BYTES = {"cpu": 1 << 30, "cuda": 4 << 30}  # of copied weights; beyond that the features are masked instead
 
 
-class WithoutBias(nn.Module):
-    """W h in fp32, once for each row."""
-
-    def __init__(self, weight_OD: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("weight_OD", _full(weight_OD))
-
-    def forward(self, h: Tensor) -> Tensor:
-        """[N, …] → [N, O]."""
-        with torch.autocast(h.device.type, enabled=False):
-            return functional.linear(_full(h).flatten(1), self.get_buffer("weight_OD"))
-
-
-class DroppedLinear(nn.Module):
-    """W (m_t ∘ h)/(1−p) + b in fp32 for T fixed masks.
+def fold_linears(parts: Split, masks: SharedMasks, precision: torch.dtype | None) -> Split:
+    """The same model with every `drop → flatten → linear` right at the frontier folded.
 
     Args:
-        weight_OD, bias_O: of the layer.
-        factor_TD: the masks with their scale: 0 or 1/(1−p).
-        dtype: of the result.
+        precision: half precision that products are taken in on a GPU, if not in the weights' own.
     """
-
-    def __init__(self, weight_OD: Tensor, bias_O: Tensor | None, factor_TD: Tensor, dtype: torch.dtype) -> None:
-        super().__init__()
-        self._dtype = dtype
-        self._scale = float(factor_TD.max())
-        self._bias_O = None if bias_O is None else _full(bias_O)
-        self._columns: list[tuple[bool, Tensor, Tensor]] = []  # whether they are subtracted, which, their weights
-        for factor_D in factor_TD:
-            subtract = bool((factor_D == 0).sum() * 2 <= len(factor_D))
-            columns = torch.nonzero((factor_D == 0) == subtract).flatten()
-            self._columns.append((subtract, columns, _full(weight_OD)[:, columns].t().contiguous()))
-
-    def forward(self, h: Tensor, base_NO: Tensor, first: int, passes: int) -> Tensor:
-        """Passes first … first + passes − 1 of h [N, …], whose W h is base_NO: [N·passes, O]."""
-        with torch.autocast(h.device.type, enabled=False):
-            h_ND = _full(h).flatten(1)
-            out_NTO = base_NO.new_empty(len(h_ND), passes, base_NO.shape[1])
-            for i, (subtract, columns, weight_KO) in enumerate(self._columns[first : first + passes]):
-                part_NO = h_ND.index_select(1, columns) @ weight_KO
-                out_NTO[:, i] = base_NO - part_NO if subtract else part_NO
-            out_NTO *= self._scale
-            if self._bias_O is not None:
-                out_NTO += self._bias_O
-            return out_NTO.flatten(0, 1).to(self._dtype)
-
-
-def fold_linears(parts: Split, masks: SharedMasks) -> Split:
-    """The same model with every `drop → flatten → linear` right at the frontier done by `DroppedLinear`."""
-    folded: set[int] = set()
+    folded: dict[int, tuple[int, FoldedLinear]] = {}
     layers = {layer.index: layer for layer in parts.layers}
+    placeholders = [node for node in parts.suffix.graph.nodes if node.op == "placeholder"]
     for node in list(parts.suffix.graph.nodes):
         linear: Any = _linear_behind(node)
         if linear is None:
             continue
-        feature, index = node.args[0], _layer_of(node.args[1])
+        feature, mask = node.args[0], node.args[1]
+        index = int(mask.name.rpartition("_")[2])
         layer, shape = layers[index], feature.meta["val"].shape[1:]
         weight = _value(parts.suffix, linear.args[1])
         assert weight is not None
@@ -96,21 +51,30 @@ def fold_linears(parts: Split, masks: SharedMasks) -> Split:
         ones = torch.ones(1, *shape, device=weight.device)
         factor, _ = masks.affine(index, torch.zeros(1), range(masks.passes))
         factor_TD = apply_affine(ones, factor, None, layer.batch_dim, layer.fold, 1).flatten(1)
-        if _copied_bytes(factor_TD, weight) <= MOST_BYTES:
-            bias = _value(parts.suffix, linear.args[2]) if len(linear.args) > 2 else None
-            is_head = all(user.op == "output" for user in linear.users)
-            dtype = _full(weight[:0]).dtype if is_head else weight.dtype  # logits are not rounded
-            _replace(parts, feature, linear, index, weight, DroppedLinear(weight, bias, factor_TD, dtype))
-            folded.add(index)
-    for graph in (parts.prefix, parts.suffix):
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
-    return replace(parts, folded=frozenset(folded))
+        bias = _value(parts.suffix, linear.args[2]) if len(linear.args) > 2 else None
+        done = _fold(weight, bias, factor_TD, precision)
+        if done is not None:
+            folded[index] = placeholders.index(feature), done
+            _take_out(parts.suffix, linear, mask, done_dtype=weight.dtype)
+    parts.suffix.graph.eliminate_dead_code()
+    parts.suffix.recompile()
+    return replace(parts, folded=folded)
 
 
-def _full(x: Tensor) -> Tensor:
-    """At least float32."""
-    return x if x.dtype == torch.float64 else x.float()
+def _fold(
+    weight_OD: Tensor, bias_O: Tensor | None, factor_TD: Tensor, precision: torch.dtype | None
+) -> FoldedLinear | None:
+    """None where it would take too much memory."""
+    device, outputs = weight_OD.device.type, len(weight_OD)
+    most = MOST_BYTES.get(device, MOST_BYTES["cpu"])
+    if device == "cuda":
+        dtype = precision or weight_OD.dtype
+        fits = factor_TD.numel() * outputs * dtype.itemsize <= most
+        return MaskedWeights(weight_OD, bias_O, factor_TD, dtype) if fits else None
+    dropped_T = (factor_TD == 0).sum(1)
+    columns = int(torch.minimum(dropped_T, factor_TD.shape[1] - dropped_T).sum())
+    fits = columns * outputs * weight_OD.element_size() <= most
+    return DroppedColumns(weight_OD, bias_O, factor_TD) if fits else None
 
 
 def _linear_behind(node: Any) -> Node | None:
@@ -128,33 +92,14 @@ def _linear_behind(node: Any) -> Node | None:
     return None
 
 
-def _replace(parts: Split, feature: Node, linear: Node, index: int, weight: Tensor, module: DroppedLinear) -> None:
-    prefix, suffix = parts.prefix, parts.suffix
-    placeholders = [node for node in suffix.graph.nodes if node.op == "placeholder"]
-    prefix.add_submodule(f"base_{index}", WithoutBias(weight))
-    output: Any = next(node for node in prefix.graph.nodes if node.op == "output")
-    features = output.args[0]
-    with prefix.graph.inserting_before(output):
-        base = prefix.graph.call_module(f"base_{index}", (features[placeholders.index(feature)],))
-    output.args = ((*features, base),)
-    suffix.add_submodule(f"dropped_linear_{index}", module)
-    with suffix.graph.inserting_before(placeholders[len(features)]):
-        base = suffix.graph.placeholder(f"base_{index}")
-    passes, first = placeholders[-2:]
+def _take_out(suffix: GraphModule, linear: Node, given: Node, done_dtype: torch.dtype) -> None:
+    """Let the suffix be given what this Linear gives."""
+    is_head = all(user.op == "output" for user in linear.users)
     with suffix.graph.inserting_before(linear):
-        done = suffix.graph.call_module(f"dropped_linear_{index}", (feature, base, first, passes))
+        # Logits are not rounded; in between, the suffix goes on in the precision that it has.
+        done = given if is_head else suffix.graph.call_method("to", (given, done_dtype))
     done.meta = linear.meta
     linear.replace_all_uses_with(done)
-
-
-def _copied_bytes(factor_TD: Tensor, weight_OD: Tensor) -> int:
-    dropped = (factor_TD == 0).sum(1)
-    columns = int(torch.minimum(dropped, factor_TD.shape[1] - dropped).sum())
-    return columns * weight_OD.shape[0] * 4
-
-
-def _layer_of(factor: Node) -> int:
-    return int(factor.name.rpartition("_")[2])
 
 
 def _value(graph: GraphModule, node: Node | None) -> Tensor | None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from poolscore.engine.model.channels_last import put_channels_last
+from poolscore.engine.model.compiled import compile_part
 from poolscore.engine.model.dropout import DropoutLayer
 from poolscore.engine.model.fold import fold_linears
+from poolscore.engine.model.head import keep_logits_full
 from poolscore.engine.model.masks import Masks, SharedMasks
+from poolscore.engine.model.network import Build
 from poolscore.engine.model.probe import Inputs
 from poolscore.engine.model.split import Split, split
 from poolscore.engine.model.trace import trace
@@ -20,45 +24,76 @@ PIECE_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
 LEAST_ROWS = 64
 
 
+class Features(NamedTuple):
+    """What was computed once per row."""
+
+    frontier: tuple[Tensor, ...]
+    folded: dict[int, tuple[Tensor, ...]]  # by layer: what its Linear needs
+
+
 class SplitModel:
     """See Cut (`network.py`)."""
 
-    def __init__(self, parts: Split, device: str) -> None:
+    def __init__(self, parts: Split, build: Build) -> None:
         self.parts = parts
         self.operators = parts.operators
-        self.folded = parts.folded
+        self.modules = parts.modules
+        self.folded = frozenset(parts.folded)
+        self.bytes = sum(linear.bytes for _, linear in parts.folded.values())
+        self._channels_last = put_channels_last(parts)
         self._changes_inputs = any(_writes(node) for node in parts.prefix.graph.nodes)
-        budget = PIECE_BYTES.get(device, PIECE_BYTES["cpu"])
+        budget = PIECE_BYTES.get(build.device.type, PIECE_BYTES["cpu"])
         self.rows_per_call = max(LEAST_ROWS, budget // max(1, _bytes_per_row(parts)))
+        self._compiled_for: int | None = None
+        self._compiled: tuple[Callable[..., Any], Callable[..., Any]] = parts.prefix, parts.suffix
 
     @classmethod
     def of(
-        cls, model: nn.Module, layers: Sequence[DropoutLayer], sample: Inputs, masks: Masks, device: str
+        cls,
+        model: nn.Module,
+        layers: Sequence[DropoutLayer],
+        sample: Inputs,
+        masks: Masks,
+        build: Build,
     ) -> SplitModel:
-        """Trace and cut a model.
+        """Trace and cut a model that is on its device.
 
         Raises:
             Untraceable: with the reason.
         """
         parts = split(trace(model, layers, sample), layers)
         if isinstance(masks, SharedMasks):
-            parts = fold_linears(parts, masks)
-        return cls(parts, device)
+            parts = fold_linears(parts, masks, build.precision)
+        keep_logits_full(parts.suffix, build.precision)
+        return cls(parts, build)
 
-    def once(self, inputs: Inputs) -> tuple[Tensor, ...]:
+    def compile_for(self, rows: int | None) -> bool:
+        """See Cut. Another number of rows, such as the few that something is tried on, is not worth a compilation."""
+        self._compiled_for = rows
+        self._compiled = compile_part(self.parts.prefix), compile_part(self.parts.suffix)
+        return True
+
+    def once(self, inputs: Inputs) -> Features:
         """See Forward: the prefix."""
         tensors = [x.clone() for x in inputs.values()] if self._changes_inputs else list(inputs.values())
-        features: tuple[Tensor, ...] = self.parts.prefix(*tensors)
-        return features
+        if self._channels_last:
+            tensors = [x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in tensors]
+        prefix = self._compiled[0] if len(tensors[0]) == self._compiled_for else self.parts.prefix
+        frontier: tuple[Tensor, ...] = prefix(*tensors)
+        folded = {index: linear.once(frontier[at]) for index, (at, linear) in self.parts.folded.items()}
+        return Features(frontier, folded)
 
-    def passes(self, features: Sequence[Tensor], row_keys_N: Tensor, passes: range, masks: Masks) -> Tensor:
+    def passes(self, features: Features, row_keys_N: Tensor, passes: range, masks: Masks) -> Tensor:
         """See Forward: the suffix."""
         answers: list[Tensor | None] = []
         for layer in self.parts.layers:
-            folded = layer.index in self.parts.folded
-            answers += (None, None) if folded else masks.affine(layer.index, row_keys_N, passes)
-        rows = len(row_keys_N) * len(passes)
-        logits: Tensor = self.parts.suffix(*features, *answers, rows, len(passes), passes.start)
+            if layer.index in self.parts.folded:
+                _, linear = self.parts.folded[layer.index]
+                answers += (linear.passes(features.folded[layer.index], passes), None)
+            else:
+                answers += masks.affine(layer.index, row_keys_N, passes)
+        suffix = self._compiled[1] if len(row_keys_N) == self._compiled_for else self.parts.suffix
+        logits: Tensor = suffix(*features.frontier, *answers, len(row_keys_N) * len(passes), len(passes))
         return logits
 
 

@@ -6,8 +6,9 @@ the same answer: as a `Whole`, every input repeated for each pass, or `cut` at i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,15 +17,23 @@ from poolscore.engine.model.masks import Masks
 from poolscore.engine.model.probe import Inputs, Probe
 
 
+@dataclass(frozen=True)
+class Build:
+    """How a model is to run."""
+
+    device: torch.device
+    precision: torch.dtype | None = None  # half precision under autocast; None: as the model is
+
+
 class Forward(Protocol):
     """How inputs and passes become logits."""
 
     rows_per_call: int  # N·T rows that one tensor should hold
 
-    def once(self, inputs: Inputs) -> Sequence[Tensor]:
-        """What is computed once for each row: [N, …] inputs → features."""
+    def once(self, inputs: Inputs) -> Any:
+        """What is computed once for each row: [N, …] inputs → features, whatever `passes` takes."""
 
-    def passes(self, features: Sequence[Tensor], row_keys_N: Tensor, passes: range, masks: Masks) -> Tensor:
+    def passes(self, features: Any, row_keys_N: Tensor, passes: range, masks: Masks) -> Tensor:
         """The given passes of N rows, [N·len(passes), C]; row n under the i-th of them at n·len(passes) + i."""
 
 
@@ -39,7 +48,12 @@ class Cut(Forward, Protocol):
     """A model that was cut at its stochastic frontier."""
 
     operators: tuple[int, int]  # before and behind the frontier
+    modules: tuple[tuple[str, ...], tuple[str, ...]]  # before and behind it, by name, in their order
     folded: frozenset[int]  # indices of the layers whose masks went into a Linear
+    bytes: int  # of weights that were copied for that
+
+    def compile_for(self, rows: int | None) -> bool:
+        """From now on, run batches of so many rows compiled; None: none. False: it has nothing to compile."""
 
 
 class Network(Protocol):
@@ -47,6 +61,7 @@ class Network(Protocol):
 
     weights: str  # SHA-256 of its weights, 32 digits
     description: str  # beside its weights, what two runs of one model have in common
+    profile: Mapping[str, str | int]  # what else its last bits depend on (`engine/profile.py`)
 
     def probe(self, inputs: Inputs) -> Probe:
         """Find the live dropout by running a few rows (at least 3), on the CPU.
@@ -62,8 +77,8 @@ class Network(Protocol):
             names: of the inputs, in their order.
         """
 
-    def cut(self, probe: Probe, sample: Inputs, masks: Masks, device: torch.device) -> Cut:
-        """The model in two parts, on the device. Comes after `whole`, with which it may share weights.
+    def cut(self, probe: Probe, sample: Inputs, masks: Masks, build: Build) -> Cut:
+        """The model in two parts. Comes after `whole`, with which it may share weights.
 
         Raises:
             Untraceable: with the reason.

@@ -7,6 +7,7 @@ whole (`repeated.py`). Both give the same answer.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from poolscore.engine.config import PassesConfig
+from poolscore.engine.config_text import one_line
 from poolscore.engine.model.masks import DropAll, IndependentMasks, Masks, SharedMasks
-from poolscore.engine.model.network import Cut, Forward, Network
+from poolscore.engine.model.network import Build, Cut, Forward, Network
 from poolscore.engine.model.probe import Inputs, Probe
 from poolscore.engine.model.trace import Untraceable
 
@@ -66,19 +68,45 @@ class McDropout:
         self._passes = config.count
         self._autocast = AUTOCAST.get(config.precision)
         self._masks = _masks(probe, config, device)
+        self.compiled = False
         self._whole = network.whole(probe, tuple(sample), device)
         self.cut: Cut | None = None
         self.repeated_because = repeat_because
         if repeat_because is None:
             try:
-                self.cut = network.cut(probe, sample, self._masks, device)
+                self.cut = network.cut(probe, sample, self._masks, Build(device, self._autocast))
                 if verify:
                     self._require_same(self.cut, sample)
             except Untraceable as reason:
                 self.cut, self.repeated_because = None, str(reason)
         self._forward: Forward = self.cut or self._whole
         self.rows_per_call = config.rows_per_call or self._forward.rows_per_call
-        self.mask_bytes = self._masks.bytes
+        self.mask_bytes = self._masks.bytes + (self.cut.bytes if self.cut else 0)
+
+    @property
+    def profile(self) -> dict[str, str | int]:
+        """What the last bits depend on, beside device, libraries and configuration."""
+        way = "repeated" if self.cut is None else "split"
+        return {"passes": way, "rows_per_call": self.rows_per_call, **self._network.profile}
+
+    def compile_for(self, inputs: Inputs, row_keys_N: Tensor) -> Tensor:
+        """Compile for batches of this shape, if there is anything to compile; gives this one's logits."""
+        self.compiled = self.cut is not None and self.cut.compile_for(len(row_keys_N))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the compiler, about itself
+            return self.logits(inputs, row_keys_N)
+
+    def try_compiled(self, inputs: Inputs, row_keys_N: Tensor) -> str | None:
+        """Compile for batches of this shape, and keep that if it works and gives the same. Returns why not, if not."""
+        plain = self.logits(inputs, row_keys_N)
+        try:
+            reason = self._difference(self.compile_for(inputs, row_keys_N), plain)
+        except Exception as error:  # a compiler fails in many ways
+            reason = one_line(f"{type(error).__name__}: {error}")[:300]
+        if reason is not None and self.cut is not None:
+            self.cut.compile_for(None)
+            self.compiled = False
+        return reason
 
     @torch.no_grad()
     def logits(self, inputs: Inputs, row_keys_N: Tensor) -> Tensor:
@@ -142,9 +170,14 @@ class McDropout:
                 self._piece(forward, forward.once({k: x.clone() for k, x in sample.items()}), keys, passes)
                 for forward in (cut, self._whole)
             )
+        if difference := self._difference(ours, plain):
+            raise Untraceable(f"the split model {difference}")
+
+    def _difference(self, ours: Tensor, plain: Tensor) -> str | None:
         limit = (SAME if self._autocast is None else SAME_ROUNDED) * max(1.0, float(plain.nan_to_num().abs().max()))
-        if not torch.allclose(ours, plain, rtol=0, atol=limit, equal_nan=True):
-            raise Untraceable(f"the split model differs by {float((ours - plain).abs().max()):.1e} on the first rows")
+        if torch.allclose(ours, plain, rtol=0, atol=limit, equal_nan=True):
+            return None
+        return f"differs by {float((ours - plain).abs().max()):.1e} on the first rows"
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)

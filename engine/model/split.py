@@ -12,8 +12,8 @@ Legend: N rows, T passes; row n under pass t lies at n·T + t.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from torch import SymInt, Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from poolscore.engine.model.dropout import DropoutLayer, apply_affine
+from poolscore.engine.model.folded_linear import FoldedLinear
 from poolscore.engine.model.trace import Untraceable
 
 DROP = torch.ops.poolscore.drop.default
@@ -40,10 +41,12 @@ class Split:
     """A model in two parts."""
 
     prefix: GraphModule  # inputs → tuple of features
-    suffix: GraphModule  # features, factor and offset of each layer, N·T, T, first pass → logits
+    suffix: GraphModule  # features, factor and offset of each layer, N·T, T → logits
     layers: tuple[DropoutLayer, ...]  # live
     operators: tuple[int, int]  # before and behind the frontier
-    folded: frozenset[int] = frozenset()  # layers whose masks went into a Linear (`fold.py`)
+    modules: tuple[tuple[str, ...], tuple[str, ...]]  # before and behind it
+    folded: Mapping[int, tuple[int, FoldedLinear]] = field(default_factory=dict)  # by layer (`fold.py`): which feature
+    # its Linear takes, and the Linear; what that gives stands in the place of the layer's factor
 
 
 def split(graph: GraphModule, layers: Sequence[DropoutLayer]) -> Split:
@@ -69,7 +72,8 @@ def split(graph: GraphModule, layers: Sequence[DropoutLayer]) -> Split:
     features = {node: _feature(node, rows) for node in frontier}
     prefix = _prefix(graph, live, frontier)
     suffix = _Suffix(graph, live, features, layers, rows).build(output)
-    return Split(prefix, suffix, tuple(layers), (_operators(prefix), _operators(suffix)))
+    operators, modules = (_operators(prefix), _operators(suffix)), (_modules(prefix), _modules(suffix))
+    return Split(prefix, suffix, tuple(layers), operators, modules)
 
 
 def _reached_from(drops: Sequence[Node], graph: Graph) -> set[Node]:
@@ -155,7 +159,6 @@ class _Suffix:
         }
         self._rows = self._graph.placeholder("rows")  # N·T
         self._passes = self._graph.placeholder("passes")  # T
-        self._graph.placeholder("first")  # pass, of the T
         self._done: dict[Node, Node] = {}
 
     def build(self, output: Node) -> GraphModule:
@@ -222,3 +225,10 @@ def repeat_rows(x: Tensor, batch_dim: int, fold: int, passes: int) -> Tensor:
 
 def _operators(graph: GraphModule) -> int:
     return sum(1 for node in graph.graph.nodes if node.op == "call_function")
+
+
+def _modules(graph: GraphModule) -> tuple[str, ...]:
+    """Names of the innermost modules that the graph's operators come from, in their order."""
+    stacks = (node.meta.get("nn_module_stack") for node in graph.graph.nodes if node.op == "call_function")
+    names = (next(reversed(stack.values()))[0].removeprefix("model").removeprefix(".") for stack in stacks if stack)
+    return tuple(dict.fromkeys(name for name in names if name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
 import torch
@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from poolscore.engine.model.frontier import SplitModel
 from poolscore.engine.model.masks import Masks
+from poolscore.engine.model.network import Build
 from poolscore.engine.model.probe import Inputs, Probe, make_dropout_live, probe_model
 from poolscore.engine.model.repeated import RepeatedModel
 
@@ -20,6 +21,7 @@ class TorchNetwork:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
+        self.profile: Mapping[str, str | int] = {}
         self.weights = weights_digest(model)
         self.description = repr(model)
 
@@ -32,10 +34,10 @@ class TorchNetwork:
         make_dropout_live(self._model.to(device), probe.training)
         return RepeatedModel(self._model, probe.layers, names, device.type)
 
-    def cut(self, probe: Probe, sample: Inputs, masks: Masks, device: torch.device) -> SplitModel:
+    def cut(self, probe: Probe, sample: Inputs, masks: Masks, build: Build) -> SplitModel:
         """See Network."""
-        make_dropout_live(self._model.to(device), probe.training)
-        return SplitModel.of(self._model, probe.layers, sample, masks, device.type)
+        make_dropout_live(self._model.to(build.device), probe.training)
+        return SplitModel.of(self._model, probe.layers, sample, masks, build)
 
     def flops(self, run: Callable[[], object]) -> int:
         """See Network."""

@@ -1,0 +1,101 @@
+"""A compiled model: the driver's programs are what every worker runs."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from poolscore.engine.config import Config
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.prepare import prepare_job
+from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.score import score_pool
+from poolscore.engine.worker import ShardWorker
+
+Configure = Callable[..., Config]
+
+ELSEWHERE = """
+import pickle, sys
+from poolscore.engine.worker import ShardWorker
+job, shard = pickle.load(open(sys.argv[1], "rb"))
+worker = ShardWorker(job)
+print(worker.profile["compiled"])
+print(worker.score(shard).scores)
+"""
+
+
+def scores_of(run_dir: str, name: str) -> pa.Table:
+    return pq.read_table(Path(run_dir) / name)
+
+
+@pytest.mark.slow
+def test_a_worker_elsewhere_compiles_nothing_and_gives_the_same_bits(
+    digit_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "drivers-cache"))
+    config = digit_config(passes={"compile": True, "count": 5})
+    prepared = prepare_job(config)
+    result = score_pool(config, prepared=prepared)
+    run = RunDirectory(result.run_dir)
+    assert prepared.job.compiled is not None
+    assert run.info["profile"]["compiled"] == prepared.job.compiled.programs
+
+    plain = score_pool(digit_config(passes={"compile": False, "count": 5}, run={"dir": str(tmp_path / "plain")}))
+    a = {name: scores_of(result.run_dir, run.reports()[0].scores)[name].to_numpy() for name in ("bald", "entropy")}
+    b = scores_of(plain.run_dir, RunDirectory(plain.run_dir).reports()[0].scores)
+    assert all(abs(a[name] - b[name].to_numpy()).max() < 1e-5 for name in a)
+
+    job = replace(prepared.job, run_id=run.info["id"])
+    (tmp_path / "job").write_bytes(pickle.dumps((job, prepared.plan.shards[0])))
+    script = tmp_path / "elsewhere.py"
+    script.write_text(ELSEWHERE)
+    environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "workers-cache")}
+    command = [sys.executable, str(script), str(tmp_path / "job")]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+    assert output[0] == prepared.job.compiled.programs
+    assert scores_of(result.run_dir, output[1]).equals(scores_of(result.run_dir, run.reports()[0].scores))
+
+    artefact = Path(run.storage.path(prepared.job.compiled.name))
+    artefact.write_bytes(artefact.read_bytes()[:-1] + b"?")
+    with pytest.raises(ValueError, match="is not what the driver wrote"):
+        ShardWorker(job)
+
+
+def test_a_compiler_that_fails_is_no_reason_to_stop(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(graph: object) -> object:
+        def fail(*_: object) -> object:
+            raise RuntimeError("no compiler\nhere")
+
+        return fail
+
+    monkeypatch.setattr("poolscore.engine.model.frontier.compile_part", broken)
+    with pytest.raises(ConfigError, match=r"^passes.compile: .* \(RuntimeError: no compiler here\); leave it out$"):
+        prepare_job(digit_config(passes={"compile": True}))
+    monkeypatch.setattr("poolscore.engine.prepare._wants_compiled", lambda scorer: True)
+    prepared = prepare_job(digit_config())
+    assert (prepared.uncompiled_because, prepared.job.compiled) == ("RuntimeError: no compiler here", None)
+    assert score_pool(prepared.config, prepared=prepared).totals.scored > 0
+
+
+def test_a_compiled_model_that_gives_something_else_is_not_believed(
+    digit_config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(graph: Callable[..., object]) -> Callable[..., object]:
+        def run(*arguments: object) -> object:
+            output = graph(*arguments)
+            return output if isinstance(output, tuple) else output + 0.1  # type: ignore[operator]
+
+        return run
+
+    monkeypatch.setattr("poolscore.engine.model.frontier.compile_part", wrong)
+    with pytest.raises(ConfigError, match=r"cannot be compiled here \(differs by 1.0e-01"):
+        prepare_job(digit_config(passes={"compile": True}))
