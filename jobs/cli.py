@@ -47,7 +47,12 @@ def init(
 
 
 @app.command()
-def plan(config_file: ConfigFile, overrides: Overrides = None) -> None:
+def plan(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    advise: Annotated[bool, typer.Option("--advise", help="Try other passes, layers and precisions.")] = False,
+    rows: Annotated[int, typer.Option(help="Rows that --advise scores in each way.", min=1)] = 512,
+) -> None:
     """Dry run: rows, shards, bytes, live dropout, and one batch scored."""
     from poolscore.engine.config import load_config
     from poolscore.engine.prepare import prepare_job
@@ -57,6 +62,12 @@ def plan(config_file: ConfigFile, overrides: Overrides = None) -> None:
         prepared = prepare_job(config)
     show.plan(prepared)
     _check(config, prepared)
+    if advise:
+        from poolscore.engine.advise import advise as try_settings
+
+        with show.busy("scoring a sample in each way"):
+            advised = try_settings(prepared, rows)
+        show.advice(advised)
 
 
 @app.command()

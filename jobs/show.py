@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
+from rich.table import Table
 
 if TYPE_CHECKING:
+    from poolscore.engine.advise import Advised
     from poolscore.engine.check import CheckResult
     from poolscore.engine.pool.plan import Plan
     from poolscore.engine.prepare import Prepared
@@ -165,6 +167,24 @@ def _from_to(names: Sequence[str]) -> str:
     if len(names) < 3:
         return ", ".join(names) or "no module's"
     return f"{names[0]} … {names[-1]}, {len(names)} modules"
+
+
+def advice(advised: Advised) -> None:
+    """What each setting costs, and what it keeps of the fullest."""
+    table = Table(title=f"{advised.score} of {advised.rows:,} sampled rows, top {advised.top}", title_justify="left")
+    for name in ("T", "layers", "precision"):
+        table.add_column(name)
+    for name in ("hours", "rank correlation", "top overlap", "stability"):
+        table.add_column(name, justify="right")
+    for one in advised.settings:
+        layers = one.layers if isinstance(one.layers, str) else ", ".join(one.layers)
+        shares = (f"{one.correlation:.3f}", f"{one.overlap:.0%}", f"{one.stability:.0%}")
+        table.add_row(str(one.passes), escape(layers), one.precision, f"{one.hours:,.2f}", *shares)
+    console.print(table)
+    done(
+        "hours: for the pool, without reading and decoding. Correlation and overlap: with the last line, the fullest "
+        "setting. Stability: how much of the top two halves of the passes agree on."
+    )
 
 
 def warnings(prepared: Prepared) -> None:

@@ -109,12 +109,13 @@ class McDropout:
         return reason
 
     @torch.no_grad()
-    def logits(self, inputs: Inputs, row_keys_N: Tensor) -> Tensor:
-        """All passes of a batch.
+    def logits(self, inputs: Inputs, row_keys_N: Tensor, count: int | None = None) -> Tensor:
+        """The passes of a batch.
 
         Args:
             inputs: tensors [N, …] on the device.
             row_keys_N: int64 [N], the bits of the rows' keys.
+            count: only the first passes; default: all T.
 
         Returns:
             logits_NTC, float32.
@@ -122,13 +123,13 @@ class McDropout:
         Raises:
             PoolscoreError: the model makes other dropout calls than it made on the probe's rows.
         """
-        rows = len(row_keys_N)
-        at_once = max(1, min(self._passes, self.rows_per_call // max(rows, 1)))
+        rows, total = len(row_keys_N), count or self._passes
+        at_once = max(1, min(total, self.rows_per_call // max(rows, 1)))
         with self._precision():
             features = self._forward.once(inputs)
             pieces = [
-                self._piece(self._forward, features, row_keys_N, range(start, min(start + at_once, self._passes)))
-                for start in range(0, self._passes, at_once)
+                self._piece(self._forward, features, row_keys_N, range(start, min(start + at_once, total)))
+                for start in range(0, total, at_once)
             ]
         return torch.cat(pieces, dim=1)
 
