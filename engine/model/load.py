@@ -14,6 +14,7 @@ from poolscore.engine.config import ModelConfig
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.imports import add_to_path, import_name
 from poolscore.engine.model.network import Network
+from poolscore.engine.model.recurrent import split_recurrent_layers
 from poolscore.engine.model.torch_network import TorchNetwork
 
 SHOWN = 3  # names of parameters in an error
@@ -46,6 +47,7 @@ def load_model(config: ModelConfig) -> nn.Module:
         raise ConfigError(f"model.source: {config.source} gave lazy layers without weights; give them their sizes")
     if config.weights is not None:
         _load_weights(model, Path(config.weights))
+    split_recurrent_layers(model)
     return model.eval().requires_grad_(False)
 
 

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.model.dropout import DropoutLayer, DropoutMode, row_shape
+from poolscore.engine.model.recurrent import hides_dropout
 
 Inputs = Mapping[str, Tensor]  # by name; a single positional input is called ''
 
@@ -202,7 +203,7 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 
 def _random_in_training(module: nn.Module) -> bool:
     return (
-        (isinstance(module, nn.RNNBase) and module.dropout > 0 and module.num_layers > 1)
+        hides_dropout(module)
         or isinstance(module, nn.RReLU)
         or (isinstance(module, torch.jit.ScriptModule) and "Dropout" in module.original_name)
         or bool(STOCHASTIC_DEPTH.search(type(module).__name__))
