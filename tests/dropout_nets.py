@@ -431,12 +431,18 @@ def answered(seed: int, t: int, key: int | None) -> Iterator[list[tuple[str, flo
 
 
 def expected(
-    model: nn.Module, inputs: dict[str, Tensor], passes: int, seed: int = 0, keys: Sequence[int] | None = None
+    model: nn.Module,
+    inputs: dict[str, Tensor],
+    passes: int,
+    seed: int = 0,
+    keys: Sequence[int] | None = None,
+    hides: tuple[type[nn.Module], ...] = (nn.MultiheadAttention, HandWritten),
 ) -> tuple[Tensor, list[tuple[str, float]]]:
-    """logits_NTC in the model's dtype, and the calls of a pass as (kind, p); `keys` for independent masks."""
+    """logits_NTC in the model's dtype, and the calls of a pass as (kind, p); `keys` for independent masks, `hides` for
+    modules that make their calls only in training mode."""
     model = copy.deepcopy(model).eval()
     for module in model.modules():
-        if isinstance(module, nn.MultiheadAttention | HandWritten):
+        if isinstance(module, hides):
             module.training = True
     rows = len(next(iter(inputs.values())))
     calls: list[tuple[str, float]] = []
@@ -450,7 +456,7 @@ def expected(
                 fresh = {name: x.clone() for name, x in row.items()}
                 with torch.no_grad(), answered(seed, t, None if keys is None else keys[n]) as calls:
                     output = model(fresh[""]) if "" in fresh else model(**fresh)
-                logits.append(output.reshape(-1))
+                logits.append(getattr(output, "logits", output).reshape(-1))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return torch.stack(logits).view(rows, passes, -1), calls

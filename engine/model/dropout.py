@@ -55,6 +55,7 @@ class DropoutLayer:
     fold: int  # how many entries a row has there: attention heads or windows folded into the batch; usually 1
     shape: tuple[int, ...]  # of one row's mask: that dimension is left out, or `fold` long
     live: bool = True  # False: left off, because the user chose other layers (`layers.py`)
+    dtype: torch.dtype = torch.float32  # of factor and offset: float64 where the model drops from float64
 
     @property
     def elements(self) -> int:

@@ -48,7 +48,7 @@ def fold_linears(parts: Split, masks: SharedMasks, precision: torch.dtype | None
         assert weight is not None
         if "alpha" in layer.kind or weight.ndim != 2 or weight.shape[1] != math.prod(shape):
             continue
-        ones = torch.ones(1, *shape, device=weight.device)
+        ones = torch.ones(1, *shape, dtype=layer.dtype, device=weight.device)
         factor, _ = masks.affine(index, torch.zeros(1), range(masks.passes))
         factor_TD = apply_affine(ones, factor, None, layer.batch_dim, layer.fold, 1).flatten(1)
         bias = _value(parts.suffix, linear.args[2]) if len(linear.args) > 2 else None

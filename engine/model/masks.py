@@ -80,7 +80,7 @@ class DropAll:
 
 def _affine(layer: DropoutLayer, keep_NTE: Tensor) -> Affine:
     """Dropout: x·keep/(1−p). Alpha dropout (Klambauer et al. 2017): a·(x·keep − α(1−keep)) + a·α·p."""
-    keep = keep_NTE.reshape(*keep_NTE.shape[:2], *layer.shape).float()
+    keep = keep_NTE.reshape(*keep_NTE.shape[:2], *layer.shape).to(layer.dtype)
     if "alpha" not in layer.kind:
         return keep.mul_(dropout_scale(layer.p)), None
     a = 1.0 / math.sqrt((ALPHA**2 * layer.p + 1.0) * (1.0 - layer.p))

@@ -191,7 +191,8 @@ def _layer(index: int, a: _Call, b: _Call) -> DropoutLayer:
         raise ConfigError(f"model: channel dropout '{a.name}' needs [N, C, ...], got {list(shape)}")
     if _differ(a.x, b.x.narrow(batch_dim, 0, shape[batch_dim])):
         raise ConfigError(f"{where}: rows are not in their order along dimension {batch_dim}, or see each other")
-    return DropoutLayer(index, a.name, a.kind, a.p, batch_dim, fold, row_shape(a.kind, shape, batch_dim, fold))
+    of_a_row, dtype = row_shape(a.kind, shape, batch_dim, fold), torch.promote_types(a.x.dtype, torch.float32)
+    return DropoutLayer(index, a.name, a.kind, a.p, batch_dim, fold, of_a_row, dtype=dtype)
 
 
 def _differ(a: Tensor, b: Tensor) -> bool:
