@@ -389,6 +389,11 @@ def test_batch_statistics_are_refused() -> None:
     )
     assert "depends on the other rows of the batch" in refusal(model)
     assert "depends on the other rows of the batch" in refusal(nn.Sequential(DROP, Fn(lambda self, x: x @ x.t())))
+    masked = torch.tensor([False, False, False, False, False, True])  # −inf must not hide it
+    forward = lambda self, x: (x - x.mean(0)).masked_fill(masked, -torch.inf)  # noqa: E731
+    assert "depends on the other rows of the batch" in refusal(nn.Sequential(DROP, Fn(forward)))
+    forward = lambda self, x: x.masked_fill(x == x.max(), -torch.inf)  # noqa: E731
+    assert "depends on the other rows of the batch" in refusal(nn.Sequential(DROP, Fn(forward)))
 
 
 SHAPES: dict[str, tuple[Any, str]] = {
