@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -123,24 +124,20 @@ def _build(
     probe = choose_layers(network.probe(sample), config.passes.layers)
     _check_outputs(config, probe)
     because = None if config.passes.split else "passes.split is false"
-    mc = McDropout(network, probe, config.passes, decoder.device, sample, repeat_because=because, verify=True)
-    if config.passes.count > 1 and not mc.dropout_matters(sample):
-        raise ConfigError(
-            "model: its output is the same with everything dropped; its dropout does not reach the output"
-        )
-    return Scorer(config, reader, decoder, mc), probe, mc.cost(sample)
+    with _failures_in_one_line(f"its first rows with passes.precision={config.passes.precision}"):
+        mc = McDropout(network, probe, config.passes, decoder.device, sample, repeat_because=because, verify=True)
+        if config.passes.count > 1 and not mc.dropout_matters(sample):
+            raise ConfigError(
+                "model: its output is the same with everything dropped; its dropout does not reach the output"
+            )
+        return Scorer(config, reader, decoder, mc), probe, mc.cost(sample)
 
 
 def _score_first_batch(scorer: Scorer, batch: _Batch) -> None:
     """Refuse a model that fails on a whole batch, or gives nothing that can be scored."""
-    try:
+    with _failures_in_one_line("the first batch"):
         logits_NTC = scorer.model.logits(batch.inputs, batch.keys)[batch.good]
         finite = scorer.statistics(logits_NTC).finite
-    except PoolscoreError:
-        raise
-    except Exception as error:
-        text = one_line(f"{type(error).__name__}: {error}")
-        raise ConfigError(f"model.source: the model fails on the first batch: {text}") from error
     if scorer.config.model.task is Task.MULTICLASS and _are_probabilities(logits_NTC):
         raise ConfigError(
             "model: each row of its output is positive and sums to 1, so it ends in a softmax; task 'multiclass' takes "
@@ -150,6 +147,18 @@ def _score_first_batch(scorer: Scorer, batch: _Batch) -> None:
         raise ConfigError(
             "model: its output is not finite for any row of the first batch; check weights and normalisation (decode)"
         )
+
+
+@contextmanager
+def _failures_in_one_line(on: str) -> Iterator[None]:
+    """The model is the user's code, and may fail in any way."""
+    try:
+        yield
+    except PoolscoreError:
+        raise
+    except Exception as error:
+        text = one_line(f"{type(error).__name__}: {error}")
+        raise ConfigError(f"model.source: the model fails on {on}: {text}") from error
 
 
 def _compile(scorer: Scorer, batch: _Batch) -> str | None:

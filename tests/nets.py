@@ -60,6 +60,48 @@ def not_a_model() -> dict[str, int]:
     return {"answer": 42}
 
 
+def broken(classes: int = 10) -> nn.Module:
+    raise ValueError(f"no weights\nfor {classes} classes")
+
+
+def drops_all() -> nn.Module:
+    return cnn(p=1.0)
+
+
+def unpooled() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.Dropout(0.5))
+
+
+def two_answers() -> nn.Module:
+    class Both(nn.Sequential):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return super().forward(x), x
+
+    return Both(*cnn())
+
+
+def dropout_aside() -> nn.Module:
+    """Its dropout does not reach its output."""
+
+    class Aside(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            nn.functional.dropout(x)
+            return super().forward(x)
+
+    return Aside(nn.Flatten(), nn.Linear(64, 10))
+
+
+def only_in_fp32() -> nn.Module:
+    """Writes what a Linear gives into a tensor of its input's type, which fails under autocast."""
+
+    class Scatter(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            h = super().forward(x)
+            return x.new_zeros(h.shape).scatter_(1, torch.zeros_like(h, dtype=torch.long), h)
+
+    return Scatter(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+
+
 def random_each_time() -> nn.Module:
     return cnn()
 

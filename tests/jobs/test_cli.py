@@ -114,8 +114,6 @@ def test_score_report_status_select(configuration: Write, tmp_path: Path) -> Non
         (["model.task=binary"], "the model gives 10 outputs per row, task 'binary' has one logit"),
         (["model.source=nets:missing"], "module 'nets' has no 'missing'"),
         (["model.source=missing:net"], "cannot import 'missing'"),
-        (["model.source=nets:not_a_model", "model.weights=null"], "gave dict, not a torch.nn.Module"),
-        (["model.source=nets:no_dropout", "model.weights=null"], "no live dropout"),
         (["model.source=nets:softmaxed", "model.weights=null"], "it ends in a softmax"),
         (["select.k=301"], "select.k: 301 rows are asked for, the pool has 300"),
         (["pool.decode.mode=RGB"], "the model fails on input [2, 3, 8, 8]"),
@@ -230,6 +228,43 @@ def test_plan_shows_pool_and_dropout(configuration: Write) -> None:
     assert "300 rows, 2 files" in shown.stdout
     assert "feature p=0.3 on [8]" in shown.stdout
     assert "p=0.5 on [32]" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model.source=nets:not_a_model"], "model.source: nets:not_a_model gave dict, not a torch.nn.Module"),
+        (["model.source=nets:broken"], "model.source: nets:broken fails: ValueError: no weights for 10 classes"),
+        (["model.weights=other.pt"], "does not fit the model: '8.weight' is [7, 32] there, [10, 32] in the model"),
+        (["model.source=nets:mlp", "model.args={inputs: 64, outputs: 10}", "model.weights=other.pt"], "missing 3.bias"),
+        (["model.source=nets:no_dropout"], "model: it has no live dropout, so its 3 passes would be the same; add"),
+        (["model.source=nets:drops_all"], "model: dropout '3' has p=1, which drops everything; use p below 1"),
+        (["model.source=nets:dropout_aside"], "model: its output is the same with everything dropped; its dropout"),
+        (["model.source=nets:unpooled"], "must give a float tensor [N, C]; for N=2 it gave a tensor [2, 8, 6, 6]"),
+        (["model.source=nets:two_answers"], "must give a float tensor [N, C]; for N=2 it gave a tuple"),
+        (
+            ["model.source=nets:only_in_fp32", "passes.precision=bf16"],
+            "model.source: the model fails on its first rows with passes.precision=bf16: RuntimeError: scatter",
+        ),
+    ],
+)
+def test_wrong_models_are_one_line_of_plan(
+    configuration: Write,
+    overrides: list[str],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    import nets
+    import torch
+
+    torch.save(nets.cnn(classes=7).state_dict(), tmp_path / "other.pt")
+    model = {} if "weights" in overrides[-1] else {"weights": None}
+    settings = [part for override in overrides for part in ("--set", override)]
+    code, line = told(monkeypatch, capsys, "plan", configuration(model=model), *settings)
+    assert expected in line
+    assert (code, line.startswith("poolscore: model")) == (2, True)
 
 
 def test_init_writes_a_configuration_that_plans(tmp_path: Path, digits: pa.Table, configuration: Write) -> None:
