@@ -48,6 +48,19 @@ def test_both_ways_give_what_the_layer_gives(
     torch.testing.assert_close(some.view(rows, -1, 3), got.view(rows, passes, 3)[:, passes // 2 :])
 
 
+@pytest.mark.parametrize(("p", "most"), [(0.1, 2.5), (0.25, 3.0), (0.5, 2.0), (0.9, 1.2)])
+def test_it_rounds_little_more_than_the_layer_itself(p: float, most: float) -> None:
+    """Root mean square of the errors in float32, in those of a Linear behind the masked features. Seen: 1.9, 2.2, 1.4
+    and 1.0; as a difference it would be 3.3 at p = 0.5."""
+    g = torch.Generator().manual_seed(2)
+    h, weight = torch.randn(200, 128, generator=g).relu(), torch.randn(10, 128, generator=g)
+    factor = (torch.rand(20, 128, generator=g) >= p).float() / (1 - p)
+    linear, want = DroppedColumns(weight, None, factor), definition(h, weight, None, factor)
+    ours, plain = linear.passes(linear.once(h), range(20)), ((h[:, None] * factor) @ weight.t()).flatten(0, 1)
+    a, b = (float((x.double() - want).square().mean().sqrt()) for x in (ours, plain))
+    assert a < most * b
+
+
 def test_half_precision_is_not_rounded_after_the_sum() -> None:
     g = torch.Generator().manual_seed(0)
     h, weight = torch.randn(16, 512, generator=g).bfloat16(), torch.randn(10, 512, generator=g).bfloat16()
