@@ -7,8 +7,11 @@ call looked like in the model's code.
 
 from __future__ import annotations
 
+import io
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +62,20 @@ class _Marked(nn.Module):
         return as_logits(output, tensors[0].shape[0])
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without what torch prints, logs and warns of; what is wrong with a model is an exception, too."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def trace(model: nn.Module, layers: Sequence[DropoutLayer], inputs: Inputs) -> GraphModule:
     """The graph of a probed model for any number of rows; its inputs are positional, in the order of `inputs`.
 
@@ -72,8 +89,7 @@ def trace(model: nn.Module, layers: Sequence[DropoutLayer], inputs: Inputs) -> G
     rows = Dim("rows", min=2, max=MAX_ROWS)
     shapes = {"tensors": tuple({0: rows} for _ in inputs)}
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter, about the model's code
+        with torch.no_grad(), quietly():
             marked = _Marked(model, layers, tuple(inputs))
             program = export(marked, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
             graph = program.module(check_guards=False)
