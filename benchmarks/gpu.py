@@ -117,7 +117,7 @@ def row_statistics(device: str, folder: Path) -> dict[str, Any]:
 
 
 def frontier(device: str, folder: Path) -> dict[str, Any]:
-    """ResNet-50 with dropout before its head: 1, 20 and 100 passes, 20 repeated at the input; torch and ONNX Runtime."""
+    """ResNet-50 with dropout before its head: T=1, 20, 100, and 20 repeated at the input; torch and ONNX Runtime."""
     if device == "cuda":
         results = [measure(device, "bf16", batch=batch, repeats=10, onnx=True) for batch in (256, 1024)]
     else:
