@@ -14,6 +14,7 @@ from torch import Tensor, nn
 CLASSES = 1000
 STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # width, blocks
 EXPANSION = 4
+HEAD_STD = 0.2  # of the weights, which makes logits of about ±1
 BRANCH_SCALE = 0.2  # of a residual branch, so that sixteen of them do not blow up the activations of random weights
 
 
@@ -67,6 +68,8 @@ def resnet50() -> nn.Sequential:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=HEAD_STD)
     return model.eval().requires_grad_(False)
 
 
