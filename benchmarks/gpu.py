@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from environment import environment
+from frontier_resnet import measure
 from timing import interleaved_ms, medians
 from torch import nn
 
@@ -115,6 +116,15 @@ def row_statistics(device: str, folder: Path) -> dict[str, Any]:
     return {"shapes": results, "ok": True}
 
 
+def frontier(device: str, folder: Path) -> dict[str, Any]:
+    """ResNet-50 with dropout before its head: T=1, 20, 100, and 20 repeated at the input; torch and ONNX Runtime."""
+    if device == "cuda":
+        results = [measure(device, "bf16", batch=batch, repeats=10, onnx=True) for batch in (256, 1024)]
+    else:
+        results = [measure(device, "fp32", batch=4, pixels=64, repeats=1, onnx=True)]
+    return {"batches": results, "ok": True}
+
+
 def end_to_end(device: str, folder: Path) -> dict[str, Any]:
     """The main job through Ray with one worker: rows/s from a pool of uint8 tensors to the selection."""
     from poolscore.engine import score_pool
@@ -134,6 +144,7 @@ PARTS: dict[str, Callable[[str, Path], dict[str, Any]]] = {
     "kernels": kernel_tests,
     "bits": same_bits,
     "row_stats": row_statistics,
+    "frontier": frontier,
     "ray": end_to_end,
 }
 
