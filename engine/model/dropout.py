@@ -1,7 +1,7 @@
 """Answer a model's dropout calls with masks that are given as data.
 
 The model runs as its author wrote it, under a `TorchFunctionMode` that sees every dropout call: layers of all kinds,
-functional dropout and the dropout inside attention. Instead of drawing random numbers the call is answered with
+functional dropout, the dropout inside attention, and the operators of an exported program. Instead of drawing random numbers the call is answered with
 masks. `probe.py` finds the calls beforehand, `masks.py` holds the masks, `passes.py` brings them together.
 
 Legend: N rows, T passes; the model sees N·T rows, row n under pass t at index n·T + t.
@@ -22,6 +22,8 @@ from torch.overrides import TorchFunctionMode, has_torch_function
 
 ALPHA = 1.7580993408473766  # −α' of SELU: what AlphaDropout puts in place of a dropped value
 
+ATEN = torch.ops.aten
+
 # call → (kind, position of p). 'feature' drops whole channels.
 DROPOUT_CALLS: dict[Any, tuple[str, int]] = {
     F.dropout: ("element", 1),
@@ -38,8 +40,20 @@ DROPOUT_CALLS: dict[Any, tuple[str, int]] = {
     torch.alpha_dropout_: ("alpha", 1),
     torch.feature_alpha_dropout: ("feature_alpha", 1),
     torch.feature_alpha_dropout_: ("feature_alpha", 1),
+    torch.native_dropout: ("element", 1),
+    # in the graph of an exported program
+    ATEN.dropout.default: ("element", 1),
+    ATEN.dropout_.default: ("element", 1),
+    ATEN.feature_dropout.default: ("feature", 1),
+    ATEN.feature_dropout_.default: ("feature", 1),
+    ATEN.alpha_dropout.default: ("alpha", 1),
+    ATEN.alpha_dropout_.default: ("alpha", 1),
+    ATEN.feature_alpha_dropout.default: ("feature_alpha", 1),
+    ATEN.feature_alpha_dropout_.default: ("feature_alpha", 1),
+    ATEN.native_dropout.default: ("element", 1),
 }
-ATTENTION = F.scaled_dot_product_attention
+NATIVE = {torch.native_dropout, ATEN.native_dropout.default}  # give the mask as well; nobody reads it in inference
+ATTENTION = {F.scaled_dot_product_attention, ATEN.scaled_dot_product_attention.default}
 UNBATCHED = {F.dropout1d: 2, F.dropout3d: 4}  # with so many dimensions they take the first for channels, not for rows
 
 
@@ -114,19 +128,9 @@ class DropoutMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func in DROPOUT_CALLS:
-            kind, position = DROPOUT_CALLS[func]
-            x = args[0] if args else kwargs["input"]
-            p = float(args[position] if len(args) > position else kwargs.get("p", 0.5))
-            if p == 0.0:
-                return x
-            if UNBATCHED.get(func) == x.ndim:
-                y = self._answer(kind, p, x[None])[0]
-            else:
-                y = self._answer(kind, p, x)
-            if _in_place(func, args, kwargs):
-                return x.copy_(y)
-            return y
-        if func is ATTENTION:
+            y = self._dropout(func, args, kwargs)
+            return (y, y != 0) if func in NATIVE else y
+        if func in ATTENTION:
             call = _ATTENTION_SIGNATURE.bind(*args, **kwargs)
             call.apply_defaults()
             if call.arguments["dropout_p"] > 0.0:
@@ -134,6 +138,18 @@ class DropoutMode(TorchFunctionMode):
                     return func(**{**call.arguments, "dropout_p": 0.0})
                 return self._attention(**call.arguments)
         return func(*args, **kwargs)
+
+    def _dropout(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+        kind, position = DROPOUT_CALLS[func]
+        x: Tensor = args[0] if args else kwargs["input"]
+        p = float(args[position] if len(args) > position else kwargs.get("p", 0.5))
+        if p == 0.0:
+            return x
+        if UNBATCHED.get(func) == x.ndim:
+            y = self._answer(kind, p, x[None])[0]
+        else:
+            y = self._answer(kind, p, x)
+        return x.copy_(y) if _in_place(func, args, kwargs) else y
 
     def _attention(
         self,
@@ -198,7 +214,7 @@ def apply_affine(x: Tensor, factor: Tensor, offset: Tensor | None, batch_dim: in
 
 
 def _in_place(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    name: str = func.__name__
+    name: str = func.__name__.partition(".")[0]  # of an operator: without its overload
     return name.endswith("_") or bool(kwargs.get("inplace", args[3] if len(args) > 3 else False))
 
 
