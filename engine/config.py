@@ -203,6 +203,7 @@ class ModelConfig(Section):
     args: dict[str, Any] = {}  # keyword arguments of the factory
     path: str = "."  # folder that `source` is imported from, beside what is installed
     weights: str | None = None  # .safetensors, or a checkpoint that loads with weights_only
+    trust: bool = False  # let torch unpickle what a .pt2 holds, which can run code of whoever wrote it
     task: Task
     classes: Positive | Annotated[tuple[str, ...], Field(min_length=1)] | None = (
         None  # number or names; for regression: number of outputs
@@ -214,6 +215,12 @@ class ModelConfig(Section):
         names = self.class_names or ()
         if twice := [name for i, name in enumerate(names) if name in names[:i]]:
             raise ValueError(f"classes: '{twice[0]}' is named twice")
+        return self
+
+    @model_validator(mode="after")
+    def _a_program_is_whole(self) -> ModelConfig:
+        if self.source.endswith(".pt2") and (self.args or self.weights is not None):
+            raise ValueError(f"{'args' if self.args else 'weights'}: a .pt2 file holds all that there is; take it out")
         return self
 
     @property

@@ -10,6 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from poolscore.engine.config import Config, flatten
@@ -38,7 +39,7 @@ from poolscore.engine.worker import Job, input_columns
 
 OWN_COLUMNS = {"row_id", "key", "id", "prediction", "confidence", "rank", "score", "method", "score_name", *SCORES}
 # Configuration that does not change a score: a run may be resumed with other values.
-INCIDENTAL = ("pool.uri", "pool.exclude", "model.path", "model.weights", "select.", "check", "run.")
+INCIDENTAL = ("pool.uri", "pool.exclude", "model.path", "model.weights", "model.trust", "select.", "check", "run.")
 ESSENTIAL = ("run.batch_size", "run.threads")
 
 
@@ -107,6 +108,30 @@ class _Batch:
     good: list[int]  # rows that could be decoded
 
 
+def read_sample(config: Config) -> Inputs:
+    """What the model sees of a few rows of the pool (PROBE_ROWS), on the CPU.
+
+    Raises:
+        ConfigError: the pool cannot be read, or none of its first rows can be decoded.
+    """
+    add_to_path(config.model.path)
+    pool = find_files(config.pool.uri)
+    _check_columns(config, pool)
+    plan, rows = make_plan(pool, config.run.shard_rows), config.run.batch_size
+    reader = ShardReader(plan.root, input_columns(config), config.pool.id, read_ids(None, None))
+    decoders = build_decoders(config)
+    try:
+        specs = find_row_specs(decoders, _blocks(reader, plan, rows))
+        decoder = BatchDecoder(decoders, specs, rows, torch.device("cpu"))
+        return _sample(_first_good_batch(decoder, _blocks(reader, plan, rows)))
+    except UnreadableShard as error:
+        raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
+
+
+def _sample(batch: _Batch) -> Inputs:
+    return {name: _at_least(x[batch.good], PROBE_ROWS)[:PROBE_ROWS] for name, x in batch.inputs.items()}
+
+
 def _first_good_batch(decoder: BatchDecoder, blocks: Iterator[Rows]) -> _Batch:
     """The first block with a row that can be decoded."""
     for rows in blocks:
@@ -119,7 +144,7 @@ def _first_good_batch(decoder: BatchDecoder, blocks: Iterator[Rows]) -> _Batch:
 def _build(
     config: Config, reader: ShardReader, decoder: BatchDecoder, network: Network, batch: _Batch
 ) -> tuple[Scorer, Probe, Cost]:
-    sample = {name: _at_least(x[batch.good], PROBE_ROWS)[:PROBE_ROWS] for name, x in batch.inputs.items()}
+    sample = _sample(batch)
     probe = choose_layers(network.probe(sample), config.passes.layers)
     _check_outputs(config, probe)
     because = None if config.passes.split else "passes.split is false"
@@ -228,10 +253,11 @@ def _check_outputs(config: Config, probe: Probe) -> None:
 def _identity(
     config: Config, plan: Plan, exclude: IdSet, specs: Mapping[str, RowSpec], network: Network
 ) -> dict[str, Any]:
+    incidental = (*INCIDENTAL, "model.source") if config.model.is_file else INCIDENTAL
     settings = {
         key: value
         for key, value in flatten(config).items()
-        if key in ESSENTIAL or not any(key.startswith(prefix) for prefix in INCIDENTAL)
+        if key in ESSENTIAL or not any(key.startswith(prefix) for prefix in incidental)
     }
     secret = {key: value for key, value in settings.items() if redacted(value, key) != value}
     return {

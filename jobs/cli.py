@@ -33,7 +33,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", h
 @app.command()
 def init(
     pool: Annotated[str, typer.Argument(metavar="POOL", help="A Parquet file, a folder of them, or a glob.")],
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="package.module:factory")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="package.module:factory, or a .pt2 file.")],
     weights: Annotated[str | None, typer.Option(help="Weights: .safetensors or a checkpoint.")] = None,
     task: Annotated[str, typer.Option(help="multiclass, binary, multilabel or regression.")] = "multiclass",
     k: Annotated[int, typer.Option("--k", help="Rows to select.")] = 1000,
@@ -68,6 +68,22 @@ def plan(
         with show.busy("scoring a sample in each way"):
             advised = try_settings(prepared, rows)
         show.advice(advised)
+
+
+@app.command()
+def export(
+    config_file: ConfigFile,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: .pt2 or .onnx.")],
+    overrides: Overrides = None,
+) -> None:
+    """Write the model as .pt2 or .onnx, with its dropout live and everything else in eval mode."""
+    from poolscore.engine.config import load_config
+    from poolscore.engine.export import export_model
+
+    config = load_config(config_file, overrides or ())
+    with show.busy("tracing the model"):
+        exported = export_model(config, out)
+    show.exported(exported)
 
 
 @app.command()

@@ -18,6 +18,8 @@ from rich.table import Table
 if TYPE_CHECKING:
     from poolscore.engine.advise import Advised
     from poolscore.engine.check import CheckResult
+    from poolscore.engine.model.dropout import DropoutLayer
+    from poolscore.engine.model.export import Exported
     from poolscore.engine.pool.plan import Plan
     from poolscore.engine.prepare import Prepared
     from poolscore.engine.run.coordinator import State
@@ -138,9 +140,7 @@ def plan(prepared: Prepared) -> None:
     cost, share = prepared.cost, 1 - prepared.cost.once / max(1, prepared.cost.all_passes)
     facts.add("cost", f"T passes take {cost.relative:.2f}x the FLOPs of one; {share:.0%} of them behind the frontier")
     for layer in probe.layers:
-        kind = "" if layer.kind == "element" else f"{layer.kind} "
-        what = f"{layer.name}: {kind}p={layer.p:g} on {list(layer.shape)}"
-        facts.add(f"{'live' if layer.live else 'other'} dropout {layer.index}", what)
+        facts.add(f"{'live' if layer.live else 'other'} dropout {layer.index}", _layer(layer))
     for name, kind in probe.stays_off.items():
         facts.add("stays off", f"{name} ({kind}): random, cannot be answered with masks")
     rate = config.run.batch_size / prepared.batch_seconds
@@ -150,6 +150,11 @@ def plan(prepared: Prepared) -> None:
     )
     facts.add("one such worker", f"{rate:,.0f} rows/s without reading and decoding: {hours:,.2f} hours for the pool")
     facts.show()
+
+
+def _layer(layer: DropoutLayer) -> str:
+    kind = "" if layer.kind == "element" else f"{layer.kind} "
+    return f"{layer.name}: {kind}p={layer.p:g} on {list(layer.shape)}"
 
 
 def _frontier(prepared: Prepared) -> str:
@@ -212,6 +217,19 @@ def check(result: CheckResult) -> None:
     if result.rejected:
         facts.add("rejected", f"{result.rejected:,} rows")
     facts.show()
+
+
+def exported(model: Exported) -> None:
+    """A model that was written."""
+    facts = _Facts(f"wrote {', '.join(map(str, model.files))}")
+    if model.opset is not None:
+        facts.add("opset", f"{model.opset}")
+    facts.add("inputs", f"{', '.join(model.inputs)}: any number of rows")
+    for layer in model.layers:
+        facts.add(f"live dropout {layer.index}", _layer(layer))
+    facts.show()
+    if not model.layers:
+        warn("the model has no dropout: its passes are all the same")
 
 
 def summary(result: RunResult, report_path: str) -> None:

@@ -1,8 +1,9 @@
 """Answer a model's dropout calls with masks that are given as data.
 
 The model runs as its author wrote it, under a `TorchFunctionMode` that sees every dropout call: layers of all kinds,
-functional dropout, the dropout inside attention, and the operators of an exported program. Instead of drawing random numbers the call is answered with
-masks. `probe.py` finds the calls beforehand, `masks.py` holds the masks, `passes.py` brings them together.
+functional dropout, the dropout inside attention, and the operators of an exported program. Instead of drawing random
+numbers the call is answered with masks. `probe.py` finds the calls beforehand, `masks.py` holds the masks, `passes.py`
+brings them together.
 
 Legend: N rows, T passes; the model sees N·T rows, row n under pass t at index n·T + t.
 """

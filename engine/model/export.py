@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-import logging
 import math
-import os
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +25,7 @@ from torch.export import Dim, ExportedProgram, export
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.model.dropout import ALPHA, DROPOUT_CALLS, DropoutLayer, DropoutMode
 from poolscore.engine.model.probe import Inputs, Probe, as_logits
-from poolscore.engine.model.trace import MAX_ROWS
+from poolscore.engine.model.trace import MAX_ROWS, quietly
 
 ATEN = torch.ops.aten
 SUFFIXES = (".pt2", ".onnx")
@@ -76,7 +73,7 @@ def write_model(model: nn.Module, probe: Probe, sample: Inputs, path: Path) -> E
                 "hides them, such as under torch.autocast or torch.cond; take them out of there"
             )
         written = sorted(Path(folder).iterdir(), key=lambda file: file != draft)
-        files = tuple(Path(os.replace(file, path.parent / file.name) or path.parent / file.name) for file in written)
+        files = tuple(file.replace(path.parent / file.name) for file in written)
     return Exported(files, probe.layers, _names(sample), opset)
 
 
@@ -109,8 +106,7 @@ def _onnx_dropout(kind: str, p: float, x: Tensor) -> Tensor:
 def _export(model: nn.Module, sample: Inputs, answer: Callable[[str, float, Tensor], Tensor]) -> ExportedProgram:
     rows = Dim("rows", min=1, max=MAX_ROWS)
     try:
-        with torch.no_grad(), warnings.catch_warnings(), _quiet("torch"), _answered(model, sample, answer):
-            warnings.simplefilter("ignore")  # of the exporter, about the model's code
+        with torch.no_grad(), quietly(), _answered(model, sample, answer):
             shapes = tuple({0: rows} for _ in sample)
             program = export(model, tuple(sample.values()), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # the exporter fails in many ways; the model itself was run before
@@ -154,28 +150,13 @@ def _write_pt2(program: ExportedProgram, path: Path) -> tuple[None, int]:
 
 def _write_onnx(program: ExportedProgram, path: Path) -> tuple[int, int]:
     try:
-        with warnings.catch_warnings(), _quiet("torch"):
-            warnings.simplefilter("ignore")
-            written: Any = torch.onnx.export(
-                program, dynamo=True, optimize=False, verbose=False, output_names=[OUTPUT]
-            )
+        with quietly():
+            written: Any = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, output_names=[OUTPUT])
             written.save(path, external_data=sum(x.nbytes for x in program.state_dict.values()) > ONE_FILE)
     except Exception as error:
         raise ConfigError(f"model: it cannot be written as ONNX: {_one_line(error)}") from error
     proto = written.model
     return proto.opset_imports[""], sum(node.op_type == "Dropout" for node in proto.graph)
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Without the warnings of this logger and those below it."""
-    logger = logging.getLogger(name)
-    was, level = logger.level, logging.ERROR
-    logger.setLevel(level)
-    try:
-        yield
-    finally:
-        logger.setLevel(was)
 
 
 def _one_line(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from poolscore.engine.config import ModelConfig
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.imports import add_to_path, import_name
 from poolscore.engine.model.network import Network
+from poolscore.engine.model.program import load_program
 from poolscore.engine.model.torch_network import TorchNetwork
 
 SHOWN = 3  # names of parameters in an error
@@ -25,7 +26,18 @@ def load_network(config: ModelConfig) -> Network:
     Raises:
         ConfigError: it cannot be loaded; one line each.
     """
-    return TorchNetwork(load_model(config))
+    return TorchNetwork(load_module(config))
+
+
+def load_module(config: ModelConfig) -> nn.Module:
+    """The user's model as a torch module: from a factory, or from a `.pt2` file.
+
+    Raises:
+        ConfigError: it cannot be loaded; one line each.
+    """
+    if config.source.endswith(".pt2"):
+        return load_program(Path(config.source), config.trust)
+    return load_model(config)
 
 
 def load_model(config: ModelConfig) -> nn.Module:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +12,13 @@ from torch.fx.node import map_aggregate
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.model.dropout import ATTENTION, DROPOUT_CALLS
+from poolscore.engine.model.probe import ROOT
 from poolscore.engine.model.pt2_archive import Pt2Archive, Untrusted
 from poolscore.engine.model.pt2_graph import LooseGraph, one_output, read_graph
+from poolscore.engine.model.trace import quietly
 
 ATEN = torch.ops.aten
-TRAINING = {ATEN.batch_norm.default, ATEN._native_batch_norm_legit_functional.default, ATEN.native_batch_norm.default}
+BATCH_NORM = {ATEN.batch_norm.default, ATEN._native_batch_norm_legit_functional.default, ATEN.native_batch_norm.default}
 DECOMPOSED = {ATEN.bernoulli.default, ATEN.bernoulli.p, ATEN.bernoulli_.float, ATEN.rand_like.default}
 CHECKS = {ATEN._assert_tensor_metadata.default}  # of what the exporter saw, its device for one
 
@@ -84,7 +82,7 @@ class Program(Scope):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The one output of the program."""
         if len(args) + len(kwargs) != len(self.inputs) or not set(kwargs) <= set(self.inputs):
-            given = f"{', '.join(map(repr, kwargs))}" if kwargs else "one without a name"
+            given = ", ".join(map(repr, kwargs)) if kwargs else "one without a name"
             raise ConfigError(
                 f"model.source: the program takes the inputs {', '.join(map(repr, self.inputs))}, pool.inputs gives "
                 f"{given}"
@@ -107,20 +105,13 @@ class Program(Scope):
 
     def _follow_the_input(self) -> None:
         """Tensors that are made on the way are made where the input is, not where the program was exported."""
-        first = next(iter(self._graph.nodes))
-        with self._graph.inserting_after(self._last_placeholder()):
-            device = self._graph.call_function(getattr, (first, "device"))
-
-        def moved(value: Any) -> Any:
-            return device if isinstance(value, torch.device) else value
-
+        placeholders = [node for node in self._graph.nodes if node.op == "placeholder"]
+        with self._graph.inserting_after(placeholders[-1]):
+            device = self._graph.call_function(getattr, (placeholders[0], "device"))
         for node in self._graph.nodes:
-            node.args, node.kwargs = map_aggregate(node.args, moved), map_aggregate(node.kwargs, moved)  # type: ignore
-        if not device.users:
-            self._graph.erase_node(device)
-
-    def _last_placeholder(self) -> Node:
-        return [node for node in self._graph.nodes if node.op == "placeholder"][-1]
+            node.args, node.kwargs = map_aggregate(
+                (node.args, node.kwargs), lambda value: device if isinstance(value, torch.device) else value
+            )
 
     def _call_in_scopes(self) -> None:
         for node in list(self._graph.nodes):
@@ -134,9 +125,9 @@ class Program(Scope):
 
 
 def _check(loose: LooseGraph) -> None:
-    """Refuse what is known to be no model that can be scored, where the trial run could only say so less clearly."""
+    """Refuse what cannot be scored, where the trial run would only say so less clearly."""
     for node in list(loose.graph.nodes):
-        where = f"model.source: the program {{}} (in '{node.meta.get('module') or 'the model itself'}')"
+        where = f"'{node.meta.get('module') or ROOT}' of the program"
         if node.op == "placeholder" and node.meta["rows"] is not None:
             raise ConfigError(
                 f"model.source: the program was exported for batches of {node.meta['rows']} rows only; export it again "
@@ -144,23 +135,24 @@ def _check(loose: LooseGraph) -> None:
             )
         if node.target in DECOMPOSED:
             raise ConfigError(
-                f"{where.format('draws random numbers of its own')}, as decomposed dropout does; save it before "
-                "run_decompositions, or use `poolscore export`"
+                f"model.source: {where} draws random numbers itself, as decomposed dropout does; save the program "
+                "before run_decompositions, or write it with `poolscore export`"
             )
-        if node.target in TRAINING and len(node.args) > 5 and node.args[5] is True:
+        if node.target in BATCH_NORM and len(node.args) > 5 and node.args[5] is True:
             raise ConfigError(
-                f"{where.format('has BatchNorm in training mode')}: rows would depend on their batch; export it in "
-                "eval mode, or with `poolscore export`, which keeps the dropout live"
+                f"model.source: {where} has BatchNorm in training mode, so rows would depend on their batch; export "
+                "it in eval mode, or with `poolscore export`, which keeps the dropout live"
             )
         if node.target in CHECKS:
             loose.graph.erase_node(node)
     if loose.changed:
-        raise ConfigError(f"model.source: each call of the program changes '{loose.changed[0]}'; export it in eval mode")
+        raise ConfigError(
+            f"model.source: each call of the program changes '{loose.changed[0]}'; export it in eval mode"
+        )
 
 
 def _load_with_torch(path: Path) -> LooseGraph:
-    with _quiet("torch.export"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         program = torch.export.load(path)
         module = program.module(check_guards=False)
     graph = Graph()
@@ -187,14 +179,3 @@ def _attribute(module: Any, target: str) -> Any:
     for name in target.split("."):
         module = getattr(module, name)
     return module
-
-
-@contextmanager
-def _quiet(name: str) -> Iterator[None]:
-    """Without the warnings of this logger; what is wrong comes as an exception, too."""
-    logger = logging.getLogger(name)
-    was, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = was

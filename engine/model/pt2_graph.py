@@ -24,17 +24,13 @@ from poolscore.engine.model.pt2_archive import CONSTANTS, DTYPES, MODEL, WEIGHTS
 SCHEMA = 8  # of the JSON, in all of torch 2.11 to 2.13
 OPERATOR = re.compile(r"torch\.ops\.aten\.(\w+)\.(\w+)")
 MODULE = re.compile(r"\w+(\.\w+)*")
-NUMBERS = {
-    **{
-        f"_operator.{name}": getattr(operator, name)
-        for name in "eq ne le ge lt gt neg pos mul add sub floordiv mod pow truediv and_ or_ lshift rshift".split()
-    },
-    **{f"math.{name}": getattr(math, name) for name in ("trunc", "ceil", "floor")},
-    **{
-        f"torch.{name}": getattr(torch, name)
-        for name in "sym_int sym_float sym_not sym_ite sym_max sym_min sym_sqrt".split()
-    },
-}
+ARITHMETIC = (
+    *(operator.eq, operator.ne, operator.le, operator.ge, operator.lt, operator.gt, operator.and_, operator.or_),
+    *(operator.neg, operator.pos, operator.add, operator.sub, operator.mul, operator.floordiv, operator.truediv),
+    *(operator.mod, operator.pow, operator.lshift, operator.rshift, math.trunc, math.ceil, math.floor),
+    *(torch.sym_int, torch.sym_float, torch.sym_not, torch.sym_ite, torch.sym_max, torch.sym_min, torch.sym_sqrt),
+)
+NUMBERS: dict[str, Any] = {f"{function.__module__}.{function.__name__}": function for function in ARITHMETIC}
 # Text that an operator may be given: how to pad, round, reduce, …
 TEXT = {"approximate", "assert_msg", "equation", "indexing", "interpolation", "mode", "norm", "ord", "pad_mode"}
 TEXT |= {"padding", "padding_side", "reduce", "rounding_mode", "side"}
@@ -65,7 +61,10 @@ def read_graph(archive: Pt2Archive) -> LooseGraph:
     """
     program = archive.json(MODEL)
     if (version := program["schema_version"]["major"]) != SCHEMA:
-        raise ConfigError(f"model.source: a program of format {version}, not {SCHEMA}; export it with torch 2.11 to 2.13")
+        raise ConfigError(
+            f"model.source: the program is of format {version}, this version reads {SCHEMA}; export it with torch "
+            f"{torch.__version__.partition('+')[0]}"
+        )
     tensors = archive.tensors(WEIGHTS) | archive.tensors(CONSTANTS)
     return _Reader(program["graph_module"], tensors).read()
 

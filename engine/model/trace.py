@@ -7,8 +7,10 @@ call looked like in the model's code.
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +61,20 @@ class _Marked(nn.Module):
         return as_logits(output, tensors[0].shape[0])
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without torch's warnings and log lines, which are about the model's code; what is wrong is an exception."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def trace(model: nn.Module, layers: Sequence[DropoutLayer], inputs: Inputs) -> GraphModule:
     """The graph of a probed model for any number of rows; its inputs are positional, in the order of `inputs`.
 
@@ -72,8 +88,7 @@ def trace(model: nn.Module, layers: Sequence[DropoutLayer], inputs: Inputs) -> G
     rows = Dim("rows", min=2, max=MAX_ROWS)
     shapes = {"tensors": tuple({0: rows} for _ in inputs)}
     try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter, about the model's code
+        with torch.no_grad(), quietly():
             marked = _Marked(model, layers, tuple(inputs))
             program = export(marked, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
             graph = program.module(check_guards=False)
