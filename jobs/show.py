@@ -230,6 +230,8 @@ def exported(model: Exported) -> None:
     facts.show()
     if not model.layers:
         warn("the model has no dropout: its passes are all the same")
+    if model.trust:
+        warn(f"the file {model.trust}: as model.source it needs model.trust: true")
 
 
 def summary(result: RunResult, report_path: str) -> None:

@@ -1,9 +1,10 @@
 """Write a model as a `.pt2` or `.onnx` file with its dropout live, whatever its training flags say.
 
 The model is traced under the `DropoutMode` that finds and answers its calls elsewhere, so the file has the same dropout
-layers in the same order, everything else in eval mode, any number of rows, and attention written out where it has
-dropout. In a `.pt2` each kind of dropout is torch's own operator. ONNX knows one kind, which draws per element: channel
-and alpha dropout are made of it there, with the same draws as in torch (`_onnx_dropout`).
+layers in the same order, everything else in eval mode, and any number of rows. In a `.pt2` each kind of dropout is
+torch's own operator. ONNX knows one kind, which draws per element: the others are made of it there, with the same draws
+as in torch (`_onnx_dropout`), and attention is written out around it. ONNX Runtime's optimiser takes Dropout nodes out
+whatever their training flag says (1.31, measured), so in other programs than this one it must be switched off.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ import importlib.util
 import inspect
 import math
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram, export
+from torch.nn import functional
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.model.dropout import ALPHA, DROPOUT_CALLS, DropoutLayer, DropoutMode
-from poolscore.engine.model.probe import Inputs, Probe, as_logits
+from poolscore.engine.model.dropout import ALPHA, DropoutLayer, DropoutMode
+from poolscore.engine.model.probe import Inputs, Probe, as_logits, probe_model
+from poolscore.engine.model.program import load_program, needs_trust
 from poolscore.engine.model.trace import MAX_ROWS, quietly
 
 ATEN = torch.ops.aten
@@ -33,7 +36,6 @@ OUTPUT = "logits"
 ONE_FILE = 1 << 30  # bytes of weights; beyond that, ONNX keeps them in a file beside it (its format holds 2 GB)
 OPERATORS = {
     "element": ATEN.dropout.default,
-    "attention": ATEN.dropout.default,
     "feature": ATEN.feature_dropout.default,
     "alpha": ATEN.alpha_dropout.default,
     "feature_alpha": ATEN.feature_alpha_dropout.default,
@@ -47,7 +49,8 @@ class Exported:
     files: tuple[Path, ...]  # the model first
     layers: tuple[DropoutLayer, ...]  # kept live, in the order of execution
     inputs: tuple[str, ...]
-    opset: int | None  # of ONNX
+    opset: int | None = None  # of ONNX
+    trust: str | None = None  # of a .pt2: why it can only be opened with model.trust
 
 
 def write_model(model: nn.Module, probe: Probe, sample: Inputs, path: Path) -> Exported:
@@ -63,22 +66,37 @@ def write_model(model: nn.Module, probe: Probe, sample: Inputs, path: Path) -> E
     onnx = path.suffix == ".onnx"
     if onnx and not all(importlib.util.find_spec(name) for name in ("onnx", "onnxscript")):
         raise ConfigError("OUT: writing .onnx needs onnx and onnxscript: pip install 'poolscore[export]'")
-    program = _export(model, sample, _onnx_dropout if onnx else _torch_dropout)
+    program = _export(model, sample, DropoutMode(_onnx_dropout) if onnx else _Kept(_torch_dropout))
+    written = Exported((), probe.layers, _names(sample))
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
         draft = Path(folder) / path.name
-        opset, calls = (_write_onnx if onnx else _write_pt2)(program, draft)
-        if calls != len(probe.layers):
+        if onnx:
+            opset, found = _write_onnx(program, draft)
+            written = replace(written, opset=opset)
+        else:
+            torch.export.save(program, draft)
+            reason = needs_trust(draft)
+            reread = probe_model(load_program(draft, trust=reason is not None), sample).layers
+            found = sum(replace(a, name=b.name) == b for a, b in zip(reread, probe.layers, strict=False))
+            written = replace(written, trust=reason)
+        if found != len(probe.layers):
             raise ConfigError(
-                f"model: {len(probe.layers) - calls} of its {len(probe.layers)} dropout calls lie where the exporter "
+                f"model: {len(probe.layers) - found} of its {len(probe.layers)} dropout calls lie where the exporter "
                 "hides them, such as under torch.autocast or torch.cond; take them out of there"
             )
-        written = sorted(Path(folder).iterdir(), key=lambda file: file != draft)
-        files = tuple(file.replace(path.parent / file.name) for file in written)
-    return Exported(files, probe.layers, _names(sample), opset)
+        files = sorted(Path(folder).iterdir(), key=lambda file: file != draft)
+        return replace(written, files=tuple(file.replace(path.parent / file.name) for file in files))
 
 
 def _names(sample: Inputs) -> tuple[str, ...]:
     return tuple(name or "input" for name in sample)
+
+
+class _Kept(DropoutMode):
+    """Leaves attention one operator, with its dropout."""
+
+    def _attention(self, *args: Any, **kwargs: Any) -> Tensor:
+        return functional.scaled_dot_product_attention(*args, **kwargs)
 
 
 def _torch_dropout(kind: str, p: float, x: Tensor) -> Tensor:
@@ -93,7 +111,7 @@ def _onnx_dropout(kind: str, p: float, x: Tensor) -> Tensor:
     a·(x·keep − α(1−keep)) + a·α·p. Where dropout is off, d is 1, and x stays as it is.
     """
     if kind in ("element", "attention"):
-        return _torch_dropout(kind, p, x)
+        return _torch_dropout("element", p, x)
     ones = x.new_ones([*x.shape[:2], *[1] * (x.ndim - 2)]) if kind.startswith("feature") else torch.ones_like(x)
     d = _torch_dropout("element", p, ones)
     if "alpha" not in kind:
@@ -103,10 +121,10 @@ def _onnx_dropout(kind: str, p: float, x: Tensor) -> Tensor:
     return torch.where(d == 1, x, x * (keep * a) + ((keep - 1.0) * (ALPHA * a) + ALPHA * a * p))
 
 
-def _export(model: nn.Module, sample: Inputs, answer: Callable[[str, float, Tensor], Tensor]) -> ExportedProgram:
+def _export(model: nn.Module, sample: Inputs, mode: DropoutMode) -> ExportedProgram:
     rows = Dim("rows", min=1, max=MAX_ROWS)
     try:
-        with torch.no_grad(), quietly(), _answered(model, sample, answer):
+        with torch.no_grad(), quietly(), _taken_by_position(model, sample, mode):
             shapes = tuple({0: rows} for _ in sample)
             program = export(model, tuple(sample.values()), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # the exporter fails in many ways; the model itself was run before
@@ -118,8 +136,8 @@ def _export(model: nn.Module, sample: Inputs, answer: Callable[[str, float, Tens
 
 
 @contextmanager
-def _answered(model: nn.Module, sample: Inputs, answer: Callable[[str, float, Tensor], Tensor]) -> Iterator[None]:
-    """Within it, the model takes its inputs by position, answers its dropout calls, and gives logits [N, C].
+def _taken_by_position(model: nn.Module, sample: Inputs, mode: DropoutMode) -> Iterator[None]:
+    """Within it, the model takes its inputs by position, runs under the mode, and gives logits [N, C].
 
     The model itself is exported, rather than a module around it: its parts keep their names.
     """
@@ -127,7 +145,7 @@ def _answered(model: nn.Module, sample: Inputs, answer: Callable[[str, float, Te
     own = vars(model).get("forward")
 
     def forward(*tensors: Tensor) -> Tensor:
-        with DropoutMode(answer):
+        with mode:
             output = original(tensors[0]) if "" in sample else original(**dict(zip(sample, tensors, strict=True)))
         return as_logits(output, tensors[0].shape[0])
 
@@ -143,12 +161,8 @@ def _answered(model: nn.Module, sample: Inputs, answer: Callable[[str, float, Te
             vars(model)["forward"] = own
 
 
-def _write_pt2(program: ExportedProgram, path: Path) -> tuple[None, int]:
-    torch.export.save(program, path)
-    return None, sum(node.target in DROPOUT_CALLS for node in program.graph.nodes)
-
-
 def _write_onnx(program: ExportedProgram, path: Path) -> tuple[int, int]:
+    """The opset, and the number of Dropout nodes."""
     try:
         with quietly():
             written: Any = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False, output_names=[OUTPUT])

@@ -35,8 +35,8 @@ def load_program(path: Path, trust: bool) -> Program:
     """
     if not path.is_file():
         raise ConfigError(f"model.source: there is no file {path}")
-    archive = Pt2Archive(path)
     try:
+        archive = Pt2Archive(path)
         loose = _load_with_torch(path) if trust else read_graph(archive)
         _check(loose)
         return Program(loose)
@@ -50,6 +50,15 @@ def load_program(path: Path, trust: bool) -> Program:
     except Exception as error:  # a damaged file can make either reader fail in any way
         text = " ".join(str(error).split())[:300]
         raise ConfigError(f"model.source: {path} cannot be read: {type(error).__name__}: {text}") from error
+
+
+def needs_trust(path: Path) -> str | None:
+    """Why a `.pt2` file that torch wrote is not opened without trust; None if it is."""
+    try:
+        read_graph(Pt2Archive(path))
+    except Untrusted as reason:
+        return str(reason)
+    return None
 
 
 class Scope(nn.Module):

@@ -7,10 +7,11 @@ call looked like in the model's code.
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import torch
 from torch import Tensor, nn
@@ -63,12 +64,12 @@ class _Marked(nn.Module):
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without torch's warnings and log lines, which are about the model's code; what is wrong is an exception."""
+    """Without what torch prints, logs and warns of; what is wrong with a model is an exception, too."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
