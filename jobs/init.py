@@ -61,9 +61,7 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
         "  # keep: [COLUMN]        # columns carried into scores and selections",
         "  # exclude: labelled.csv # ids that are labelled already, Parquet or CSV",
         "model:",
-        f"  source: {_quoted(model)}   # package.module:factory, from the folder of this file or installed",
-        "  # args: {}              # keyword arguments of the factory",
-        f"  weights: {_quoted(str(Path(weights).resolve()))}" if weights else "  # weights: weights.safetensors",
+        *_model_lines(model, weights),
         f"  task: {_quoted(task)}   # multiclass, binary, multilabel, regression: what the output means is not guessed",
         "  # classes: 10           # number or names; checked against the model",
         "passes:",
@@ -81,6 +79,21 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
         *_shard_lines(rows),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _model_lines(model: str, weights: str | None) -> list[str]:
+    given = f"  weights: {_quoted(str(Path(weights).resolve()))}" if weights else "  # weights: weights.safetensors"
+    if model.endswith((".pt2", ".onnx")):
+        return [
+            f"  source: {_quoted(str(Path(model).resolve()))}   # a whole model; `poolscore export` writes such files",
+            *([given] if weights else []),
+            *(["  # trust: true           # opens a .pt2 that holds pickles"] if model.endswith(".pt2") else []),
+        ]
+    return [
+        f"  source: {_quoted(model)}   # package.module:factory, from the folder of this file or installed",
+        "  # args: {}              # keyword arguments of the factory",
+        given,
+    ]
 
 
 def _shard_lines(rows: int) -> list[str]:

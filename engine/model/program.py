@@ -101,8 +101,16 @@ class Program(Scope):
         return interpreter.run(*args, *(kwargs[name] for name in self.inputs[len(args) :]), enable_io_processing=False)
 
     def extra_repr(self) -> str:
-        """Every operator: two programs with the same description are the same."""
-        return str(self._graph)
+        """Every call: two programs with the same description are the same, whatever their values are called."""
+        places = {node: f"%{i}" for i, node in enumerate(self._graph.nodes)}
+
+        def placed(value: Any) -> Any:
+            return places[value] if isinstance(value, Node) else value
+
+        return "\n".join(
+            f"{places[node]} {node.op} {node.target} {map_aggregate((node.args, node.kwargs), placed)}"
+            for node in self._graph.nodes
+        )
 
     def _scope(self, path: str) -> nn.Module:
         module: nn.Module = self

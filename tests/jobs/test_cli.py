@@ -336,6 +336,16 @@ def test_init_cuts_a_small_pool_into_about_16_shards(tmp_path: Path, rows: int, 
     assert config.run.batch_size == RunConfig(dir="run").batch_size
 
 
+def test_init_takes_a_file(tmp_path: Path, digits: pa.Table) -> None:
+    write_pool(tmp_path / "pool", digits.slice(0, 100))
+    for file, lines in (("net.pt2", "# trust: true"), ("net.onnx", "task:")):
+        out = tmp_path / f"{file}.yaml"
+        write_configuration(str(tmp_path / "pool"), file, weights=None, task="multiclass", k=5, out=out)
+        assert load_config(out).model.source == str(Path(file).resolve())
+        assert lines in out.read_text()
+        assert "args" not in out.read_text()
+
+
 def test_the_demonstration_leaves_the_cluster_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "ray://cluster:10001")
     monkeypatch.setattr("poolscore.jobs.demo.train.train", lambda *_: None)

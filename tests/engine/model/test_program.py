@@ -127,6 +127,7 @@ def test_a_saved_program_scores_as_its_module(net: nn.Module, tmp_path: Path, tr
 
 def test_both_readers_build_the_same_program(path: Path) -> None:
     plain, torchs = load_program(path, False), load_program(path, True)
+    assert plain.extra_repr() == torchs.extra_repr()
     assert {k: v.dtype for k, v in plain.named_buffers()} == {k: v.dtype for k, v in torchs.named_buffers()}
     assert all(value.equal(plain.get_buffer(name)) for name, value in torchs.named_buffers())
 
