@@ -15,12 +15,11 @@ from poolscore.engine.model.dropout import ATTENTION, DROPOUT_CALLS
 from poolscore.engine.model.probe import ROOT
 from poolscore.engine.model.pt2_archive import Pt2Archive, Untrusted
 from poolscore.engine.model.pt2_graph import LooseGraph, one_output, read_graph
-from poolscore.engine.model.trace import quietly
+from poolscore.engine.model.trace import quietly, take_out_checks
 
 ATEN = torch.ops.aten
 BATCH_NORM = {ATEN.batch_norm.default, ATEN._native_batch_norm_legit_functional.default, ATEN.native_batch_norm.default}
 DECOMPOSED = {ATEN.bernoulli.default, ATEN.bernoulli.p, ATEN.bernoulli_.float, ATEN.rand_like.default}
-CHECKS = {ATEN._assert_tensor_metadata.default}  # of what the exporter saw, its device for one
 
 
 def load_program(path: Path, trust: bool) -> Program:
@@ -82,6 +81,7 @@ class Program(Scope):
             else:
                 self._scope(path).add_module(leaf, value)
         self._graph = loose.graph
+        take_out_checks(self._graph)
         self.inputs = tuple(str(node.target) for node in self._graph.nodes if node.op == "placeholder")
         if not self.inputs:
             raise ConfigError("model.source: the program has no input")
@@ -143,7 +143,7 @@ class Program(Scope):
 
 def _check(loose: LooseGraph) -> None:
     """Refuse what cannot be scored, where the trial run would only say so less clearly."""
-    for node in list(loose.graph.nodes):
+    for node in loose.graph.nodes:
         where = f"'{node.meta.get('module') or ROOT}' of the program"
         if node.op == "placeholder" and node.meta["rows"] is not None:
             raise ConfigError(
@@ -160,8 +160,6 @@ def _check(loose: LooseGraph) -> None:
                 f"model.source: {where} has BatchNorm in training mode, so rows would depend on their batch; export "
                 "it in eval mode, or with `poolscore export`, which keeps the dropout live"
             )
-        if node.target in CHECKS:
-            loose.graph.erase_node(node)
     if loose.changed:
         raise ConfigError(
             f"model.source: each call of the program changes '{loose.changed[0]}'; export it in eval mode"

@@ -16,7 +16,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, export
-from torch.fx import GraphModule
+from torch.fx import Graph, GraphModule
 
 from poolscore.engine.model.dropout import Calls, DropoutLayer, DropoutMode
 from poolscore.engine.model.probe import Inputs, as_logits, call_model
@@ -62,6 +62,12 @@ class _Marked(nn.Module):
         return as_logits(output, tensors[0].shape[0])
 
 
+def take_out_checks(graph: Graph) -> None:
+    """Takes out the checks of types and devices, which hold where it was exported but not under autocast or on a GPU."""
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
+        graph.erase_node(node)
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
     """Without what torch prints, logs and warns of; what is wrong with a model is an exception, too."""
@@ -93,6 +99,7 @@ def trace(model: nn.Module, layers: Sequence[DropoutLayer], inputs: Inputs) -> G
             marked = _Marked(model, layers, tuple(inputs))
             program = export(marked, tuple(inputs.values()), dynamic_shapes=shapes, strict=False)
             graph = program.module(check_guards=False)
+            take_out_checks(graph.graph)
     except Untraceable:
         raise
     except Exception as error:  # the exporter fails in many ways; the model itself was run before

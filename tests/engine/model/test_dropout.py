@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as attention_by_name
 
-from poolscore.engine.model.dropout import DROPOUT_CALLS, DropoutLayer, DropoutMode, apply_affine, row_shape
+from poolscore.engine.model.dropout import DROPOUT_CALLS, NATIVE, DropoutLayer, DropoutMode, apply_affine, row_shape
 
 
 def calls_of(block: Callable[[Tensor], Any], x: Tensor) -> list[tuple[str, float, tuple[int, ...]]]:
@@ -34,12 +34,15 @@ def calls_of(block: Callable[[Tensor], Any], x: Tensor) -> list[tuple[str, float
 def test_every_call_is_answered(call: Any, training: bool) -> None:
     x = torch.ones(2, 3, 4, 5, 6) if "3d" in call.__name__ else torch.ones(2, 3, 4)
     kept = x.clone()
-    y: list[Tensor] = []
+    results: list[Any] = []
     kind = DROPOUT_CALLS[call][0]
-    assert calls_of(lambda x: y.append(call(x, 0.3, training)), x) == [(kind, 0.3, tuple(x.shape))]
-    assert y[0].equal(kept * 2)
-    assert (y[0] is x) == call.__name__.endswith("_")
-    assert x.equal(y[0] if call.__name__.endswith("_") else kept)
+    assert calls_of(lambda x: results.append(call(x, 0.3, training)), x) == [(kind, 0.3, tuple(x.shape))]
+    y, *mask = results[0] if call in NATIVE else [results[0]]
+    assert y.equal(kept * 2)
+    assert [m.dtype for m in mask] == [torch.bool] * (call in NATIVE)
+    in_place = call.__name__.removesuffix(".default").endswith("_")
+    assert (y is x) == in_place
+    assert x.equal(y if in_place else kept)
 
 
 @pytest.mark.parametrize("call", [f for f in DROPOUT_CALLS if f.__module__ == "torch.nn.functional"])

@@ -427,3 +427,26 @@ def test_decomposed_dropout_is_found(tmp_path: Path) -> None:
     assert [(x.name, x.p, x.elements) for x in theirs.layers] == [(x.name, x.p, x.elements) for x in ours.layers]
     close = theirs.logits({"": rows(4)}, dn.keys_of(4)), ours.logits({"": rows(4)}, dn.keys_of(4))
     assert torch.allclose(*close, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("repeat", [None, "asked for"])
+def test_a_cast_in_the_model_does_not_fix_the_precision(tmp_path: Path, repeat: str | None) -> None:
+    """The exporter writes down which type it saw; under autocast it is another."""
+
+    class Casts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.drop, self.b = nn.Linear(6, 8), nn.Dropout(0.4), nn.Linear(8, 3)
+
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+            return self.b(self.drop(self.a(input).double().sin().float()))
+
+    model = Casts().eval()
+    path = save(model, tmp_path / "net.pt2", rows(3))
+    with ZipFile(path) as file:
+        assert b"_assert_tensor_metadata" in file.read("net/models/model.json")
+    exact = dn.scorer(model, {"": rows(3)}, count=3).logits({"": rows(3)}, dn.keys_of(3))
+    for of in (model, load_program(path, trust=False)):
+        scorer = dn.scorer(of, {"": rows(3)}, repeat=repeat, count=3, precision="bf16")
+        assert scorer.repeated_because == repeat
+        assert torch.allclose(scorer.logits({"": rows(3)}, dn.keys_of(3)), exact, rtol=0, atol=0.05)
