@@ -216,6 +216,12 @@ class ModelConfig(Section):
             raise ValueError(f"classes: '{twice[0]}' is named twice")
         return self
 
+    @model_validator(mode="after")
+    def _an_onnx_file_is_whole(self) -> ModelConfig:
+        if self.source.endswith(".onnx") and (self.args or self.weights is not None):
+            raise ValueError(f"{'args' if self.args else 'weights'}: an ONNX file holds all that there is; take it out")
+        return self
+
     @property
     def is_file(self) -> bool:
         """Whether the source is a file that holds a whole model."""
@@ -296,6 +302,15 @@ class Config(Section):
     select: SelectConfig
     check: CheckConfig | None = None
     run: RunConfig
+
+    @model_validator(mode="after")
+    def _an_onnx_file_has_its_own_precision(self) -> Config:
+        if self.model.source.endswith(".onnx") and self.passes.precision != "fp32":
+            raise ValueError(
+                f"passes.precision: '{self.passes.precision}' is for torch models; an ONNX file computes in its own "
+                "types: export it in the precision that you want, and leave this at fp32"
+            )
+        return self
 
     @property
     def selected_by(self) -> str:

@@ -45,7 +45,14 @@ def numeric_profile(config: Config, device: torch.device, of_model: Mapping[str,
         "batch_size": config.run.batch_size,
         **of_model,
         **{library: version(library) for library in LIBRARIES},
+        **(_onnx_runtime(device) if config.model.source.endswith(".onnx") else {}),
     }
+
+
+def _onnx_runtime(device: torch.device) -> dict[str, str]:
+    from poolscore.engine.model.onnx.session import PROVIDERS, onnxruntime  # not needed for a torch model
+
+    return {"onnxruntime": onnxruntime.__version__, "provider": PROVIDERS[device.type]}
 
 
 def differences(here: Profile, there: Profile) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -34,9 +33,14 @@ class Builder:
     def shape(self, *sizes: int | str) -> str:
         """A shape of known sizes and of int64 [1] values."""
         parts: list[str] = []
-        for known, run in groupby(sizes, key=lambda size: isinstance(size, int)):
-            parts += [self.ints(*(int(size) for size in run))] if known else [str(size) for size in run]
-        return self.op("Concat", *parts, axis=0) if len(parts) > 1 else next(iter(parts), None) or self.ints()
+        known: list[int] = []
+        for size in (*sizes, ""):
+            if isinstance(size, int):
+                known.append(size)
+            else:
+                parts += [self.ints(*known)] * bool(known) + [size] * bool(size)
+                known = []
+        return self.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0] if parts else self.ints()
 
     def size(self, value: str, dim: int) -> str:
         """One size of a value, int64 [1]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from onnx import ModelProto, NodeProto
+from onnx import NodeProto
 
 from poolscore.engine.model.onnx.observe import Shape, Shapes
 from poolscore.engine.model.onnx.wiring import attributes, is_op
@@ -13,23 +13,23 @@ from poolscore.engine.model.onnx.wiring import attributes, is_op
 COUNTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 
 
-def counted_nodes(model: ModelProto) -> list[NodeProto]:
-    """The nodes whose operations are counted."""
-    return [node for node in model.graph.node if is_op(node, *COUNTED)]
-
-
-def values_of(nodes: Iterable[NodeProto]) -> list[str]:
+def values_counted(nodes: Iterable[NodeProto]) -> list[str]:
     """The values whose shapes `flops_per_row` asks for."""
-    return list(dict.fromkeys(name for node in nodes for name in (*node.input[:3], *node.output[:1]) if name))
+    return [name for node in nodes if is_op(node, *COUNTED) for name in _values(node)]
 
 
 def flops_per_row(nodes: Iterable[NodeProto], shapes: Shapes) -> int:
     """What these nodes compute for each further row."""
     total = 0
     for node in nodes:
-        two, three = ([shapes[name][i] for name in values_of([node])] for i in range(2))
-        total += _flops(node, three) - _flops(node, two)
+        if is_op(node, *COUNTED):
+            two, three = ([shapes[name][i] for name in _values(node)] for i in range(2))
+            total += _flops(node, three) - _flops(node, two)
     return total
+
+
+def _values(node: NodeProto) -> list[str]:
+    return [name for name in (*node.input[:3], *node.output[:1]) if name]
 
 
 def _flops(node: NodeProto, shapes: list[Shape]) -> int:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import ModelProto, helper
 
-from poolscore.engine.model.onnx.session import run_once
+from poolscore.engine.model.onnx.session import run_each
 from poolscore.engine.model.onnx.wiring import with_outputs
 from poolscore.engine.model.probe import ROWS, Inputs
 from poolscore.engine.model.trace import Untraceable
@@ -30,12 +30,14 @@ class Layout:
         return tuple(size * rows if d == self.batch_dim else size for d, size in enumerate(self.shape))
 
 
-def observe_shapes(model: ModelProto, inputs: Inputs, names: Sequence[str]) -> Shapes:
+def observe_shapes(model: ModelProto, inputs: Inputs, names: Iterable[str]) -> Shapes:
     """Shapes of these values; `inputs` has at least 3 rows, on the CPU."""
+    names = list(dict.fromkeys(names))
     nodes = [helper.make_node("Shape", [name], [f"{name} shape"]) for name in names]
     part = with_outputs(model, nodes)
     outputs = [node.output[0] for node in nodes]
-    runs = [run_once(part, {name: x[:rows] for name, x in inputs.items()}, outputs) for rows in ROWS]
+    batches = [{name: x[:rows] for name, x in inputs.items()} for rows in ROWS]
+    runs = run_each(part, batches, outputs)
     return {name: (_ints(two), _ints(three)) for name, two, three in zip(names, *runs, strict=True)}
 
 

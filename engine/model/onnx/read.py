@@ -1,6 +1,6 @@
 """Read an ONNX file and refuse what cannot be scored; nothing in it is run.
 
-Every Dropout node with a ratio above 0 counts as dropout, whatever its training flag says; one with ratio 0 is taken out.
+Every Dropout node with a ratio above 0 counts as dropout, whatever its training flag says.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.model.onnx.session import run_once
+from poolscore.engine.model.onnx.session import run_each
 from poolscore.engine.model.onnx.wiring import (
     Kind,
     attributes,
@@ -42,7 +42,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"  # torch's exporter: names of the modules 
 
 @dataclass(frozen=True)
 class Drop:
-    """A Dropout node."""
+    """A Dropout node with a ratio above 0."""
 
     name: str  # of the torch module, where the exporter tells it, else of the node
     p: float
@@ -55,7 +55,7 @@ class OnnxModel:
     """What a file holds. All errors about it begin with `where`."""
 
     where: str
-    proto: ModelProto  # without local functions and without Dropout of ratio 0
+    proto: ModelProto  # without local functions; Dropout nodes are Identity nodes here
     inputs: dict[str, ValueInfoProto]
     output: str
     drops: tuple[Drop, ...]  # in the order of execution
@@ -117,7 +117,9 @@ def _check_nodes(proto: ModelProto, where: str) -> None:
     known = {value.name for value in (*proto.graph.input, *proto.graph.initializer)}
     for node in proto.graph.node:
         if missing := [name for name in reads(node) if name not in known]:
-            raise ConfigError(f"{where}: {_called(node)} reads '{missing[0]}' before anything makes it; export it again")
+            raise ConfigError(
+                f"{where}: {_called(node)} reads '{missing[0]}' before anything makes it; export it again"
+            )
         known.update(node.output)
         if any(inner.op_type == "Dropout" for graph in subgraphs(node) for inner in nested(graph)):
             raise ConfigError(f"{where}: a Dropout inside the {node.op_type} {_called(node)} cannot be answered")
@@ -155,7 +157,7 @@ def _output(proto: ModelProto, where: str) -> str:
 
 
 def _take_dropouts(proto: ModelProto, where: str) -> tuple[Drop, ...]:
-    """The Dropout nodes; those of ratio 0 are made to pass on what they get."""
+    """The Dropout nodes; in the model they are made to pass on what they get."""
     nodes = [node for node in proto.graph.node if is_op(node, "Dropout")]
     read = {name for node in proto.graph.node for name in reads(node)} | {v.name for v in proto.graph.output}
     for node in nodes:
@@ -163,12 +165,11 @@ def _take_dropouts(proto: ModelProto, where: str) -> tuple[Drop, ...]:
             raise ConfigError(f"{where}: the mask of the Dropout {_called(node)} is read, and there will be none")
     drops = []
     for node, p in zip(nodes, _ratios(proto, nodes, where), strict=True):
-        if p == 0.0:
-            node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1], node.name))
-        elif 0.0 < p < 1.0:
-            drops.append(Drop(_module(node), p, node.input[0], node.output[0]))
-        else:
+        if not 0.0 <= p < 1.0:
             raise ConfigError(f"{where}: dropout '{_module(node)}' has p={p:g}; use p below 1")
+        if p > 0.0:
+            drops.append(Drop(_module(node), p, node.input[0], node.output[0]))
+        node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1], node.name))
     return tuple(drops)
 
 
@@ -181,12 +182,12 @@ def _ratios(proto: ModelProto, nodes: Sequence[NodeProto], where: str) -> list[f
         if depends[node.input[1]] is not Kind.CONSTANT:
             raise ConfigError(f"{where}: the ratio of dropout '{_module(node)}' is computed; it must be a constant")
     reading = [helper.make_node("Identity", [node.input[1]], [f"{node.output[0]} ratio"]) for node in given]
-    values = run_once(with_outputs(proto, reading, inputs=[]), {}, [node.output[0] for node in reading])
-    found = {node.output[0]: _as_written(value[()]) for node, value in zip(given, values, strict=True)}
+    (values,) = run_each(with_outputs(proto, reading, inputs=[]), [{}], [node.output[0] for node in reading])
+    found = {node.output[0]: _as_written(value.ravel()[0]) for node, value in zip(given, values, strict=True)}
     return [found.get(node.output[0], DEFAULT_RATIO) for node in nodes]
 
 
-def _as_written(p: np.floating[Any]) -> float:
+def _as_written(p: Any) -> float:
     """The shortest decimal that is this number in its type: 0.3, not 0.30000001192."""
     return float(str(p))
 
@@ -196,8 +197,12 @@ def _module(node: NodeProto) -> str:
         if entry.key == SCOPES:
             scopes = ast.literal_eval(entry.value)
             return str(scopes[-2]) if len(scopes) > 1 and scopes[-2] else "(root)"
-    return _called(node).strip("'")
+    return _name(node)
 
 
 def _called(node: NodeProto) -> str:
-    return f"'{node.name or next(iter(node.output), '')}'"
+    return f"'{_name(node)}'"
+
+
+def _name(node: NodeProto) -> str:
+    return node.name or next(iter(node.output), node.op_type)

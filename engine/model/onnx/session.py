@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from torch import Tensor
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.model.onnx.wiring import LEAST_IR_VERSION
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # True fp32, and convolutions that are not chosen by timing: as for torch (`numeric_settings`).
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 ERRORS_ONLY = 3  # of ONNX Runtime's log
-DTYPES = {
+DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.DOUBLE: torch.float64,
     TensorProto.FLOAT16: torch.float16,
@@ -35,12 +35,16 @@ _TYPES = {f"tensor({TensorProto.DataType.Name(number).lower()})": number for num
 
 
 class Session:
-    """A model on one device, as a function of tensors there. Takes the number of CPU threads that torch has now."""
+    """A model on one device, as a function of tensors there. Takes the number of CPU threads that torch has now.
+
+    Attributes:
+        inputs: ONNX's number of the type of each, by name.
+    """
 
     def __init__(self, model: ModelProto, device: torch.device) -> None:
         self._device = device
         self._session = _open(model, device, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
-        self._inputs = _types(self._session.get_inputs())
+        self.inputs = _types(self._session.get_inputs())
         self._outputs = _types(self._session.get_outputs())
 
     def run(self, inputs: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> list[Tensor]:
@@ -57,8 +61,8 @@ class Session:
         }
         for name, x in inputs.items():
             assert x.is_contiguous()
-            assert (x.dtype, x.device.type) == (DTYPES[self._inputs[name]], self._device.type)
-            binding.bind_input(name, *self._place(), self._inputs[name], tuple(x.shape), x.data_ptr())
+            assert (x.dtype, x.device.type) == (DTYPES[self.inputs[name]], self._device.type)
+            binding.bind_input(name, *self._place(), self.inputs[name], tuple(x.shape), x.data_ptr())
         for name, x in results.items():
             binding.bind_output(name, *self._place(), self._outputs[name], tuple(x.shape), x.data_ptr())
         if self._device.type == "cuda":
@@ -70,17 +74,34 @@ class Session:
         return self._device.type, self._device.index or 0
 
 
-def run_once(model: ModelProto, inputs: Mapping[str, Tensor], outputs: Sequence[str]) -> list[NDArray[Any]]:
-    """Some outputs of a model that is run a single time, on the CPU."""
+def run_each(model: ModelProto, batches: Iterable[Mapping[str, Tensor]], outputs: Sequence[str]) -> list[list[Any]]:
+    """Some outputs of a model as NumPy arrays, for each of a few batches on the CPU; for a look."""
     session = _open(model, torch.device("cpu"), onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    results = session.run(list(outputs), {name: np.ascontiguousarray(x.numpy()) for name, x in inputs.items()})
-    return [np.asarray(result) for result in results]
+    arrays = [{name: np.ascontiguousarray(x.numpy()) for name, x in inputs.items()} for inputs in batches]
+    return [session.run(list(outputs), inputs) for inputs in arrays]
 
 
 def types_of_outputs(model: ModelProto) -> dict[str, int]:
     """The types that ONNX Runtime infers for a model's outputs; nothing is run."""
     session = _open(model, torch.device("cpu"), onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
     return _types(session.get_outputs())
+
+
+def require_device(device: torch.device) -> None:
+    """Try the device on a graph that does nothing.
+
+    Raises:
+        ConfigError: ONNX Runtime cannot use it here.
+    """
+    one = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "", [one], [ValueInfoProto(name="y")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=LEAST_IR_VERSION)
+    session = _open(model, device, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    if session.get_providers()[0] != PROVIDERS[device.type]:
+        raise ConfigError(
+            f"run.device: ONNX Runtime {onnxruntime.__version__} cannot use CUDA here; install an onnxruntime-gpu that "
+            f"is built for torch's CUDA ({torch.version.cuda}), or set run.device: cpu"
+        )
 
 
 def _open(model: ModelProto, device: torch.device, optimise: Any) -> Any:
@@ -91,21 +112,14 @@ def _open(model: ModelProto, device: torch.device, optimise: Any) -> Any:
     options.use_deterministic_compute = True
     options.log_severity_level = ERRORS_ONLY
     options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs the cores are torch's
-    provider = PROVIDERS[device.type]
     providers: list[Any] = [PROVIDERS["cpu"]]
     if device.type == "cuda":
-        onnxruntime.preload_dlls()
-        providers.insert(0, (provider, {"device_id": str(device.index or 0), **CUDA_OPTIONS}))
+        onnxruntime.preload_dlls()  # finds the libraries that torch brought
+        providers.insert(0, (PROVIDERS["cuda"], {"device_id": str(device.index or 0), **CUDA_OPTIONS}))
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
     except Exception as error:
         raise ConfigError(f"model.source: ONNX Runtime does not take it: {one_line(str(error))}") from error
-    if session.get_providers()[0] != provider:
-        raise ConfigError(
-            f"run.device: ONNX Runtime {onnxruntime.__version__} cannot use CUDA here; install an onnxruntime-gpu that "
-            f"is built for torch's CUDA ({torch.version.cuda}), or set run.device: cpu"
-        )
-    return session
 
 
 def _types(values: Sequence[Any]) -> dict[str, int]:

@@ -13,7 +13,7 @@ Legend: N rows, T passes; row n under pass t lies at n·T + t.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
@@ -66,8 +66,8 @@ class Frontier:
 
 
 def without_dropout(model: OnnxModel, outputs: int) -> ModelProto:
-    """The whole model, [N, …] → [N, C], every Dropout passing on what it gets."""
-    return _finish(model, _neutral(needed_for(model.proto, [model.output])), model.inputs.values(), Builder(), outputs)
+    """The whole model as it is with dropout off, [N, …] → [N, C]."""
+    return _finish(model, needed_for(model.proto, [model.output]), model.inputs.values(), Builder(), outputs)
 
 
 def with_masks(model: OnnxModel, live: Sequence[Live], outputs: int) -> ModelProto:
@@ -75,7 +75,7 @@ def with_masks(model: OnnxModel, live: Sequence[Live], outputs: int) -> ModelPro
     builder = Builder()
     passes = _passes(builder, live)
     answers = {x.drop.y: x for x in live}
-    for node in _neutral(needed_for(model.proto, [model.output]), answers):
+    for node in needed_for(model.proto, [model.output]):
         if x := answers.get(node.output[0]):
             _drop(builder, x, x.drop.x, passes)
         else:
@@ -112,13 +112,11 @@ def find_frontier(model: OnnxModel, live: Sequence[Live]) -> Frontier:
     return Frontier(behind[::-1], list(features)[::-1], counted)
 
 
-def make_prefix(model: OnnxModel, features: Sequence[str]) -> ModelProto | None:
-    """The graph before the frontier; None where nothing is computed there."""
-    computed = [name for name in features if name not in model.inputs]
-    nodes = _neutral(needed_for(model.proto, computed))
+def make_prefix(model: OnnxModel, computed: Sequence[str]) -> ModelProto:
+    """The graph before the frontier, for the features that are not inputs themselves."""
+    nodes = needed_for(model.proto, computed)
     read = {name for node in nodes for name in reads(node)}
-    inputs = [value for name, value in model.inputs.items() if name in read]
-    return part_of(model.proto, nodes, inputs, computed) if computed else None
+    return part_of(model.proto, nodes, [value for name, value in model.inputs.items() if name in read], computed)
 
 
 def make_suffix(
@@ -148,26 +146,21 @@ def make_suffix(
         if name in read:
             _repeat(builder, name, layouts[name], passes, "Expand" if model.opset >= EXPAND_SINCE else "Tile")
     rows = _rows(builder, frontier, layouts, passes) if frontier.counted else ""
-    for node in _neutral(frontier.behind, answers):
+    for node in frontier.behind:
         if x := answers.get(node.output[0]):
-            once = node.output[0] in unrepeated
-            _drop(builder, x, _once(x.drop.x) if once else x.drop.x, 1 if once else passes)
+            broadcast = node.output[0] in unrepeated
+            _drop(builder, x, once(x.drop.x) if broadcast else x.drop.x, 1 if broadcast else passes)
         elif counted := frontier.counted.get(node.output[0]):
             _count(builder, node, layouts[counted], rows)
         else:
             builder.nodes.append(node)
-    features = [_input(_once(name), dtypes[name], layouts[name]) for name in frontier.features]
+    features = [_input(once(name), dtypes[name], layouts[name]) for name in frontier.features]
     return _finish(model, builder.nodes, [*features, *_mask_inputs(live)], builder, outputs)
 
 
-def _neutral(nodes: Sequence[NodeProto], live: Collection[str] = ()) -> list[NodeProto]:
-    """The nodes, every Dropout passing on what it gets but for those that make a value of `live`."""
-    return [
-        helper.make_node("Identity", node.input[:1], node.output[:1])
-        if is_op(node, "Dropout") and node.output[0] not in live
-        else node
-        for node in nodes
-    ]
+def once(name: str) -> str:
+    """The input that takes a feature, each row once."""
+    return f"{PREFIX}{name}"
 
 
 def _finish(
@@ -188,7 +181,7 @@ def _rows(builder: Builder, frontier: Frontier, layouts: Mapping[str, Layout], p
     for name in frontier.features:
         d, fold = layouts[name].batch_dim, layouts[name].fold
         if d is not None:
-            rows = builder.op("Div", builder.size(_once(name), d), builder.ints(fold))
+            rows = builder.op("Div", builder.size(once(name), d), builder.ints(fold))
             return builder.op("Mul", rows, passes)
     raise Untraceable("no feature tells the number of rows")
 
@@ -197,9 +190,9 @@ def _repeat(builder: Builder, name: str, layout: Layout, passes: str, op_type: s
     """Every row T times: row n becomes rows n·T … n·T + T − 1."""
     d, shape = layout.batch_dim, layout.shape
     if d is None:
-        builder.op("Identity", _once(name), output=name)
+        builder.op("Identity", once(name), output=name)
         return
-    unfolded = builder.reshape(_once(name), [*shape[:d], -1, 1, *shape[d:]])
+    unfolded = builder.reshape(once(name), [*shape[:d], -1, 1, *shape[d:]])
     times = builder.shape(*[1] * (d + 1), passes, *[1] * len(shape[d:]))
     repeated = builder.op(op_type, unfolded, times)
     builder.reshape(repeated, [*shape[:d], -1, *shape[d + 1 :]], name)
@@ -228,11 +221,6 @@ def _count(builder: Builder, node: NodeProto, layout: Layout, rows: str) -> None
         sizes[layout.batch_dim] = builder.op("Mul", rows, builder.ints(layout.fold))
     asked = attributes(node)
     builder.op("Identity", builder.shape(*sizes[asked.get("start", 0) : asked.get("end")]), output=node.output[0])
-
-
-def _once(name: str) -> str:
-    """The input that takes a feature, each row once."""
-    return f"{PREFIX}{name}"
 
 
 def _input(name: str, dtype: int, layout: Layout) -> ValueInfoProto:
