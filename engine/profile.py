@@ -50,9 +50,9 @@ def numeric_profile(config: Config, device: torch.device, of_model: Mapping[str,
 
 
 def _onnx_runtime(device: torch.device) -> dict[str, str]:
-    from poolscore.engine.model.onnx.session import PROVIDERS, onnxruntime  # not needed for a torch model
+    import onnxruntime  # only here: a torch model does not need it
 
-    return {"onnxruntime": onnxruntime.__version__, "provider": PROVIDERS[device.type]}
+    return {"onnxruntime": onnxruntime.__version__, "provider": "cuda" if device.type == "cuda" else "cpu"}
 
 
 def differences(here: Profile, there: Profile) -> list[str]:
