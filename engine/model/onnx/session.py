@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import torch
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
@@ -19,6 +23,7 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # True fp32, and convolutions that are not chosen by timing: as for torch (`numeric_settings`).
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 ERRORS_ONLY = 3  # of ONNX Runtime's log
+LARGEST_MESSAGE = 2_000_000_000  # bytes of weights; a protobuf message holds 2 GiB
 DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
     TensorProto.DOUBLE: torch.float64,
@@ -121,9 +126,22 @@ def _open(model: ModelProto, device: torch.device, optimise: Any) -> Any:
         onnxruntime.preload_dlls()  # finds the libraries that torch brought
         providers.insert(0, (PROVIDERS["cuda"], {"device_id": str(device.index or 0), **CUDA_OPTIONS}))
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=providers)
+        with _as_onnx_runtime_takes_it(model) as taken:
+            return onnxruntime.InferenceSession(taken, options, providers=providers)
     except Exception as error:
         raise ConfigError(f"model.source: ONNX Runtime does not take it: {one_line(str(error))}") from error
+
+
+@contextmanager
+def _as_onnx_runtime_takes_it(model: ModelProto) -> Iterator[bytes | str]:
+    """The model as bytes; or as a file with its weights beside it, where they are too large for one message."""
+    if sum(len(weight.raw_data) for weight in model.graph.initializer) < LARGEST_MESSAGE:
+        yield model.SerializeToString()
+        return
+    with tempfile.TemporaryDirectory(prefix="poolscore-") as folder:
+        path = Path(folder) / "model.onnx"
+        onnx.save(model, path, save_as_external_data=True, location="weights")
+        yield str(path)
 
 
 def _types(values: Sequence[Any]) -> dict[str, int]:
