@@ -12,11 +12,9 @@ from torch import Tensor
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.model.onnx.read import OnnxModel
-from poolscore.engine.model.onnx.session import DTYPES, run_each, types_of_outputs
+from poolscore.engine.model.onnx.session import DTYPES, SEEN, run_each, types_of_outputs
 from poolscore.engine.model.onnx.wiring import with_outputs
 from poolscore.engine.model.probe import ROWS, Call, Inputs, Probe, Run, as_logits, compare_runs
-
-SEEN = "poolscore/seen/"
 
 
 def named(model: OnnxModel, inputs: Inputs) -> dict[str, Tensor]:

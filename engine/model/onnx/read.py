@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -31,6 +32,7 @@ from poolscore.engine.model.onnx.wiring import (
     subgraphs,
     with_outputs,
 )
+from poolscore.engine.model.probe import ROOT
 
 LEAST_OPSET = 7  # before, Dropout had a flag that said whether this is a test
 RATIO_IS_INPUT = 12  # from this opset on
@@ -195,8 +197,9 @@ def _as_written(p: Any) -> float:
 def _module(node: NodeProto) -> str:
     for entry in node.metadata_props:
         if entry.key == SCOPES:
-            scopes = ast.literal_eval(entry.value)
-            return str(scopes[-2]) if len(scopes) > 1 and scopes[-2] else "(root)"
+            with suppress(ValueError, SyntaxError):
+                *_, module, _ = ast.literal_eval(entry.value)
+                return str(module) or ROOT
     return _name(node)
 
 

@@ -22,7 +22,9 @@ from poolscore.engine.model.onnx.wiring import LEAST_IR_VERSION
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 # True fp32, and convolutions that are not chosen by timing: as for torch (`numeric_settings`).
 CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
-ERRORS_ONLY = 3  # of ONNX Runtime's log
+# Of ONNX Runtime's log. Errors are raised as well, but for what keeps a provider from being loaded.
+ERRORS, FATAL = 3, 4
+SEEN = "poolscore/seen/"  # begins the names of values that are made outputs in order to look at them
 LARGEST_MESSAGE = 2_000_000_000  # bytes of weights; a protobuf message holds 2 GiB
 DTYPES: dict[int, torch.dtype] = {
     TensorProto.FLOAT: torch.float32,
@@ -119,7 +121,7 @@ def _open(model: ModelProto, device: torch.device, optimise: Any) -> Any:
     options.intra_op_num_threads = torch.get_num_threads()
     options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
-    options.log_severity_level = ERRORS_ONLY
+    options.log_severity_level = ERRORS if device.type == "cuda" else FATAL
     options.add_session_config_entry("session.force_spinning_stop", "1")  # between runs the cores are torch's
     providers: list[Any] = [PROVIDERS["cpu"]]
     if device.type == "cuda":
@@ -147,5 +149,6 @@ def _as_onnx_runtime_takes_it(model: ModelProto) -> Iterator[bytes | str]:
 def _types(values: Sequence[Any]) -> dict[str, int]:
     unknown = [value for value in values if value.type not in _TYPES]
     if unknown:
-        raise ConfigError(f"model.source: its value '{unknown[0].name}' is a {unknown[0].type}, which torch has not")
+        name, what = unknown[0].name.removeprefix(SEEN), unknown[0].type
+        raise ConfigError(f"model.source: its value '{name}' is a {what}, which torch has not")
     return {value.name: _TYPES[value.type] for value in values}
