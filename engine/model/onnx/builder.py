@@ -34,13 +34,17 @@ class Builder:
         """A shape of known sizes and of int64 [1] values."""
         parts: list[str] = []
         known: list[int] = []
-        for size in (*sizes, ""):
+        for size in sizes:
             if isinstance(size, int):
                 known.append(size)
-            else:
-                parts += [self.ints(*known)] * bool(known) + [size] * bool(size)
+                continue
+            if known:
+                parts.append(self.ints(*known))
                 known = []
-        return self.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0] if parts else self.ints()
+            parts.append(size)
+        if known or not parts:
+            parts.append(self.ints(*known))
+        return self.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
 
     def size(self, value: str, dim: int) -> str:
         """One size of a value, int64 [1]."""

@@ -67,7 +67,9 @@ class Frontier:
 
 def without_dropout(model: OnnxModel, outputs: int) -> ModelProto:
     """The whole model as it is with dropout off, [N, …] → [N, C]."""
-    return _finish(model, needed_for(model.proto, [model.output]), model.inputs.values(), Builder(), outputs)
+    builder = Builder()
+    builder.nodes += needed_for(model.proto, [model.output])
+    return _finish(model, builder, model.inputs.values(), outputs)
 
 
 def with_masks(model: OnnxModel, live: Sequence[Live], outputs: int) -> ModelProto:
@@ -80,7 +82,7 @@ def with_masks(model: OnnxModel, live: Sequence[Live], outputs: int) -> ModelPro
             _drop(builder, x, x.drop.x, passes)
         else:
             builder.nodes.append(node)
-    return _finish(model, builder.nodes, [*model.inputs.values(), *_mask_inputs(live)], builder, outputs)
+    return _finish(model, builder, [*model.inputs.values(), *_mask_inputs(live)], outputs)
 
 
 def find_frontier(model: OnnxModel, live: Sequence[Live]) -> Frontier:
@@ -155,18 +157,15 @@ def make_suffix(
         else:
             builder.nodes.append(node)
     features = [_input(once(name), dtypes[name], layouts[name]) for name in frontier.features]
-    return _finish(model, builder.nodes, [*features, *_mask_inputs(live)], builder, outputs)
+    return _finish(model, builder, [*features, *_mask_inputs(live)], outputs)
 
 
 def once(name: str) -> str:
     """The input that takes a feature, each row once."""
-    return f"{PREFIX}{name}"
+    return f"{PREFIX}once/{name}"
 
 
-def _finish(
-    model: OnnxModel, nodes: list[NodeProto], inputs: Iterable[ValueInfoProto], builder: Builder, outputs: int
-) -> ModelProto:
-    builder.nodes = nodes
+def _finish(model: OnnxModel, builder: Builder, inputs: Iterable[ValueInfoProto], outputs: int) -> ModelProto:
     builder.reshape(model.output, [-1, outputs], LOGITS)  # a vector [N] counts as one column
     return part_of(model.proto, builder.nodes, list(inputs), [LOGITS], builder.constants)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -72,14 +72,14 @@ def reached_from(model: ModelProto, values: Iterable[str]) -> set[str]:
     return found
 
 
-def needed_for(model: ModelProto, values: Iterable[str], given: Collection[str] = ()) -> list[NodeProto]:
-    """The nodes that these values come from, in their order, back to the values that are given."""
-    wanted = set(values) - set(given)
+def needed_for(model: ModelProto, values: Iterable[str]) -> list[NodeProto]:
+    """The nodes that these values come from, in their order."""
+    wanted = set(values)
     nodes = []
     for node in reversed(model.graph.node):
         if not wanted.isdisjoint(node.output):
             nodes.append(node)
-            wanted.update(name for name in reads(node) if name not in given)
+            wanted.update(reads(node))
     return nodes[::-1]
 
 

@@ -1,4 +1,4 @@
-"""What torch's own exporter writes (dynamo=True, optimize=False, only the dropout in training mode), scored as in torch.
+"""What torch's exporter writes (dynamo=True, optimize=False, only the dropout in training mode), scored as in torch.
 
 One net with all that is special about it: token ids and a padding mask as inputs, attention dropout, an LSTM whose
 dropout between the layers becomes a Dropout node between two LSTM nodes.
