@@ -304,11 +304,15 @@ class Config(Section):
     run: RunConfig
 
     @model_validator(mode="after")
-    def _an_onnx_file_has_its_own_precision(self) -> Config:
+    def _onnx_runtime_does_it_its_own_way(self) -> Config:
         if self.model.source.endswith(".onnx") and self.passes.precision != "fp32":
             raise ValueError(
                 f"passes.precision: '{self.passes.precision}' is for torch models; an ONNX file computes in its own "
                 "types: export it in the precision that you want, and leave this at fp32"
+            )
+        if self.model.source.endswith(".onnx") and self.passes.compile:
+            raise ValueError(
+                "passes.compile: is for torch models; ONNX Runtime optimises a file by itself: leave it out"
             )
         return self
 

@@ -45,14 +45,7 @@ def numeric_profile(config: Config, device: torch.device, of_model: Mapping[str,
         "batch_size": config.run.batch_size,
         **of_model,
         **{library: version(library) for library in LIBRARIES},
-        **(_onnx_runtime(device) if config.model.source.endswith(".onnx") else {}),
     }
-
-
-def _onnx_runtime(device: torch.device) -> dict[str, str]:
-    import onnxruntime  # only here: a torch model does not need it
-
-    return {"onnxruntime": onnxruntime.__version__, "provider": "cuda" if device.type == "cuda" else "cpu"}
 
 
 def differences(here: Profile, there: Profile) -> list[str]:

@@ -46,7 +46,7 @@ def test_the_scores_are_those_of_the_torch_model(digit_config: Callable[..., Con
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-6)
         assert a.std() > 1e-4
     profile = RunDirectory(runs[1].run_dir).info["profile"]
-    assert (profile["passes"], profile["provider"]) == ("split", "cpu")
+    assert (profile["passes"], profile["provider"]) == ("split", "CPUExecutionProvider")
     assert "onnxruntime" in profile
     assert "onnxruntime" not in RunDirectory(runs[0].run_dir).info["profile"]
 
@@ -88,6 +88,7 @@ def test_a_file_without_dropout_has_one_pass(digit_config: Callable[..., Config]
             {"passes": {"precision": "bf16"}},
             "passes.precision: 'bf16' is for torch models; an ONNX file computes",
         ),
+        ({"passes": {"compile": True}}, "passes.compile: is for torch models; ONNX Runtime optimises a file"),
         ({"model": {"args": {"classes": 10}}}, "model: args: an ONNX file holds all that there is; take it out"),
         ({"model": {"weights": "weights.pt"}}, "model: weights: an ONNX file holds all that there is; take it out"),
     ],

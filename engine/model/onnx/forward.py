@@ -26,7 +26,7 @@ from poolscore.engine.model.onnx.split import (
     with_masks,
     without_dropout,
 )
-from poolscore.engine.model.onnx.wiring import needed_for
+from poolscore.engine.model.onnx.wiring import modules_of, needed_for
 from poolscore.engine.model.probe import Inputs
 from poolscore.engine.model.repeated import ROWS_PER_CALL
 
@@ -94,6 +94,7 @@ class OnnxCut:
     """
 
     folded: frozenset[int] = frozenset()
+    bytes = 0
 
     def __init__(
         self,
@@ -113,6 +114,7 @@ class OnnxCut:
         self._meter = meter
         self._features = frontier.features
         self.operators = (len(before), len(frontier.behind))
+        self.modules = (modules_of(before), modules_of(frontier.behind))
 
         made_behind = [*values_counted(frontier.behind), *(x.drop.x for x in live)]
         laid_out = [*frontier.features, *frontier.counted.values()]
@@ -128,6 +130,10 @@ class OnnxCut:
         suffix = make_suffix(model, live, frontier, layouts, dtypes, outputs)
         self._prefix = Session(make_prefix(model, computed), device) if computed else None
         self._suffix = Session(suffix, device)
+
+    def compile_for(self, rows: int | None) -> bool:
+        """See Cut: ONNX Runtime optimised the parts when it took them."""
+        return False
 
     def once(self, inputs: Inputs) -> list[Tensor]:
         """See Forward: the prefix."""

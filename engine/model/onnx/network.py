@@ -6,21 +6,23 @@ multiplication with a mask that is an input of the graph (`split.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+import onnxruntime
 import torch
 from torch import Tensor
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.model.masks import Masks
+from poolscore.engine.model.network import Build
 from poolscore.engine.model.onnx.flops import flops_per_row, values_counted
 from poolscore.engine.model.onnx.forward import Meter, OnnxCut, OnnxWhole
 from poolscore.engine.model.onnx.observe import Shapes, observe_shapes
 from poolscore.engine.model.onnx.probe import named, probe_onnx, value_types
 from poolscore.engine.model.onnx.read import graph_digest, read_onnx, weights_digest
-from poolscore.engine.model.onnx.session import require_device
+from poolscore.engine.model.onnx.session import PROVIDERS, require_device
 from poolscore.engine.model.onnx.split import Live
 from poolscore.engine.model.probe import Inputs, Probe
 from poolscore.engine.model.trace import Untraceable
@@ -37,6 +39,7 @@ class OnnxNetwork:
         self._model = read_onnx(path)
         self._meter = Meter()
         self._shapes: Shapes = {}  # of what is counted for `flops`; known once the model was probed
+        self.profile: Mapping[str, str | int] = {}
         self.weights = weights_digest(self._model.proto)
         dropout = ", ".join(f"{drop.name} p={drop.p:g}" for drop in self._model.drops)
         self.description = f"ONNX graph {graph_digest(self._model.proto)} with dropout {dropout or 'nowhere'}"
@@ -51,13 +54,16 @@ class OnnxNetwork:
     def whole(self, probe: Probe, names: Sequence[str], device: torch.device) -> OnnxWhole:
         """See Network."""
         require_device(device)
+        self.profile = {"onnxruntime": onnxruntime.__version__, "provider": PROVIDERS[device.type]}
         flops = flops_per_row(self._model.proto.graph.node, self._shapes) if self._shapes else 0
         return OnnxWhole(self._model, self._live(probe), probe.outputs, device, self._meter, flops)
 
-    def cut(self, probe: Probe, sample: Inputs, masks: Masks, device: torch.device) -> OnnxCut:
+    def cut(self, probe: Probe, sample: Inputs, masks: Masks, build: Build) -> OnnxCut:
         """See Network."""
         try:
-            return OnnxCut(self._model, self._live(probe), self._on_cpu(sample), probe.outputs, device, self._meter)
+            return OnnxCut(
+                self._model, self._live(probe), self._on_cpu(sample), probe.outputs, build.device, self._meter
+            )
         except ConfigError as error:  # ONNX Runtime does not take one of the parts
             raise Untraceable(str(error)) from error
 

@@ -5,9 +5,7 @@ Every Dropout node with a ratio above 0 counts as dropout, whatever its training
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +25,7 @@ from poolscore.engine.model.onnx.wiring import (
     graph_inputs,
     is_op,
     kinds,
+    module_of,
     nested,
     reads,
     subgraphs,
@@ -39,7 +38,6 @@ RATIO_IS_INPUT = 12  # from this opset on
 DEFAULT_RATIO = 0.5
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 FUSED = ("BiasDropout", "BitmaskDropout", "BitmaskBiasDropout")  # of ONNX Runtime's training
-SCOPES = "pkg.torch.onnx.name_scopes"  # torch's exporter: names of the modules that a node lies in, then its own
 
 
 @dataclass(frozen=True)
@@ -171,7 +169,8 @@ def _take_dropouts(proto: ModelProto, where: str) -> tuple[Drop, ...]:
             raise ConfigError(f"{where}: dropout '{_module(node)}' has p={p:g}; use p below 1")
         if p > 0.0:
             drops.append(Drop(_module(node), p, node.input[0], node.output[0]))
-        node.CopyFrom(helper.make_node("Identity", node.input[:1], node.output[:1], node.name))
+        node.op_type = "Identity"
+        del node.input[1:], node.output[1:], node.attribute[:]
     return tuple(drops)
 
 
@@ -195,12 +194,8 @@ def _as_written(p: Any) -> float:
 
 
 def _module(node: NodeProto) -> str:
-    for entry in node.metadata_props:
-        if entry.key == SCOPES:
-            with suppress(ValueError, SyntaxError):
-                *_, module, _ = ast.literal_eval(entry.value)
-                return str(module) or ROOT
-    return _name(node)
+    module = module_of(node)
+    return _name(node) if module is None else module or ROOT
 
 
 def _called(node: NodeProto) -> str:

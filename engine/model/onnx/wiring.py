@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from typing import Any
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
+SCOPES = "pkg.torch.onnx.name_scopes"  # torch's exporter: names of the modules that a node lies in, then its own
+NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"  # what it calls the place of some operators that it added
 LEAST_IR_VERSION = 4  # from here on an initialiser need not be listed among the inputs
 
 
@@ -91,6 +95,21 @@ def is_op(node: NodeProto, *op_types: str) -> bool:
 def attributes(node: NodeProto) -> dict[str, Any]:
     """A node's attributes as Python values."""
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def module_of(node: NodeProto) -> str | None:
+    """The torch module that a node comes from; '' is the model itself, None if the file does not tell."""
+    for entry in node.metadata_props:
+        if entry.key == SCOPES:
+            with suppress(ValueError, SyntaxError):
+                *_, module, _ = ast.literal_eval(entry.value)
+                return str(module) if module != NO_MODULE else ""
+    return None
+
+
+def modules_of(nodes: Iterable[NodeProto]) -> tuple[str, ...]:
+    """Names of the torch modules that the nodes come from, in their order."""
+    return tuple(dict.fromkeys(name for node in nodes if (name := module_of(node))))
 
 
 def part_of(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from poolscore.engine.config import PassesConfig
 from poolscore.engine.model.layers import choose_layers
+from poolscore.engine.model.network import Build
 from poolscore.engine.model.onnx.network import OnnxNetwork
 from poolscore.engine.model.onnx.observe import Layout, layout_of
 from poolscore.engine.model.passes import McDropout
@@ -290,7 +291,7 @@ def test_what_cannot_be_cut_is_repeated(nodes: list[Any], reason: str, tmp_path:
     network, inputs = given_model(model_of([*before, *nodes]), tmp_path), some_rows(4)
     probe = network.probe(inputs)
     with pytest.raises(Untraceable, match=reason):
-        network.cut(probe, inputs, None, CPU)  # type: ignore[arg-type]
+        network.cut(probe, inputs, None, Build(CPU))  # type: ignore[arg-type]
     mc = McDropout(network, probe, PassesConfig(count=3), CPU, inputs)
     assert mc.repeated_because == reason
     assert mc.logits(inputs, keys_of(4)).shape == (4, 3, 3)

@@ -97,3 +97,12 @@ def test_the_same_as_in_torch(models: dict[str, Network], masks: str) -> None:
 def test_layers_are_called_as_in_torch(models: dict[str, Network]) -> None:
     names = [layer.name for layer in models["onnx"].probe(inputs_of(3)).layers]
     assert names == ["encode.self_attn", "encode.dropout1", "encode.dropout", "encode.dropout2", "read", "drop"]
+
+
+def test_what_lies_behind_the_frontier_is_told_by_module(models: dict[str, Network]) -> None:
+    inputs = inputs_of(3)
+    mc = McDropout(models["onnx"], models["onnx"].probe(inputs), PassesConfig(count=2), CPU, inputs)
+    assert mc.cut is not None
+    before, behind = mc.cut.modules
+    assert before[:2] == ("embed", "encode")
+    assert behind[-3:] == ("read", "drop", "head")
