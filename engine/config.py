@@ -218,9 +218,10 @@ class ModelConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_program_is_whole(self) -> ModelConfig:
-        if self.source.endswith(".pt2") and (self.args or self.weights is not None):
-            raise ValueError(f"{'args' if self.args else 'weights'}: a .pt2 file holds all that there is; take it out")
+    def _a_file_is_a_whole_model(self) -> ModelConfig:
+        if self.is_file and (self.args or self.weights is not None):
+            what, kind = "args" if self.args else "weights", self.source.rpartition(".")[2]
+            raise ValueError(f"{what}: a .{kind} file holds all that there is; take it out")
         return self
 
     @property
@@ -303,6 +304,19 @@ class Config(Section):
     select: SelectConfig
     check: CheckConfig | None = None
     run: RunConfig
+
+    @model_validator(mode="after")
+    def _onnx_runtime_does_it_its_own_way(self) -> Config:
+        if self.model.source.endswith(".onnx") and self.passes.precision != "fp32":
+            raise ValueError(
+                f"passes.precision: '{self.passes.precision}' is for torch models; an ONNX file computes in its own "
+                "types: export it in the precision that you want, and leave this at fp32"
+            )
+        if self.model.source.endswith(".onnx") and self.passes.compile:
+            raise ValueError(
+                "passes.compile: is for torch models; ONNX Runtime optimises a file by itself: leave it out"
+            )
+        return self
 
     @property
     def selected_by(self) -> str:

@@ -250,6 +250,13 @@ def _check_outputs(config: Config, probe: Probe) -> None:
         raise ConfigError("model.task: 'multiclass' needs at least two logits, the model gives one; is it 'binary'?")
     if model.predicts_noise and (model.task is not Task.REGRESSION or probe.outputs % 2):
         raise ConfigError("model.predicts_noise: needs task 'regression' and as many log-variances as means")
+    if config.passes.count > 1 and not probe.live and model.source.endswith(".onnx"):
+        raise ConfigError(
+            f"model.source: {model.source} has no Dropout node (exporters take them out in eval mode), so its "
+            f"{config.passes.count} passes would be the same; write it with `poolscore export`, or with "
+            "torch.onnx.export(dynamo=True, optimize=False) and only the dropout in training mode; or set "
+            "passes.count: 1"
+        )
     if config.passes.count > 1 and not probe.live:
         names = ", ".join(probe.stays_off)
         off = f" ({names} cannot be answered with masks and stay off)" if names else ""

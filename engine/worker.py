@@ -134,9 +134,9 @@ def build_scorer(job: Job) -> Scorer:
     device = choose_device(config)
     network = load_network(config.model)
     if network.weights != job.weights:
-        raise ConfigError(
-            f"model.source: {config.model.source} builds other weights in each process; give them as model.weights"
-        )
+        hint = "is not the driver's file" if config.model.is_file else "builds other weights in each process"
+        remedy = "leave it as it is till the end" if config.model.is_file else "give them as model.weights"
+        raise ConfigError(f"model.source: {config.model.source} {hint}; {remedy}")
     exclude = read_ids(config.pool.exclude, config.pool.id)
     if digest_of(exclude) != job.exclude:
         raise ConfigError(

@@ -27,6 +27,10 @@ def load_network(config: ModelConfig) -> Network:
     Raises:
         ConfigError: it cannot be loaded; one line each.
     """
+    if config.source.endswith(".onnx"):
+        from poolscore.engine.model.onnx.network import OnnxNetwork  # costs half a second that a torch model saves
+
+        return OnnxNetwork(Path(config.source))
     return TorchNetwork(load_module(config))
 
 

@@ -46,7 +46,9 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class _Call:
+class Call:
+    """A dropout call, as it was made."""
+
     name: str
     kind: str
     p: float
@@ -54,10 +56,12 @@ class _Call:
 
 
 @dataclass(frozen=True)
-class _Run:
-    calls: list[_Call]
+class Run:
+    """What a model did on a few rows."""
+
+    calls: list[Call]
     logits: Tensor
-    random: tuple[str, str] | None  # who drew the first random number: module and function
+    random: tuple[str, str] | None = None  # who drew the first random number: module and function
 
 
 def make_dropout_live(model: nn.Module, training: Collection[str]) -> None:
@@ -97,13 +101,23 @@ def probe_model(model: nn.Module, inputs: Inputs) -> Probe:
             first = trial
     make_dropout_live(model, training)
     second = _record(model, inputs, ROWS[1])
+    layers = compare_runs(first, second)
+    stays_off = {name or ROOT: kind for name, kind in off.items()}
+    return Probe(layers, first.logits.shape[1], stays_off, tuple(training))
+
+
+def compare_runs(first: Run, second: Run) -> tuple[DropoutLayer, ...]:
+    """The dropout layers of a model, from what it did on 2 rows and on 3, the first two of which are the same.
+
+    Raises:
+        ConfigError: rows see each other, or cannot be told apart in a dropout call.
+    """
     if len(first.calls) != len(second.calls):
         raise ConfigError("model: it makes another number of dropout calls for 2 rows than for 3; it cannot be scored")
     layers = tuple(_layer(i, a, b) for i, (a, b) in enumerate(zip(first.calls, second.calls, strict=True)))
     if first.logits.shape[1] != second.logits.shape[1] or _differ(first.logits, second.logits[: ROWS[0]]):
         raise ConfigError("model: its output for a row depends on the other rows of the batch; it cannot be scored")
-    stays_off = {name or ROOT: kind for name, kind in off.items()}
-    return Probe(layers, first.logits.shape[1], stays_off, tuple(training))
+    return layers
 
 
 def call_model(model: nn.Module, inputs: Inputs) -> Any:
@@ -129,7 +143,7 @@ def as_logits(output: Any, rows: int) -> Tensor:
     return logits
 
 
-def _in_training(model: nn.Module, training: Collection[str], inputs: Inputs) -> tuple[_Run | None, bool]:
+def _in_training(model: nn.Module, training: Collection[str], inputs: Inputs) -> tuple[Run | None, bool]:
     """A run with these modules in training mode; None where that makes another model of it: it fails, gives something
     else, or changes its buffers (which are put back). And whether it drew random numbers, in any case."""
     make_dropout_live(model, training)
@@ -139,7 +153,7 @@ def _in_training(model: nn.Module, training: Collection[str], inputs: Inputs) ->
         for name, buffer in module.named_buffers(recurse=False)
     ]
     trace = _Trace(model)
-    run: _Run | None = None
+    run: Run | None = None
     with contextlib.suppress(ConfigError):
         run = _record(model, inputs, ROWS[0], trace)
     for module, name, buffer, version, was in buffers:
@@ -152,15 +166,15 @@ def _in_training(model: nn.Module, training: Collection[str], inputs: Inputs) ->
     return run, trace.random is not None
 
 
-def _record(model: nn.Module, inputs: Inputs, rows: int, trace: _Trace | None = None) -> _Run:
-    calls: list[_Call] = []
+def _record(model: nn.Module, inputs: Inputs, rows: int, trace: _Trace | None = None) -> Run:
+    calls: list[Call] = []
     trace = trace or _Trace(model)
 
     def record(kind: str, p: float, x: Tensor) -> Tensor:
         name = trace.module or ROOT
         if p >= 1.0:
             raise ConfigError(f"model: dropout '{name}' has p={p:g}, which drops everything; use p below 1")
-        calls.append(_Call(name, kind, p, x))
+        calls.append(Call(name, kind, p, x))
         return x
 
     first_rows = {name: x[:rows].clone() for name, x in inputs.items()}  # the model may change them in place
@@ -174,10 +188,10 @@ def _record(model: nn.Module, inputs: Inputs, rows: int, trace: _Trace | None = 
             raise ConfigError(
                 f"model.source: the model fails on {shapes}: {type(error).__name__}: {' '.join(str(error).split())}"
             ) from error
-    return _Run(calls, as_logits(output, rows), trace.random)
+    return Run(calls, as_logits(output, rows), trace.random)
 
 
-def _layer(index: int, a: _Call, b: _Call) -> DropoutLayer:
+def _layer(index: int, a: Call, b: Call) -> DropoutLayer:
     shape, other = tuple(a.x.shape), tuple(b.x.shape)
     where = f"model: dropout '{a.name}' on {list(shape)} and {list(other)}"
     grows = [d for d, (x, y) in enumerate(zip(shape, other, strict=False)) if x != y]
