@@ -29,7 +29,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--out", type=Path, help="JSON, with the environment beside the figures")
     resnet = arguments.add_argument_group("resnet")
-    resnet.add_argument("--batch", type=int, default=8)
+    resnet.add_argument("--batch", type=int, default=16)
     resnet.add_argument("--pixels", type=int, default=224)
     resnet.add_argument("--repeats", type=int, default=5)
     resnet.add_argument("--onnx", action="store_true", help="the same model through ONNX Runtime as well")
