@@ -217,9 +217,10 @@ class ModelConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _an_onnx_file_is_whole(self) -> ModelConfig:
-        if self.source.endswith(".onnx") and (self.args or self.weights is not None):
-            raise ValueError(f"{'args' if self.args else 'weights'}: an ONNX file holds all that there is; take it out")
+    def _a_file_is_whole(self) -> ModelConfig:
+        if self.is_file and (self.args or self.weights is not None):
+            what, suffix = "args" if self.args else "weights", Path(self.source).suffix
+            raise ValueError(f"{what}: a {suffix} file holds all that there is; take it out")
         return self
 
     @property

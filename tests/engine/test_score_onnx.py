@@ -89,8 +89,8 @@ def test_a_file_without_dropout_has_one_pass(digit_config: Callable[..., Config]
             "passes.precision: 'bf16' is for torch models; an ONNX file computes",
         ),
         ({"passes": {"compile": True}}, "passes.compile: is for torch models; ONNX Runtime optimises a file"),
-        ({"model": {"args": {"classes": 10}}}, "model: args: an ONNX file holds all that there is; take it out"),
-        ({"model": {"weights": "weights.pt"}}, "model: weights: an ONNX file holds all that there is; take it out"),
+        ({"model": {"args": {"classes": 10}}}, "model: args: a .onnx file holds all that there is; take it out"),
+        ({"model": {"weights": "weights.pt"}}, "model: weights: a .onnx file holds all that there is; take it out"),
     ],
 )
 def test_settings_that_a_file_does_not_take(
