@@ -218,10 +218,10 @@ class ModelConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_file_is_a_whole_model(self) -> ModelConfig:
+    def _a_file_is_whole(self) -> ModelConfig:
         if self.is_file and (self.args or self.weights is not None):
-            what, kind = "args" if self.args else "weights", self.source.rpartition(".")[2]
-            raise ValueError(f"{what}: a .{kind} file holds all that there is; take it out")
+            what, suffix = "args" if self.args else "weights", Path(self.source).suffix
+            raise ValueError(f"{what}: a {suffix} file holds all that there is; take it out")
         return self
 
     @property

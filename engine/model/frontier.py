@@ -104,7 +104,7 @@ def _writes(node: torch.fx.Node) -> bool:
 
 def _bytes_per_row(parts: Split) -> int:
     """Bytes of the largest tensor behind the frontier, for one row under one pass."""
-    values = [node.meta.get("val") for node in parts.suffix.graph.nodes if node.op != "placeholder"]
+    values = [node.meta.get("val") for node in parts.suffix.graph.nodes if node.op.startswith("call_")]
     return max((_size_of_one(v) for v in values if isinstance(v, Tensor)), default=0)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from poolscore.engine.allocation import keep_freed_memory
 from poolscore.engine.config import PassesConfig
 from poolscore.engine.config_text import one_line
 from poolscore.engine.model.masks import DropAll, IndependentMasks, Masks, SharedMasks
@@ -62,6 +63,8 @@ class McDropout:
         repeat_because: str | None = None,
         verify: bool = False,
     ) -> None:
+        if device.type == "cpu":
+            keep_freed_memory()
         self.layers = probe.live
         self._network = network
         self._device = device
