@@ -63,7 +63,7 @@ class _Marked(nn.Module):
 
 
 def take_out_checks(graph: Graph) -> None:
-    """Takes out the checks of types and devices, which hold where it was exported but not under autocast or on a GPU."""
+    """Take out the checks of types and devices, which need not hold under autocast or on a GPU."""
     for node in graph.find_nodes(op="call_function", target=torch.ops.aten._assert_tensor_metadata.default):
         graph.erase_node(node)
 
