@@ -7,6 +7,8 @@ an ordinary `nn.Dropout`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -107,3 +109,15 @@ def _layer(rnn: nn.RNNBase, i: int) -> nn.RNNBase:
     for name in layer._flat_weights_names:
         setattr(layer, name, getattr(rnn, name.replace("_l0", f"_l{i}")))
     return layer
+
+
+def _flops(x: Sequence[int], weights: Sequence[Sequence[int]]) -> int:
+    """For the shapes of an input [N, length, features], or [length, N, features], and of the weights of a layer."""
+    return 2 * x[0] * x[1] * sum(math.prod(shape) for shape in weights if len(shape) == 2)
+
+
+# What torch's FlopCounterMode does not know: the operators that run a whole layer, on a CPU and on a GPU.
+RECURRENT_FLOPS: dict[Any, Callable[..., int]] = {
+    torch.ops.aten.mkldnn_rnn_layer: lambda x, *weights, **_: _flops(x, weights[:2]),
+    torch.ops.aten._cudnn_rnn: lambda x, weights, *_, **__: _flops(x, weights),
+}

@@ -230,5 +230,5 @@ def _operators(graph: GraphModule) -> int:
 def _modules(graph: GraphModule) -> tuple[str, ...]:
     """Names of the innermost modules that the graph's operators come from, in their order."""
     stacks = (node.meta.get("nn_module_stack") for node in graph.graph.nodes if node.op == "call_function")
-    names = (next(reversed(stack.values()))[0].removeprefix("model").removeprefix(".") for stack in stacks if stack)
-    return tuple(dict.fromkeys(name for name in names if name))
+    names = (next(reversed(stack.values()))[0] for stack in stacks if stack)
+    return tuple(dict.fromkeys(name.removeprefix("model.") for name in names if name.startswith("model.")))

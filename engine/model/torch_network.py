@@ -13,6 +13,7 @@ from poolscore.engine.model.frontier import SplitModel
 from poolscore.engine.model.masks import Masks
 from poolscore.engine.model.network import Build
 from poolscore.engine.model.probe import Inputs, Probe, make_dropout_live, probe_model
+from poolscore.engine.model.recurrent import RECURRENT_FLOPS
 from poolscore.engine.model.repeated import RepeatedModel
 
 
@@ -41,7 +42,7 @@ class TorchNetwork:
 
     def flops(self, run: Callable[[], object]) -> int:
         """See Network."""
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False, custom_mapping=RECURRENT_FLOPS) as counter:
             run()
         return int(counter.get_total_flops())
 

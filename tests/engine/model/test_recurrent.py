@@ -18,7 +18,7 @@ from poolscore.engine.config import ModelConfig
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.model.load import load_model
 from poolscore.engine.model.probe import probe_model
-from poolscore.engine.model.recurrent import LayerByLayer, split_recurrent_layers
+from poolscore.engine.model.recurrent import RECURRENT_FLOPS, LayerByLayer, split_recurrent_layers
 from poolscore.engine.model.torch_network import weights_digest
 from poolscore.engine.scores import Task
 
@@ -267,6 +267,30 @@ def test_a_mask_is_the_same_at_every_length() -> None:
         scorer(model, {"": y}, "for the test", count=6).logits({"": y}, keys_of(ROWS)) for y in (x, x[:, :2])
     )
     torch.testing.assert_close(long, short, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_cost_counts_the_layers(kind: str) -> None:
+    """Of one layer before the frontier and two behind it, and in one operator as in several."""
+    model, x = classifier(recurrent(kind, batch_first=True), recurrent(kind)).float(), torch.randn(3, LENGTH, FEATURES)
+    split_recurrent_layers(model)
+    gates = {"LSTM": 4, "GRU": 3}[kind] * HIDDEN
+    first, others, head = LENGTH * gates * (FEATURES + HIDDEN), 2 * LENGTH * gates * 2 * HIDDEN, 2 * 2 * HIDDEN
+    cost = scorer(model, {"": x}, count=10).cost({"": x})
+    assert cost.one_pass == 2 * (first + others + head)
+    assert cost.once == 2 * first
+    assert cost.all_passes == 2 * (first + 10 * (others + head))
+    on_gpu = RECURRENT_FLOPS[torch.ops.aten._cudnn_rnn]
+    assert on_gpu((LENGTH, 1, FEATURES), [(gates, FEATURES), (gates, HIDDEN), (gates,), (gates,)], 4) == 2 * first
+
+
+def test_plan_names_modules_of_the_user() -> None:
+    model, x = classifier(recurrent("LSTM", batch_first=True), recurrent("LSTM")), torch.randn(3, LENGTH, FEATURES)
+    split_recurrent_layers(model)
+    cut = scorer(model, {"": x.double()}, count=2).cut
+    assert cut is not None
+    assert cut.modules[0][0] == "rnn.rnn_l0"
+    assert cut.modules[1] == ("rnn.dropout_l0", "rnn.rnn_l1", "rnn.dropout_l1", "rnn.rnn_l2", "rnn", "b")
 
 
 def test_loading_does_it(tmp_path: Path) -> None:
