@@ -19,6 +19,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
+from poolscore.engine.worker import build_scorer
 
 
 @pytest.fixture
@@ -56,6 +57,13 @@ def test_a_file_that_moved_is_the_same_model(digit_config: Callable[..., Config]
     moved = onnx_file.with_name("elsewhere.onnx")
     shutil.move(onnx_file, moved)
     assert prepare_job(with_file(digit_config, moved)).identity == first
+
+
+def test_a_file_that_changed_is_refused_by_the_workers(digit_config: Callable[..., Config], onnx_file: Path) -> None:
+    job = prepare_job(with_file(digit_config, onnx_file)).job
+    onnx_nets.export(nets.cnn().requires_grad_(False), {"": torch.rand(3, 1, 8, 8)}, onnx_file)
+    with pytest.raises(ConfigError, match=r"model.onnx is not the driver's file; leave it as it is till the end"):
+        build_scorer(job)
 
 
 def test_named_inputs(two_inputs_config: Callable[..., Config], tmp_path: Path) -> None:
