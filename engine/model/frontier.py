@@ -13,6 +13,7 @@ from poolscore.engine.model.compiled import compile_part
 from poolscore.engine.model.dropout import DropoutLayer
 from poolscore.engine.model.fold import fold_linears
 from poolscore.engine.model.head import keep_logits_full
+from poolscore.engine.model.in_place import relu_in_place
 from poolscore.engine.model.masks import Masks, SharedMasks
 from poolscore.engine.model.network import Build
 from poolscore.engine.model.probe import Inputs
@@ -42,6 +43,8 @@ class SplitModel:
         self.bytes = sum(linear.bytes for _, linear in parts.folded.values())
         self._channels_last = put_channels_last(parts)
         self._changes_inputs = any(_writes(node) for node in parts.prefix.graph.nodes)
+        for graph in (parts.prefix, parts.suffix):
+            relu_in_place(graph)
         budget = PIECE_BYTES.get(build.device.type, PIECE_BYTES["cpu"])
         self.rows_per_call = max(LEAST_ROWS, budget // max(1, _bytes_per_row(parts)))
         self._compiled_for: int | None = None
