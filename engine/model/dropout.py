@@ -41,7 +41,6 @@ DROPOUT_CALLS: dict[Any, tuple[str, int]] = {
     torch.alpha_dropout_: ("alpha", 1),
     torch.feature_alpha_dropout: ("feature_alpha", 1),
     torch.feature_alpha_dropout_: ("feature_alpha", 1),
-    torch.native_dropout: ("element", 1),
     # in the graph of an exported program
     ATEN.dropout.default: ("element", 1),
     ATEN.dropout_.default: ("element", 1),
@@ -53,7 +52,7 @@ DROPOUT_CALLS: dict[Any, tuple[str, int]] = {
     ATEN.feature_alpha_dropout_.default: ("feature_alpha", 1),
     ATEN.native_dropout.default: ("element", 1),
 }
-NATIVE = {torch.native_dropout, ATEN.native_dropout.default}  # give the mask as well; nobody reads it in inference
+NATIVE = {ATEN.native_dropout.default}  # what decompositions make of it; gives the mask as well, which nobody reads
 ATTENTION = {F.scaled_dot_product_attention, ATEN.scaled_dot_product_attention.default}
 UNBATCHED = {F.dropout1d: 2, F.dropout3d: 4}  # with so many dimensions they take the first for channels, not for rows
 
