@@ -25,7 +25,9 @@ from poolscore.kernels.row_result import RowStats
 from poolscore.kernels.row_stats_cpu_block import Block, BlockShape
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-BLOCKS_OF_A_THREAD = 4  # starting a thread costs about as much as two blocks
+BLOCKS_OF_A_THREAD = 4  # at least: a millisecond or two; starting a thread takes 0.1 ms
+MOST_THREADS = 4  # each has its own scratch memory, and a thread needs Python's lock between two of numpy's calls
+BUFFER = 1024  # numbers; where its larger default holds several rows, numpy first copies what is broadcast to them
 
 
 def softmax_stats_cpu(logits_NTC: Tensor, want: Collection[str]) -> RowStats:
@@ -48,7 +50,8 @@ def softmax_stats_cpu(logits_NTC: Tensor, want: Collection[str]) -> RowStats:
 
     def score(first: int, last: int) -> None:
         block = Block(T, C, min(shape.rows, last - first), dtype)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):  # it brings the buffer's size back, too
+            np.setbufsize(BUFFER)
             for start in range(first, last, shape.rows):
                 stop = min(start + shape.rows, last)
                 for name, values_N in block.score(source_NTC[start:stop], want).items():
@@ -72,11 +75,13 @@ def numpy_view(logits_NTC: Tensor) -> NDArray[Any]:
 def in_shares(score: Callable[[int, int], None], N: int, block_rows: int) -> None:
     """score(first, last) for consecutive shares of the N rows, in threads where there is work for several."""
     blocks = -(-N // block_rows)
-    threads = max(1, min(torch.get_num_threads(), blocks // BLOCKS_OF_A_THREAD))
+    threads = max(1, min(torch.get_num_threads(), MOST_THREADS, blocks // BLOCKS_OF_A_THREAD))
+    share = -(-blocks // threads) * block_rows
     if threads == 1:
         score(0, N)
         return
-    share = -(-blocks // threads) * block_rows
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(score, first, min(first + share, N)) for first in range(0, N, share)]:
-            done.result()
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(score, first, min(first + share, N)) for first in range(share, N, share)]
+        score(0, share)
+        for other in others:
+            other.result()

@@ -18,7 +18,7 @@ exact ones (maxima, counts) and elementwise ones need no such care.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -26,9 +26,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
+Softmax: TypeAlias = tuple[Floats, Floats, Floats, Floats]  # of t passes: z, e [N, t, C], max_c logits, s [N, t]
 
 ELEMENTS = 1 << 18  # of a block: two arrays of 1 MiB in float32; with smaller ones the calls would cost as much
-FEW_CLASSES = 96  # up to here the rows lie side by side
+FEW_CLASSES = 64  # up to here the rows lie side by side
 SIDE_BY_SIDE = 256  # so many of them at least, where N allows; their first cache lines fit the level-1 cache
 SEGMENT = 2048  # classes that einsum adds in one go: its error grows with their number
 LOWEST = -1e30  # stands for -inf: exp gives 0 as well, and 0 · -1e30 is 0 where 0 · -inf would be NaN
@@ -77,7 +78,8 @@ class Block:
         mean_NC[:] = 0.0
         votes_NC = np.zeros((N, C), np.int32)
         expected_N, finite_N = np.zeros(N), np.ones(N, np.bool_)
-        for z_NTC, e_NTC, top_NT, norm_NT in self._softmaxes(source_NTC):
+        for softmax in self._softmaxes(source_NTC):
+            z_NTC, e_NTC, top_NT, norm_NT = softmax
             finite_N &= np.isfinite(top_NT).all(axis=1)
             mean_NC += np.einsum("ntc,nt->nc", e_NTC, 1.0 / norm_NT)
             if "variation_ratio" in want:
@@ -90,11 +92,12 @@ class Block:
         if "variation_ratio" in want:
             scores["variation_ratio"] = (T - votes_NC.max(axis=1)) / T
         if "mean_std" in want:
-            scores["mean_std"] = self._mean_std(source_NTC, mean_NC)
+            whole = self.shape.passes >= T  # then the last softmax holds all passes, still in scratch memory
+            scores["mean_std"] = self._mean_std([softmax] if whole else self._softmaxes(source_NTC), mean_NC, T)
         return {name: values_N[:rows] for name, values_N in (scores | {"finite": finite_N}).items()}
 
-    def _softmaxes(self, source_NTC: NDArray[Any]) -> Iterator[tuple[Floats, Floats, Floats, Floats]]:
-        """For t passes at a time: z [N, t, C] and e [N, t, C] in scratch memory, max_c logits [N, t] and s [N, t]."""
+    def _softmaxes(self, source_NTC: NDArray[Any]) -> Iterator[Softmax]:
+        """The passes, as many at a time as the scratch memory holds; it is overwritten by the next ones."""
         N, T, _ = source_NTC.shape
         for first in range(0, T, self.shape.passes):
             x_NTC = source_NTC[:, first : first + self.shape.passes]
@@ -107,15 +110,14 @@ class Block:
             np.exp(z_NTC, out=e_NTC)
             yield z_NTC, e_NTC, top_NT, sum_classes("ntc->nt", e_NTC)
 
-    def _mean_std(self, source_NTC: NDArray[Any], mean_NC: Floats) -> Floats:
+    def _mean_std(self, softmaxes: Iterable[Softmax], mean_NC: Floats, T: int) -> Floats:
         """mean_c sqrt(mean_t (p_tc - mean_c)²), [N]. A second run over the passes: mean_t p² - mean² would cancel."""
         squares_NC = np.zeros_like(mean_NC)
-        for z_NTC, e_NTC, _, norm_NT in self._softmaxes(source_NTC):
+        for z_NTC, e_NTC, _, norm_NT in softmaxes:
             np.multiply(e_NTC, (1.0 / norm_NT)[:, :, None], out=z_NTC)
             np.subtract(z_NTC, mean_NC[:, None, :], out=z_NTC)
             squares_NC += np.einsum("ntc,ntc->nc", z_NTC, z_NTC)
-        T, C = source_NTC.shape[1:]
-        std_N: Floats = sum_classes("nc->n", np.sqrt(squares_NC / T)) / C
+        std_N: Floats = sum_classes("nc->n", np.sqrt(squares_NC / T)) / mean_NC.shape[1]
         return std_N
 
 

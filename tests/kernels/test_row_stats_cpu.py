@@ -1,0 +1,197 @@
+"""The CPU path of the multiclass scores: errors against float64, the same bits in any batch, memory, threads.
+
+`test_row_stats.py` and `test_row_stats_cases.py` reach it too, through `row_stats`. Here are the sizes at which it
+changes its ways (rows or classes side by side, blocks, pieces of the passes, segments of the classes, threads), and
+the reference on the same inputs.
+"""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from row_stats_oracle import oracle
+from torch import Tensor
+
+from poolscore.kernels.row_stats import SCORES_OF_TASK, RowStats, row_stats, row_stats_reference
+from poolscore.kernels.row_stats_cpu import DTYPES, softmax_stats_cpu
+from poolscore.kernels.row_stats_cpu_block import ELEMENTS, FEW_CLASSES, SEGMENT, SIDE_BY_SIDE, BlockShape
+
+INF, NAN = math.inf, math.nan
+ALL = SCORES_OF_TASK["multiclass"]
+
+# T and C on both sides of every boundary: vectors, layouts, pieces of passes (the last four), segments of classes.
+SIZES = [
+    (20, 10),
+    (1, 1),
+    (7, 2),
+    (5, 17),
+    (3, FEW_CLASSES),
+    (4, FEW_CLASSES + 1),
+    (20, 1000),
+    (2, SEGMENT + 1),
+    (2, 8193),
+    (ELEMENTS // SIDE_BY_SIDE // 50 + 3, 50),
+    (300, 3),
+    (270, 129),
+    (3, ELEMENTS // 2 + 1),
+]
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def random_logits(N: int, T: int, C: int, seed: int = 0) -> Tensor:
+    return torch.randn(N, T, C, generator=torch.Generator().manual_seed(seed)) * 4
+
+
+def wanted(C: int) -> frozenset[str]:
+    return ALL if C > 1 else ALL - {"margin"}
+
+
+def fields(stats: RowStats) -> dict[str, Tensor]:
+    assert stats.confidence is not None
+    rest = {"prediction": stats.prediction, "confidence": stats.confidence, "finite": stats.finite}
+    return stats.scores | rest
+
+
+def assert_same_bits(whole: RowStats, part: RowStats, rows: slice | Tensor) -> None:
+    """`part` is the result for the `rows` of whole's batch. What a row that is not finite holds does not matter."""
+    good = part.finite
+    for name, value in fields(whole).items():
+        expected, got = value[rows], fields(part)[name]
+        assert torch.equal(expected, got) if name == "finite" else torch.equal(expected[good], got[good]), name
+
+
+def adversarial_rows(T: int, C: int) -> Tensor:
+    """Good rows that break careless formulas, [rows, T, C]."""
+    base = random_logits(1, T, C, seed=1)[0]
+    masked = base.clone()
+    masked[:, : C // 2] = -INF
+    one_hot = torch.full((T, C), -INF)
+    one_hot[:, C // 3] = 0.0
+    disjoint = torch.full((T, C), -1e4)
+    disjoint[torch.arange(T), torch.arange(T) % C] = 1e4
+    largest = torch.zeros(T, C)
+    largest[:, 0], largest[:, -1] = 3e38, -3e38
+    scales = [torch.full((T, C), 7.0), base + 1e4, base - 1e4, base * 1e-40, base * 30, base[:1].expand(T, C)]
+    return torch.stack([base, masked, one_hot, disjoint, largest, *scales])
+
+
+@pytest.mark.parametrize("score", [row_stats, row_stats_reference], ids=["cpu", "reference"])
+@pytest.mark.parametrize(("T", "C"), [(20, 10), (3, FEW_CLASSES + 5), (9, 400), (1, 3), (5, 1), (300, 5)])
+def test_error_on_adversarial_rows(T: int, C: int, score: Callable[..., RowStats]) -> None:
+    """Within the bound that `test_row_stats.py` derives."""
+    logits_NTC = adversarial_rows(T, C)
+    stats = score(logits_NTC, "multiclass", wanted(C))
+    assert stats.finite.all()
+    exact = oracle(logits_NTC.double().numpy(), "multiclass")
+    bound = 2e-6 + T * 2.0**-24 * (1 + exact["entropy"])
+    assert set(stats.scores) == set(exact)
+    for name, value in stats.scores.items():
+        assert (np.abs(value.double().numpy() - exact[name]) <= bound).all(), name
+        assert (value >= 0).all(), name
+        assert not torch.signbit(value).any(), name
+
+
+@pytest.mark.parametrize(("T", "C", "largest"), [(20, 10, 4e-7), (20, 100, 5e-7), (20, 1000, 6e-7), (4, 30_000, 2e-6)])
+def test_entropies_are_better_than_plain_float32(T: int, C: int, largest: float) -> None:
+    """The bounds are about twice what is seen; torch's own float32 formulas are 2 to 4 times worse."""
+    logits_NTC = random_logits(max(4, 200_000 // (T * C)), T, C, seed=2)
+    exact = row_stats_reference(logits_NTC.double(), "multiclass", ALL)
+    stats = softmax_stats_cpu(logits_NTC, ALL)
+    for name, value in stats.scores.items():
+        error = (value.double() - exact.scores[name]).abs().max().item()
+        assert error < largest, (name, error)
+    assert torch.equal(stats.prediction, exact.prediction)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("T", "C"), SIZES)
+def test_bits_do_not_depend_on_batch_or_layout(T: int, C: int, dtype: torch.dtype) -> None:
+    N = max(3, min(700, 300_000 // (T * C)))
+    logits_NTC = random_logits(N, T, C, seed=3).to(dtype)
+    logits_NTC[N // 2, 0, 0] = NAN
+    logits_NTC[N // 3, :, C // 2 :] = -INF
+    original = logits_NTC.clone()
+    whole = softmax_stats_cpu(logits_NTC, wanted(C))
+    for rows in (slice(0, 1), slice(N - 1, N), slice(1, N), slice(N // 4, N // 4 + 17), torch.randperm(N)):
+        assert_same_bits(whole, softmax_stats_cpu(logits_NTC[rows], wanted(C)), rows)
+    for order in ((1, 0, 2), (2, 0, 1), (2, 1, 0)):
+        view = logits_NTC.permute(order).contiguous().permute([order.index(d) for d in range(3)])
+        assert_same_bits(whole, softmax_stats_cpu(view, wanted(C)), slice(None))
+    assert torch.equal(logits_NTC.nan_to_num(), original.nan_to_num())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 40), st.integers(1, 150), st.sampled_from(DTYPES))
+def test_any_part_of_a_batch(data: st.DataObject, T: int, C: int, dtype: torch.dtype) -> None:
+    logits_NTC = random_logits(data.draw(st.integers(1, 60)), T, C, seed=T * C).to(dtype)
+    N = len(logits_NTC)
+    first = data.draw(st.integers(0, N - 1))
+    rows = slice(first, data.draw(st.integers(first + 1, N)))
+    whole = softmax_stats_cpu(logits_NTC, wanted(C))
+    assert_same_bits(whole, softmax_stats_cpu(logits_NTC[rows], wanted(C)), rows)
+    offset = data.draw(st.integers(0, 5))
+    memory = torch.empty(logits_NTC[rows].numel() + offset, dtype=dtype)  # another alignment
+    moved = memory[offset:].view(-1, T, C).copy_(logits_NTC[rows])
+    assert_same_bits(whole, softmax_stats_cpu(moved, wanted(C)), rows)
+
+
+def test_threads_share_the_rows(threads: int) -> None:
+    T, C = 20, 10
+    N = 9 * BlockShape.of(T, C).rows + 1  # the last block is a single row
+    logits_NTC = random_logits(1000, T, C).repeat(N // 1000 + 1, 1, 1)[:N]
+    whole = softmax_stats_cpu(logits_NTC, ALL)
+    part = softmax_stats_cpu(logits_NTC[:1000], ALL)
+    for first in range(0, N, 1000):
+        rows = slice(first, min(first + 1000, N))
+        for name, value in fields(whole).items():
+            assert torch.equal(value[rows], fields(part)[name][: rows.stop - first]), (name, first)
+
+
+def test_votes_of_ties_go_to_the_lowest_class() -> None:
+    for C in (3, FEW_CLASSES, FEW_CLASSES + 1):
+        logits_NTC = torch.zeros(2, 4, C)
+        logits_NTC[0, :, 1:] = 1.0  # every pass votes for class 1
+        logits_NTC[1, 0, 2], logits_NTC[1, 1, [1, 2]] = 1.0, 1.0  # votes: 2, 1, 0, 0
+        assert softmax_stats_cpu(logits_NTC, ["variation_ratio"]).scores["variation_ratio"].tolist() == [0.0, 0.5]
+
+
+@pytest.mark.parametrize("N_T_C", [(20_000, 20, 10), (256, 20, 1000), (1, 1000, 5000)])
+def test_memory_does_not_grow_with_the_logits(N_T_C: tuple[int, int, int]) -> None:
+    """Under 32 MB beyond logits and results; only numpy allocates here, and tracemalloc sees numpy."""
+    logits_NTC = torch.zeros(1).expand(N_T_C)
+    results = N_T_C[0] * (len(ALL) * 4 + 13)
+    tracemalloc.start()
+    softmax_stats_cpu(logits_NTC, ALL)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak - results < 12e6
+
+
+def test_row_stats_takes_this_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    monkeypatch.setattr("poolscore.kernels.row_stats.softmax_stats_cpu", lambda *arguments: called.append(arguments))
+    logits_NTC = torch.zeros(2, 3, 4, requires_grad=True)
+    row_stats(logits_NTC, "multiclass", ["bald"])
+    row_stats(logits_NTC, "multilabel", ["bald"])
+    assert called == [(logits_NTC, ["bald"])]
+    assert softmax_stats_cpu(logits_NTC, ["bald"]).scores["bald"].max() < 1e-7  # of logits that require gradients
+
+
+def test_numpy_keeps_its_settings() -> None:
+    before = np.geterr(), np.getbufsize()
+    softmax_stats_cpu(torch.full((3, 2, 4), NAN), ALL)
+    assert (np.geterr(), np.getbufsize()) == before
