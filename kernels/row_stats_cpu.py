@@ -59,8 +59,8 @@ def softmax_stats_cpu(logits_NTC: Tensor, want: Collection[str]) -> RowStats:
 
     in_shares(score, N, shape.rows)
     tensors = {name: torch.from_numpy(values_N) for name, values_N in results.items()}
-    rest = {name: tensors.pop(name) for name in ("prediction", "confidence", "finite")}
-    return RowStats(tensors, **rest)
+    scores = {name: tensors[name] for name in want}
+    return RowStats(scores, tensors["prediction"], tensors["confidence"], tensors["finite"])
 
 
 def numpy_view(logits_NTC: Tensor) -> NDArray[Any]:
