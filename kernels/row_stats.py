@@ -29,7 +29,7 @@ from torch import Tensor
 
 from poolscore.kernels.row_result import RowStats
 from poolscore.kernels.row_stats_bernoulli import binary_stats, multilabel_stats
-from poolscore.kernels.row_stats_cpu import DTYPES, softmax_stats_cpu
+from poolscore.kernels.row_stats_cpu import CPU_DTYPES, CPU_TASKS, row_stats_cpu
 from poolscore.kernels.row_stats_gaussian import gaussian_stats
 from poolscore.kernels.row_stats_softmax import softmax_stats
 
@@ -71,8 +71,8 @@ def row_stats(
     """
     _check_options(task, want, reduce, predicts_noise)
     _check_logits(logits_NTC, task, predicts_noise)
-    if task == "multiclass" and logits_NTC.device.type == "cpu" and logits_NTC.dtype in DTYPES:
-        return softmax_stats_cpu(logits_NTC, want)
+    if logits_NTC.device.type == "cpu" and logits_NTC.dtype in CPU_DTYPES and task in CPU_TASKS:
+        return row_stats_cpu(logits_NTC, task, want, reduce=reduce)
     return row_stats_reference(logits_NTC, task, want, reduce=reduce, predicts_noise=predicts_noise)
 
 
