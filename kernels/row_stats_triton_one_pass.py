@@ -29,21 +29,25 @@ from poolscore.kernels.row_stats_triton_ops import (
 
 
 @triton.jit
-def unpack(x_RV, V):
+def unpack(x_RV, V: tl.constexpr):
     """The V columns [R] of [R, V] in order, as a tuple. A thread holds whole rows, so nothing moves."""
     if V == 1:
         return (tl.reshape(x_RV, [x_RV.shape[0]]),)
-    even_RV, odd_RV = tl.split(tl.reshape(x_RV, [x_RV.shape[0], V // 2, 2]))
-    evens = unpack(even_RV, V // 2)
-    odds = unpack(odd_RV, V // 2)
-    columns = ()
-    for i in tl.static_range(V // 2):
-        columns = columns + (evens[i], odds[i])
-    return columns
+    else:  # what follows a return is compiled all the same
+        even_RV, odd_RV = tl.split(tl.reshape(x_RV, [x_RV.shape[0], V // 2, 2]))
+        evens = unpack(even_RV, V // 2)
+        odds = unpack(odd_RV, V // 2)
+        columns = ()
+        for i in tl.static_range(V // 2):
+            columns = columns + (evens[i], odds[i])
+        return columns
 
 
 @triton.jit
-def load_passes(x_ptr, start_R, row_ok_R, stride_c, C, U, B, K, V, UNIT):
+def load_passes(
+    x_ptr, start_R, row_ok_R, stride_c, C: tl.constexpr, U: tl.constexpr, B: tl.constexpr, K: tl.constexpr,
+    V: tl.constexpr, UNIT: tl.constexpr,
+):  # fmt: skip
     """The logits of U passes as float32, a tuple of U·K tensors [R, B]. Classes that do not exist are -inf."""
     blocks = ()
     if B == 1 and V > 1:

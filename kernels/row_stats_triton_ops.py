@@ -85,7 +85,7 @@ def add_squares(squares, exp, scale, total, t):
 
 
 @triton.jit
-def top_two(best, second, index, mean, c, C):
+def top_two(best, second, index, mean, c, C: tl.constexpr):
     """Largest and second mean so far and the class of the largest; the lowest class wins a tie if c grows."""
     mean = tl.where(c < C, mean, -1.0)
     better = mean > best
@@ -93,22 +93,27 @@ def top_two(best, second, index, mean, c, C):
 
 
 @triton.jit
-def modal_votes(votes_ptr, n_R, row_ok_R, T):
+def modal_votes(votes_ptr, n_R, row_ok_R, T: tl.constexpr):
     """How often the most frequent of the T classes listed for each row n occurs, int32 [R]."""
-    t = tl.arange(0, triton.next_power_of_2(T))[None, :]
-    vote_RT = tl.load(votes_ptr + (n_R[:, None] * T + t), mask=row_ok_R[:, None] & (t < T), other=-1)
-    count_RT = tl.zeros(vote_RT.shape, tl.int32)
-    for other in tl.range(T):
-        vote_R = tl.load(votes_ptr + (n_R * T + other), mask=row_ok_R, other=-2)
-        count_RT += (vote_RT == vote_R[:, None]).to(tl.int32)
-    return tl.max(count_RT, 1)
+    R: tl.constexpr = n_R.shape[0]
+    PIECE: tl.constexpr = min(triton.next_power_of_2(T), max(512 // R, 32))  # of the list, held in registers
+    most_R = tl.zeros((R,), tl.int32)
+    for piece in tl.range((T + PIECE - 1) // PIECE):
+        t = piece * PIECE + tl.arange(0, PIECE)[None, :]
+        vote_RT = tl.load(votes_ptr + (n_R[:, None] * T + t), mask=row_ok_R[:, None] & (t < T), other=-1)
+        count_RT = tl.zeros((R, PIECE), tl.int32)
+        for other in tl.range(T):
+            vote_R = tl.load(votes_ptr + (n_R * T + other), mask=row_ok_R, other=-2)
+            count_RT += (vote_RT == vote_R[:, None]).to(tl.int32)
+        most_R = tl.maximum(most_R, tl.max(count_RT, 1))
+    return most_R
 
 
 @triton.jit
 def store_scores(
-    scores_ptr, prediction_ptr, confidence_ptr, finite_ptr, N, n, ok,
-    mean_terms, expected_sum, most, deviation, best, second, index, finite_sum,
-    T, C, WANT_ENTROPY, WANT_EXPECTED, WANT_STD, WANT_VOTES,
+    scores_ptr, prediction_ptr, confidence_ptr, finite_ptr, N, n, ok, mean_terms, expected_sum, most, deviation,
+    best, second, index, finite_sum, T: tl.constexpr, C: tl.constexpr, WANT_ENTROPY: tl.constexpr,
+    WANT_EXPECTED: tl.constexpr, WANT_STD: tl.constexpr, WANT_VOTES: tl.constexpr,
 ):  # fmt: skip
     """Everything about the rows n. mean_terms in bits, expected_sum in nats over the passes, deviation over classes.
 

@@ -25,15 +25,38 @@ LOWEST_FLOAT = tl.constexpr(-3.4028234663852886e38)  # finite, so that differenc
 
 
 @triton.jit
-def load_tiles(x_ptr, start, c0, stride_c, C, P, V, K, UNIT):
+def load_tiles(
+    x_ptr, start, c0, stride_c, C: tl.constexpr, P: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
+    UNIT: tl.constexpr,
+):  # fmt: skip
     """K tiles of one pass from class c0 on, as float32; classes that do not exist are -inf."""
+    if C % V == 0:
+        return load_tiles_masked(x_ptr, start, c0, stride_c, C, P, V, K, UNIT, True)
+    else:  # a mask that ends amid V classes would cut every load into single ones: use it only where C ends
+        if c0 + P * V * K <= C:
+            tiles = load_tiles_masked(x_ptr, start, c0, stride_c, C, P, V, K, UNIT, False)
+        else:
+            tiles = load_tiles_masked(x_ptr, start, c0, stride_c, C, P, V, K, UNIT, True)
+        return tiles
+
+
+@triton.jit
+def load_tiles_masked(
+    x_ptr, start, c0, stride_c, C: tl.constexpr, P: tl.constexpr, V: tl.constexpr, K: tl.constexpr, UNIT: tl.constexpr,
+    MASK: tl.constexpr,
+):  # fmt: skip
+    """As `load_tiles`, with or without a look at where C ends."""
     tiles = ()
     for k in tl.static_range(K):
         c = c0 + k * P * V + tl.arange(0, P)[:, None] * V + tl.arange(0, V)[None, :]
-        ok_PV = c < C
+        at = c
         if not UNIT:
-            c = c.to(tl.int64) * stride_c
-        tiles = tiles + (tl.load(x_ptr + (start + c), mask=ok_PV, other=float("-inf")).to(tl.float32),)
+            at = c.to(tl.int64) * stride_c
+        if MASK:
+            x_PV = tl.load(x_ptr + (start + at), mask=c < C, other=float("-inf"))
+        else:
+            x_PV = tl.load(x_ptr + (start + at))
+        tiles = tiles + (x_PV.to(tl.float32),)
     return tiles
 
 
@@ -46,7 +69,10 @@ def rescale(top, norm, product, new_top):
 
 
 @triton.jit
-def slice_moments(x_ptr, start, c0, stride_c, C, SLICE, P, V, K, UNIT, WANT_VOTES):
+def slice_moments(
+    x_ptr, start, c0, stride_c, C: tl.constexpr, SLICE: tl.constexpr, P: tl.constexpr, V: tl.constexpr,
+    K: tl.constexpr, UNIT: tl.constexpr, WANT_VOTES: tl.constexpr,
+):  # fmt: skip
     """Of the classes c0 .. c0 + SLICE of a pass: maximum, sum of exp(z), sum of z·exp(z), first class of the maximum.
 
     Each thread keeps its own until the end, so that the threads need not wait for each other in the loop.
@@ -85,7 +111,10 @@ def slice_moments(x_ptr, start, c0, stride_c, C, SLICE, P, V, K, UNIT, WANT_VOTE
 
 
 @triton.jit
-def join_slices(n, slice_ptr, slice_vote_ptr, pass_ptr, vote_ptr, row_ptr, T, C, S, WANT_VOTES):
+def join_slices(
+    n, slice_ptr, slice_vote_ptr, pass_ptr, vote_ptr, row_ptr, T: tl.constexpr, C: tl.constexpr, S: tl.constexpr,
+    WANT_VOTES: tl.constexpr,
+):  # fmt: skip
     """From the slices of row n: its passes' maximum and 1/normaliser, the sum of their entropies, the modal votes."""
     BS: tl.constexpr = triton.next_power_of_2(S)
     BT: tl.constexpr = min(triton.next_power_of_2(T), max(1, 1024 // BS))
@@ -119,7 +148,10 @@ def join_slices(n, slice_ptr, slice_vote_ptr, pass_ptr, vote_ptr, row_ptr, T, C,
 
 
 @triton.jit
-def block_means(x_ptr, row, c0, pass_ptr, n, stride_t, stride_c, T, C, P, V, K, UNIT, WANT_ENTROPY, WANT_STD):
+def block_means(
+    x_ptr, row, c0, pass_ptr, n, stride_t, stride_c, T: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+    V: tl.constexpr, K: tl.constexpr, UNIT: tl.constexpr, WANT_ENTROPY: tl.constexpr, WANT_STD: tl.constexpr,
+):  # fmt: skip
     """Of the classes c0 .. c0 + P·V·K of row n: largest mean, second, class of the largest, entropy, deviations."""
     totals, squares = (), ()
     for _ in tl.static_range(K):
@@ -160,8 +192,9 @@ def block_means(x_ptr, row, c0, pass_ptr, n, stride_t, stride_c, T, C, P, V, K, 
 
 @triton.jit
 def join_blocks(
-    n, block_ptr, index_ptr, row_ptr, scores_ptr, prediction_ptr, confidence_ptr, finite_ptr, N, T, C, NB,
-    WANT_ENTROPY, WANT_EXPECTED, WANT_STD, WANT_VOTES,
+    n, block_ptr, index_ptr, row_ptr, scores_ptr, prediction_ptr, confidence_ptr, finite_ptr, N, T: tl.constexpr,
+    C: tl.constexpr, NB: tl.constexpr, WANT_ENTROPY: tl.constexpr, WANT_EXPECTED: tl.constexpr,
+    WANT_STD: tl.constexpr, WANT_VOTES: tl.constexpr,
 ):  # fmt: skip
     """The scores of row n from its blocks."""
     b = tl.arange(0, triton.next_power_of_2(NB))

@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from poolscore.kernels.row_stats_triton_one_pass import softmax_one_pass
 from poolscore.kernels.row_stats_triton_two_phase import softmax_two_phase
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NARROW = 16  # up to here a thread holds all classes of its row
 SHARED_WARP = 512  # up to here several rows share a warp's lanes, 16 classes a lane

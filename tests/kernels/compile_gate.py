@@ -1,0 +1,194 @@
+"""Compiles the Triton kernels for sm_80 and sm_90 without a GPU and looks at the machine code. A process of its own:
+
+    python tests/kernels/compile_gate.py          the worst configurations of every kind (what `make test` runs)
+    python tests/kernels/compile_gate.py --all    many more
+
+For each configuration: no spills, registers within the budget, 16-byte loads where the strides allow them, and, where
+the notes give a budget, the instructions per logit (15.6 on an H200: more, and issuing them takes longer than reading
+bfloat16 from memory).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from poolscore.kernels.row_stats_triton_one_pass import softmax_one_pass
+from poolscore.kernels.row_stats_triton_plan import Plan, Strides, softmax_plan
+
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+ITEMSIZE = {"fp32": 4, "bf16": 2, "fp16": 2}
+BALD = ("bald",)
+ALL = ("entropy", "expected_entropy", "bald", "variation_ratio", "mean_std", "least_confidence", "margin")
+POINTERS = {"prediction_ptr": "*i64", "finite_ptr": "*i1"} | dict.fromkeys(
+    ("votes_ptr", "slice_vote_ptr", "vote_ptr", "index_ptr", "counter_ptr"), "*i32"
+)
+INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.a-z]+)(.*?);")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration; `pad`: elements between rows that make each start at 16 bytes."""
+
+    dtype: str
+    T: int
+    C: int
+    want: tuple[str, ...] = ALL
+    layout: str = "NTC"
+    pad: bool = False
+    registers: int = 128
+    per_logit: float = 0.0  # instructions allowed, 0: any
+
+    def plan(self) -> Plan:
+        """What the dispatcher would choose."""
+        size = ITEMSIZE[self.dtype]
+        row = -(-self.C * size // 16) * 16 // size if self.pad else self.C
+        n, t = (self.T * row, row) if self.layout == "NTC" else (row, 4096 * row)
+        c = 3 if self.layout == "strided" else 1
+        return softmax_plan(self.T, self.C, Strides(0, n * c, t * c, c, size), self.want)
+
+
+def compile_kernel(plan: Plan, dtype: str, arch: int) -> tuple[str, str]:
+    """Resource usage and disassembly of a plan's machine code."""
+    names = plan.kernel.arg_names
+    constants = plan.constants | ({"stride_c": 1} if plan.constants.get("UNIT", True) else {})
+    signature = {}
+    for name in names:
+        if name in constants:
+            signature[name] = "constexpr"
+        elif name.endswith("_ptr"):
+            signature[name] = POINTERS.get(name, "*fp32")
+        else:
+            signature[name] = "i32" if name in ("N", "lag") else "i64"
+    signature["x_ptr"] = f"*{dtype}"
+    aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name.endswith("_ptr")}
+    source = ASTSource(fn=plan.kernel, signature=signature, constexprs=constants, attrs=aligned)
+    options = {"num_warps": plan.num_warps, "num_stages": 1, "enable_fp_fusion": False}
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as cubin:
+        cubin.write(compiled.asm["cubin"])
+        cubin.flush()
+        return tuple(_cuobjdump(flag, cubin.name) for flag in ("--dump-resource-usage", "-sass"))  # type: ignore[return-value]
+
+
+def _cuobjdump(flag: str, path: str) -> str:
+    environment = os.environ | {"PATH": f"{TOOLS}:{os.environ['PATH']}"}  # it looks for nvdisasm there
+    command = [str(TOOLS / "cuobjdump"), flag, path]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+
+
+def look(case: Case, arch: int) -> tuple[bool, str]:
+    """Whether a configuration passes, and a line about it."""
+    plan = case.plan()
+    usage, listing = compile_kernel(plan, case.dtype, arch)
+    found = dict(re.findall(r"(REG|STACK|SHARED):(\d+)", usage))
+    registers, stack, shared = (int(found[name]) for name in ("REG", "STACK", "SHARED"))
+    code = [(int(m[1], 16), m[2], m[3]) for line in listing.splitlines() if (m := INSTRUCTION.match(line))]
+    kinds = Counter(name for _, name, _ in code)
+    wide = sum(n for name, n in kinds.items() if name.startswith("LDG") and name.endswith("128"))
+    local = sum(n for name, n in kinds.items() if name.startswith(("LDL", "STL")))
+    per_logit = instructions_per_logit(plan, code)
+    vector_bytes = plan.constants["V"] * ITEMSIZE[case.dtype]
+    failures = [
+        text
+        for failed, text in (
+            (stack or local, "spills"),
+            (registers > case.registers, f"more than {case.registers} registers"),
+            (vector_bytes == 16 and not wide, "no 16-byte loads"),
+            (case.per_logit and per_logit > case.per_logit, f"more than {case.per_logit} instructions per logit"),
+        )
+        if failed
+    ]
+    line = (
+        f"sm_{arch} {case.dtype} T{case.T} C{case.C} {case.layout}{' padded' if case.pad else ''} "
+        f"{'all' if case.want == ALL else '+'.join(case.want) or 'none'}: {registers} registers, "
+        f"{shared} bytes shared, loads of {vector_bytes} bytes ({wide} of 16)"
+        + (f", {per_logit:.1f} instructions per logit" if per_logit else "")
+    )
+    return not failures, line + "".join(f"; {text}" for text in failures)
+
+
+def instructions_per_logit(plan: Plan, code: list[tuple[int, str, str]]) -> float:
+    """Of the one-pass kernel: what one thread executes, over the logits that it handles."""
+    if plan.kernel is not softmax_one_pass:
+        return 0.0
+    last = max(i for i, (_, name, _) in enumerate(code) if name.startswith("EXIT"))
+    loops = [
+        (int(target[1], 16), address)
+        for address, name, rest in code[:last]
+        if name == "BRA" and (target := re.search(r"0x([0-9a-f]+)", rest)) and int(target[1], 16) < address
+    ]
+    c = plan.constants
+    start, end = max(loops, key=lambda loop: loop[1] - loop[0], default=(0, -1))
+    inside = sum(start <= address <= end for address, _, _ in code[:last])
+    executed = inside * (c["T"] // c["U"]) + last - inside
+    return executed / (plan.rows * c["T"] * c["C"] / (32 * plan.num_warps))
+
+
+def few() -> Iterator[Case]:
+    """The worst of every kind (all scores, the most classes per thread), and what the notes give a budget for."""
+    yield Case("bf16", 20, 10, BALD, per_logit=15.6)
+    yield Case("bf16", 20, 1000, BALD, registers=160, per_logit=15.6)
+    yield Case("bf16", 20, 8192, BALD, registers=160, per_logit=15.6)
+    yield Case("fp32", 20, 1000, BALD, registers=160, per_logit=31)
+    yield Case("bf16", 20, 21841, BALD, pad=True)
+    yield Case("fp32", 16, 128256, BALD)
+    yield Case("bf16", 4, 16, ALL)
+    yield Case("fp32", 20, 10, ALL, layout="TNC")
+    yield Case("fp32", 1, 1, ALL)
+    yield Case("bf16", 1000, 512, ALL)
+    yield Case("fp16", 64, 32, ALL)
+    yield Case("fp32", 1000, 512, ALL, registers=160)
+    yield Case("bf16", 1000, 1024, ALL, registers=200)
+    yield Case("fp32", 20, 1001, ALL, registers=200)
+    yield Case("bf16", 1000, 8192, ALL, registers=200)
+    yield Case("bf16", 1000, 262144, ALL)
+    yield Case("fp32", 20, 8193, ALL, layout="strided")
+
+
+def many() -> Iterator[Case]:
+    """Every kind of width, dtype and layout."""
+    classes = (1, 2, 3, 7, 8, 10, 15, 16, 17, 32, 33, 64, 100, 128, 129, 257, 512, 513, 600, 1000, 1024, 2048, 5000)
+    for C, dtype, want in product((*classes, 8192, 8193, 21841, 128256, 262144), ITEMSIZE, ((), BALD, ALL)):
+        registers = 255 if C > 512 else 160
+        yield Case(dtype, 20, C, want, registers=registers)
+        if dtype == "bf16":
+            yield Case(dtype, 7, C, want, layout="TNC", registers=registers)
+            yield Case(dtype, 1000, C, want, pad=True, registers=registers)
+        if dtype == "fp32" and want == ALL:
+            yield Case(dtype, 1, C, want, layout="strided", registers=registers)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--all", action="store_true")
+    arguments.add_argument("--arch", type=int, action="append", choices=(80, 90))
+    given = arguments.parse_args()
+    assert os.environ.get("TRITON_INTERPRET", "0") == "0", "the interpreter does not compile"
+    print(f"triton {triton.__version__}")
+    jobs = [(case, arch) for case in (many() if given.all else few()) for arch in given.arch or (80, 90)]
+    with ProcessPoolExecutor(max_workers=2) as pool:
+        results = []
+        for passed, line in pool.map(look, *zip(*jobs, strict=True)):
+            results.append(passed)
+            print(f"{'ok  ' if passed else 'FAIL'} {line}", flush=True)
+    print(f"{sum(results)} of {len(results)} passed")
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
