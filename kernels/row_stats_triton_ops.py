@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+LOG2E_REST = tl.constexpr(1.925962991126617e-08)  # log2 e less its float32
 LN2 = tl.constexpr(0.6931471805599453)
 SMALLEST_NORMAL = tl.constexpr(1.1754943508222875e-38)
 # exp(-1e30) is 0, and 0 · -1e30 is -0 where 0 · -inf would be NaN: masked classes then contribute nothing to p ln p.
@@ -52,6 +53,22 @@ def log2(x):
     y = tl.math.fma(f, y, -0.7213473320007324)
     y = tl.math.fma(f, y, 1.4426950216293335)
     return tl.math.fma(f, y, e.to(tl.float32))
+
+
+@triton.jit
+def log1p(x):
+    """ln(1 + x) for -1 < x <= 1 with full relative accuracy (Kahan): what 1 + x rounds away is put back as a factor."""
+    u = 1.0 + x
+    return tl.where(u == 1.0, x, log2(u) * LN2 * (x / tl.where(u == 1.0, 1.0, u - 1.0)))
+
+
+@triton.jit
+def exp(x):
+    """e^x for x > -inf, relative error of a few 2^-24 for any x: the product with log2 e is carried in two words."""
+    high = x * LOG2E
+    low = tl.math.fma(x, LOG2E, -high) + x * LOG2E_REST
+    power = tl.exp2(high)
+    return tl.where(power * 0.0 == 0.0, tl.math.fma(power * low, LN2, power), power)
 
 
 @triton.jit

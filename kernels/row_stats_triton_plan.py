@@ -1,8 +1,7 @@
-"""Which kernel computes the statistics of a softmax, and how it is cut: a pure function of shape, strides and scores.
+"""Which kernel computes the row statistics, and how it is cut: a pure function of shape, strides and wanted scores.
 
-Never of the number of rows, and never by timing in the process: a row's bits must not depend on either. The strides
-count because they say how wide a load may be, and that decides which thread adds up which classes. (With C <= 16 and
-for the prediction of which loads are possible see the kernels' own texts.)
+Never of the number of rows, and never by timing in the process: a row's bits must depend on neither. Strides count
+because they say how wide a load may be, and that decides which thread adds up which classes.
 """
 
 from __future__ import annotations
@@ -12,23 +11,25 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from poolscore.kernels.row_stats_triton_bernoulli import bernoulli
+from poolscore.kernels.row_stats_triton_gaussian import gaussian
 from poolscore.kernels.row_stats_triton_one_pass import softmax_one_pass
 from poolscore.kernels.row_stats_triton_two_phase import softmax_two_phase
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-NARROW = 16  # up to here a thread holds all classes of its row
-SHARED_WARP = 512  # up to here several rows share a warp's lanes, 16 classes a lane
-ONE_PROGRAM = 8192  # up to here a program holds all classes of its row, 32 a lane
 THREADS = 128
-SLICE_CLASSES = 16384  # of one task of the first phase
+NARROW = 16  # up to here a thread holds all classes of its row
+SHARED_WARP = 512  # up to here several rows share a warp's lanes, at most 16 classes a lane
+ONE_PROGRAM = 8192  # up to here a program holds all classes of its row, at most 32 a lane
+SLICE_CLASSES = 16384  # of one task of the first of two phases
 TILE_CLASSES = 16  # a thread's classes at a time in the two-phase kernel
 
 
 @dataclass(frozen=True)
 class Strides:
-    """Where logits [N, T, C] lie in their storage, in elements; the stride of a dimension of size 1 is 0."""
+    """Where logits [N, T, C] lie in their storage, in elements; 0 for the rows or passes if there is only one."""
 
     offset: int
     n: int
@@ -43,7 +44,7 @@ class Strides:
         return cls(int(logits_NTC.storage_offset()), n, t, c if logits_NTC.shape[2] > 1 else 1, logits_NTC.itemsize)
 
     def vector(self, *steps: int) -> int:
-        """How many elements one load may take if it starts at a row's start plus any of the steps."""
+        """How many elements one load may take, if it starts at a row's start plus multiples of the steps."""
         if self.c != 1:
             return 1
         return math.gcd(16 // self.itemsize, self.offset, self.n, *steps)
@@ -51,25 +52,28 @@ class Strides:
 
 @dataclass(frozen=True)
 class Plan:
-    """A kernel with its compile-time constants. `rows`: of one program; 0 where the kernel hands out tasks itself."""
+    """A kernel with its compile-time constants; it runs in cdiv(N · tasks, rows) programs."""
 
     kernel: Any
     constants: dict[str, int]
-    num_warps: int
-    rows: int
+    num_warps: int = THREADS // 32
+    rows: int = 1
+    tasks: int = 1
 
 
 def softmax_plan(T: int, C: int, strides: Strides, want: Collection[str]) -> Plan:
-    """The kernel for logits [any N, T, C] and the scores in `want`."""
-    flags = {
+    """The kernel for the softmax scores in `want` of logits [any N, T, C]."""
+    constants = {
+        "T": T,
+        "C": C,
+        "UNIT": strides.c == 1,
         "WANT_ENTROPY": bool({"entropy", "bald"} & set(want)),
         "WANT_EXPECTED": bool({"expected_entropy", "bald"} & set(want)),
         "WANT_STD": "mean_std" in want,
         "WANT_VOTES": "variation_ratio" in want,
     }
-    constants = {"T": T, "C": C, "UNIT": strides.c == 1} | flags
     if C > ONE_PROGRAM:
-        return _two_phases(constants, T, C, strides.vector(strides.t))
+        return _two_phases(constants, strides.vector(strides.t))
     if C <= NARROW:
         U, V = _joined_passes(T, C, strides)
         R, B, num_warps = THREADS, 1, THREADS // 32
@@ -79,7 +83,8 @@ def softmax_plan(T: int, C: int, strides: Strides, want: Collection[str]) -> Pla
         R, num_warps = (THREADS // lanes, THREADS // 32) if C <= SHARED_WARP else (1, lanes // 32)
         B = lanes * V
     constants |= {"R": R, "U": U, "B": B, "K": -(-C // B), "V": V}
-    constants["LIST_VOTES"] = flags["WANT_VOTES"] and C > NARROW and (R == 1 or T <= 64)
+    # Votes are counted in registers, or listed in memory and counted in the end: T · T comparisons, fewer registers.
+    constants["LIST_VOTES"] = constants["WANT_VOTES"] and C > NARROW and (R == 1 or T <= 64)
     return Plan(softmax_one_pass, constants, num_warps, R)
 
 
@@ -98,13 +103,27 @@ def _least_work(C: int, lanes: int, vector: int) -> int:
     return min(widths, key=lambda V: (-(-C // (lanes * V)) * (10 * V + 4), -V))
 
 
-def _two_phases(constants: dict[str, int], T: int, C: int, V: int) -> Plan:
-    K = TILE_CLASSES // V
+def _two_phases(constants: dict[str, int], V: int) -> Plan:
+    T, C = constants["T"], constants["C"]
     tile = THREADS * TILE_CLASSES
-    slices = -(-C // SLICE_CLASSES)
-    SLICE = -(-C // (slices * tile)) * tile
-    constants |= {"S": -(-C // SLICE), "SLICE": SLICE, "NB": -(-C // tile), "P": THREADS, "V": V, "K": K}
-    return Plan(softmax_two_phase, constants, THREADS // 32, 0)
+    SLICE = -(-C // (-(-C // SLICE_CLASSES) * tile)) * tile
+    S, NB = -(-C // SLICE), -(-C // tile)
+    constants |= {"S": S, "SLICE": SLICE, "NB": NB, "P": THREADS, "V": V, "K": TILE_CLASSES // V}
+    return Plan(softmax_two_phase, constants, tasks=T * S + NB)
+
+
+def bernoulli_plan(T: int, L: int, binary: bool, take_max: bool) -> Plan:
+    """The kernel for independent sigmoids of logits [any N, T, L]."""
+    B = min(_next_power_of_2(L), THREADS)
+    constants = {"T": T, "C": L, "R": THREADS // B, "B": B, "BINARY": binary, "TAKE_MAX": take_max}
+    return Plan(bernoulli, constants, rows=THREADS // B)
+
+
+def gaussian_plan(T: int, D: int, predicts_noise: bool, want_variance: bool) -> Plan:
+    """The kernel for outputs [any N, T, D or 2D]."""
+    B = min(_next_power_of_2(D), THREADS)
+    constants = {"T": T, "D": D, "R": THREADS // B, "B": B, "NOISE": predicts_noise, "WANT_VARIANCE": want_variance}
+    return Plan(gaussian, constants, rows=THREADS // B)
 
 
 def _next_power_of_2(n: int) -> int:

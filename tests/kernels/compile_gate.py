@@ -28,7 +28,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from poolscore.kernels.row_stats_triton_one_pass import softmax_one_pass
-from poolscore.kernels.row_stats_triton_plan import Plan, Strides, softmax_plan
+from poolscore.kernels.row_stats_triton_plan import Plan, Strides, bernoulli_plan, gaussian_plan, softmax_plan
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 ITEMSIZE = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -37,29 +37,32 @@ ALL = ("entropy", "expected_entropy", "bald", "variation_ratio", "mean_std", "le
 POINTERS = {"prediction_ptr": "*i64", "finite_ptr": "*i1"} | dict.fromkeys(
     ("votes_ptr", "slice_vote_ptr", "vote_ptr", "index_ptr", "counter_ptr"), "*i32"
 )
+SMALL = ("N", "lag", "threshold", "layer", "first", "step")
 INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.a-z]+)(.*?);")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One configuration; `pad`: elements between rows that make each start at 16 bytes."""
+    """A plan of the dispatcher for logits of a dtype, and what its machine code must keep to."""
 
+    name: str
     dtype: str
-    T: int
-    C: int
-    want: tuple[str, ...] = ALL
-    layout: str = "NTC"
-    pad: bool = False
+    plan: Plan
     registers: int = 128
     per_logit: float = 0.0  # instructions allowed, 0: any
 
-    def plan(self) -> Plan:
-        """What the dispatcher would choose."""
-        size = ITEMSIZE[self.dtype]
-        row = -(-self.C * size // 16) * 16 // size if self.pad else self.C
-        n, t = (self.T * row, row) if self.layout == "NTC" else (row, 4096 * row)
-        c = 3 if self.layout == "strided" else 1
-        return softmax_plan(self.T, self.C, Strides(0, n * c, t * c, c, size), self.want)
+
+def softmax(
+    dtype: str, T: int, C: int, want: tuple[str, ...] = ALL, layout: str = "NTC", pad: bool = False, **limits: float
+) -> Case:
+    """A case of the softmax; pad: rows and passes start at 16 bytes."""
+    size = ITEMSIZE[dtype]
+    row = -(-C * size // 16) * 16 // size if pad else C
+    n, t = (row, 4096 * row) if layout == "TNC" else (T * row, row)
+    c = 3 if layout == "strided" else 1
+    scores = "all" if want == ALL else "+".join(want) or "none"
+    name = f"{dtype} T{T} C{C} {layout}{' padded' if pad else ''} {scores}"
+    return Case(name, dtype, softmax_plan(T, C, Strides(0, n * c, t * c, c, size), want), **limits)  # type: ignore[arg-type]
 
 
 def compile_kernel(plan: Plan, dtype: str, arch: int) -> tuple[str, str]:
@@ -73,7 +76,7 @@ def compile_kernel(plan: Plan, dtype: str, arch: int) -> tuple[str, str]:
         elif name.endswith("_ptr"):
             signature[name] = POINTERS.get(name, "*fp32")
         else:
-            signature[name] = "i32" if name in ("N", "lag") else "i64"
+            signature[name] = "i32" if name in SMALL else "i64"
     signature["x_ptr"] = f"*{dtype}"
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name.endswith("_ptr")}
     source = ASTSource(fn=plan.kernel, signature=signature, constexprs=constants, attrs=aligned)
@@ -91,35 +94,31 @@ def _cuobjdump(flag: str, path: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
 
 
-def look(case: Case, arch: int) -> tuple[bool, str]:
-    """Whether a configuration passes, and a line about it."""
-    plan = case.plan()
-    usage, listing = compile_kernel(plan, case.dtype, arch)
+def look(everything: bool, number: int, arch: int) -> tuple[bool, str]:
+    """Whether a case passes, and a line about it. Cases go by number: kernels cannot be sent to a process."""
+    case = list(many() if everything else few())[number]
+    usage, listing = compile_kernel(case.plan, case.dtype, arch)
     found = dict(re.findall(r"(REG|STACK|SHARED):(\d+)", usage))
     registers, stack, shared = (int(found[name]) for name in ("REG", "STACK", "SHARED"))
     code = [(int(m[1], 16), m[2], m[3]) for line in listing.splitlines() if (m := INSTRUCTION.match(line))]
     kinds = Counter(name for _, name, _ in code)
     wide = sum(n for name, n in kinds.items() if name.startswith("LDG") and name.endswith("128"))
     local = sum(n for name, n in kinds.items() if name.startswith(("LDL", "STL")))
-    per_logit = instructions_per_logit(plan, code)
-    vector_bytes = plan.constants["V"] * ITEMSIZE[case.dtype]
-    failures = [
-        text
-        for failed, text in (
-            (stack or local, "spills"),
-            (registers > case.registers, f"more than {case.registers} registers"),
-            (vector_bytes == 16 and not wide, "no 16-byte loads"),
-            (case.per_logit and per_logit > case.per_logit, f"more than {case.per_logit} instructions per logit"),
-        )
-        if failed
-    ]
+    per_logit = instructions_per_logit(case.plan, code)
+    vector_bytes = case.plan.constants.get("V", 1) * ITEMSIZE[case.dtype]
+    checks = (
+        (stack or local, "spills"),
+        (registers > case.registers, f"more than {case.registers} registers"),
+        (vector_bytes == 16 and not wide, "no 16-byte loads"),
+        (case.per_logit and per_logit > case.per_logit, f"more than {case.per_logit} instructions per logit"),
+    )
+    failures = "".join(f"; {text}" for failed, text in checks if failed)
     line = (
-        f"sm_{arch} {case.dtype} T{case.T} C{case.C} {case.layout}{' padded' if case.pad else ''} "
-        f"{'all' if case.want == ALL else '+'.join(case.want) or 'none'}: {registers} registers, "
-        f"{shared} bytes shared, loads of {vector_bytes} bytes ({wide} of 16)"
+        f"sm_{arch} {case.name}: {registers} registers, {shared} bytes shared, "
+        f"loads of {vector_bytes} bytes ({wide} of 16)"
         + (f", {per_logit:.1f} instructions per logit" if per_logit else "")
     )
-    return not failures, line + "".join(f"; {text}" for text in failures)
+    return not failures, line + failures
 
 
 def instructions_per_logit(plan: Plan, code: list[tuple[int, str, str]]) -> float:
@@ -141,23 +140,25 @@ def instructions_per_logit(plan: Plan, code: list[tuple[int, str, str]]) -> floa
 
 def few() -> Iterator[Case]:
     """The worst of every kind (all scores, the most classes per thread), and what the notes give a budget for."""
-    yield Case("bf16", 20, 10, BALD, per_logit=15.6)
-    yield Case("bf16", 20, 1000, BALD, registers=160, per_logit=15.6)
-    yield Case("bf16", 20, 8192, BALD, registers=160, per_logit=15.6)
-    yield Case("fp32", 20, 1000, BALD, registers=160, per_logit=31)
-    yield Case("bf16", 20, 21841, BALD, pad=True)
-    yield Case("fp32", 16, 128256, BALD)
-    yield Case("bf16", 4, 16, ALL)
-    yield Case("fp32", 20, 10, ALL, layout="TNC")
-    yield Case("fp32", 1, 1, ALL)
-    yield Case("bf16", 1000, 512, ALL)
-    yield Case("fp16", 64, 32, ALL)
-    yield Case("fp32", 1000, 512, ALL, registers=160)
-    yield Case("bf16", 1000, 1024, ALL, registers=200)
-    yield Case("fp32", 20, 1001, ALL, registers=200)
-    yield Case("bf16", 1000, 8192, ALL, registers=200)
-    yield Case("bf16", 1000, 262144, ALL)
-    yield Case("fp32", 20, 8193, ALL, layout="strided")
+    yield softmax("bf16", 20, 10, BALD, per_logit=15.6)
+    yield softmax("bf16", 20, 1000, BALD, registers=160, per_logit=15.6)
+    yield softmax("fp32", 20, 1000, BALD, registers=160, per_logit=31)
+    yield softmax("bf16", 20, 8192, BALD, registers=160, per_logit=15.6)
+    yield softmax("bf16", 20, 21841, BALD, pad=True)
+    yield softmax("fp32", 16, 128256, BALD)
+    yield softmax("bf16", 4, 16)
+    yield softmax("fp32", 20, 10, layout="TNC")
+    yield softmax("fp32", 1, 1)
+    yield softmax("fp16", 64, 32)
+    yield softmax("fp32", 1000, 512)
+    yield softmax("bf16", 1000, 1024, registers=200)
+    yield softmax("fp32", 20, 1001, registers=200)
+    yield softmax("bf16", 1000, 8192, registers=200)
+    yield softmax("bf16", 1000, 262144)
+    yield softmax("fp32", 20, 8193, layout="strided", registers=160)
+    yield Case("binary fp32 T20", "fp32", bernoulli_plan(20, 1, True, False))
+    yield Case("multilabel bf16 T20 L300 max", "bf16", bernoulli_plan(20, 300, False, True))
+    yield Case("regression fp32 T20 D3 with noise", "fp32", gaussian_plan(20, 3, True, True))
 
 
 def many() -> Iterator[Case]:
@@ -165,12 +166,15 @@ def many() -> Iterator[Case]:
     classes = (1, 2, 3, 7, 8, 10, 15, 16, 17, 32, 33, 64, 100, 128, 129, 257, 512, 513, 600, 1000, 1024, 2048, 5000)
     for C, dtype, want in product((*classes, 8192, 8193, 21841, 128256, 262144), ITEMSIZE, ((), BALD, ALL)):
         registers = 255 if C > 512 else 160
-        yield Case(dtype, 20, C, want, registers=registers)
+        yield softmax(dtype, 20, C, want, registers=registers)
         if dtype == "bf16":
-            yield Case(dtype, 7, C, want, layout="TNC", registers=registers)
-            yield Case(dtype, 1000, C, want, pad=True, registers=registers)
+            yield softmax(dtype, 7, C, want, layout="TNC", registers=registers)
+            yield softmax(dtype, 1000, C, want, pad=True, registers=registers)
         if dtype == "fp32" and want == ALL:
-            yield Case(dtype, 1, C, want, layout="strided", registers=registers)
+            yield softmax(dtype, 1, C, want, layout="strided", registers=registers)
+    for dtype, width in product(ITEMSIZE, (1, 2, 5, 128, 1000)):
+        yield Case(f"multilabel {dtype} L{width}", dtype, bernoulli_plan(1000, width, False, False))
+        yield Case(f"regression {dtype} D{width}", dtype, gaussian_plan(1000, width, False, False))
 
 
 def main() -> int:
@@ -180,7 +184,8 @@ def main() -> int:
     given = arguments.parse_args()
     assert os.environ.get("TRITON_INTERPRET", "0") == "0", "the interpreter does not compile"
     print(f"triton {triton.__version__}")
-    jobs = [(case, arch) for case in (many() if given.all else few()) for arch in given.arch or (80, 90)]
+    cases = sum(1 for _ in (many() if given.all else few()))
+    jobs = [(given.all, number, arch) for number in range(cases) for arch in given.arch or (80, 90)]
     with ProcessPoolExecutor(max_workers=2) as pool:
         results = []
         for passed, line in pool.map(look, *zip(*jobs, strict=True)):
