@@ -1,6 +1,7 @@
-"""Acquisition scores of a batch of rows from the logits of T stochastic passes, in plain torch.
+"""Acquisition scores of a batch of rows from the logits of T stochastic passes.
 
-This is the specification that faster kernels are tested against. With p_t the probabilities of pass t, p̄ = mean_t p_t
+`row_stats` takes the fastest way there is for a device; `row_stats_reference` is the specification in plain torch that
+the others are tested against. With p_t the probabilities of pass t, p̄ = mean_t p_t
 and H[p] = -sum_c p_c ln p_c (nats, 0 ln 0 = 0):
 
     entropy              H[p̄]
@@ -16,14 +17,18 @@ Larger always means more worth labelling. Sources: Houlsby, Huszár, Ghahramani,
 for Classification and Preference Learning); Gal, Islam, Ghahramani 2017 (Deep Bayesian Active Learning with Image
 Data); Kendall, Gal 2017 (noise that the model predicts).
 
-Arithmetic is float32, or float64 for float64 logits. A row's results are the same bits alone, in any batch and in any
-memory layout (`fixed_order.py` says how; tests check it on the CPU). The passes are added in their order.
+Arithmetic is float32, or float64 for float64 logits. A row's results are the same bits alone and in any batch, though
+not the same on every way. In plain torch they are the same in any memory layout as well (`fixed_order.py` says how;
+tests check it on the CPU); the GPU kernels add in an order that depends on the strides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
+from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 from poolscore.kernels.row_result import RowStats
@@ -31,7 +36,7 @@ from poolscore.kernels.row_stats_bernoulli import binary_stats, multilabel_stats
 from poolscore.kernels.row_stats_gaussian import gaussian_stats
 from poolscore.kernels.row_stats_softmax import softmax_stats
 
-__all__ = ["REDUCTIONS", "SCORES_OF_TASK", "RowStats", "row_stats"]
+__all__ = ["REDUCTIONS", "SCORES_OF_TASK", "RowStats", "row_stats", "row_stats_reference"]
 
 _SHARED = ("entropy", "expected_entropy", "bald", "mean_std")
 SCORES_OF_TASK: dict[str, frozenset[str]] = {
@@ -41,6 +46,7 @@ SCORES_OF_TASK: dict[str, frozenset[str]] = {
     "regression": frozenset({"predictive_variance"}),
 }
 REDUCTIONS = ("sum", "max")
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def row_stats(
@@ -69,6 +75,22 @@ def row_stats(
     """
     _check_options(task, want, reduce, predicts_noise)
     _check_logits(logits_NTC, task, predicts_noise)
+    if logits_NTC.device.type == "cuda" and logits_NTC.dtype in TRITON_DTYPES and _has_triton():
+        from poolscore.kernels.row_stats_triton import row_stats_triton  # only here: there is no Triton for macOS
+
+        return row_stats_triton(logits_NTC, task, want, reduce=reduce, predicts_noise=predicts_noise)
+    return row_stats_reference(logits_NTC, task, want, reduce=reduce, predicts_noise=predicts_noise)
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
+
+
+def row_stats_reference(
+    logits_NTC: Tensor, task: str, want: Collection[str], *, reduce: str = "sum", predicts_noise: bool = False
+) -> RowStats:
+    """`row_stats` in plain torch, on any device: the specification. Arguments are not checked."""
     if task == "multiclass":
         return softmax_stats(logits_NTC, want)
     if task == "binary":

@@ -1,7 +1,7 @@
 """The row statistics on a GPU: `row_stats.py` with Triton kernels. Same scores, same flags, each logit read once.
 
 A row's results do not depend on the number of rows or on its neighbours, bit for bit. In the last bits they do depend
-on [T, C], the dtype and the strides, and they differ from those of the plain-torch version. float32, bfloat16, float16.
+on [T, C], the dtype and the strides, and they differ from those of the plain-torch version.
 """
 
 from __future__ import annotations
@@ -19,6 +19,17 @@ from poolscore.kernels.row_stats_triton_two_phase import softmax_two_phase
 L2_BYTES = 30e6  # of the second-level cache that the two-phase kernel counts on (A100: 40 MB, H100 and H200: 50 MB)
 # The rows of the score tensor, in the order of row_stats_triton_ops.py.
 SCORE_ROWS = ("entropy", "expected_entropy", "bald", "variation_ratio", "mean_std", "least_confidence", "margin")
+
+
+def row_stats_triton(
+    logits_NTC: Tensor, task: str, want: Collection[str], *, reduce: str = "sum", predicts_noise: bool = False
+) -> RowStats:
+    """See `row_stats.row_stats`. Arguments are not checked; float32, bfloat16 or float16."""
+    if task == "multiclass":
+        return softmax_stats_triton(logits_NTC, want)
+    if task == "regression":
+        return gaussian_stats_triton(logits_NTC, want, predicts_noise)
+    return bernoulli_stats_triton(logits_NTC, want, binary=task == "binary", reduce=reduce)
 
 
 def softmax_stats_triton(logits_NTC: Tensor, want: Collection[str]) -> RowStats:

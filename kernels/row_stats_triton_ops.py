@@ -64,7 +64,8 @@ def log1p(x):
 
 @triton.jit
 def exp(x):
-    """e^x for x > -inf, relative error of a few 2^-24 for any x: the product with log2 e is carried in two words."""
+    """e^x with a relative error of a few 2^-24 for any x: the product with log2 e is carried in two words."""
+    x = tl.maximum(x, LOWEST, propagate_nan=tl.PropagateNan.ALL)
     high = x * LOG2E
     low = tl.math.fma(x, LOG2E, -high) + x * LOG2E_REST
     power = tl.exp2(high)

@@ -84,7 +84,7 @@ def softmax_plan(T: int, C: int, strides: Strides, want: Collection[str]) -> Pla
         B = lanes * V
     constants |= {"R": R, "U": U, "B": B, "K": -(-C // B), "V": V}
     # Votes are counted in registers, or listed in memory and counted in the end: T · T comparisons, fewer registers.
-    constants["LIST_VOTES"] = constants["WANT_VOTES"] and C > NARROW and (R == 1 or T <= 64)
+    constants["LIST_VOTES"] = constants["WANT_VOTES"] and C > NARROW and (R == 1 or T <= 32)
     return Plan(softmax_one_pass, constants, num_warps, R)
 
 

@@ -98,8 +98,8 @@ def look(everything: bool, number: int, arch: int) -> tuple[bool, str]:
     """Whether a case passes, and a line about it. Cases go by number: kernels cannot be sent to a process."""
     case = list(many() if everything else few())[number]
     usage, listing = compile_kernel(case.plan, case.dtype, arch)
-    found = dict(re.findall(r"(REG|STACK|SHARED):(\d+)", usage))
-    registers, stack, shared = (int(found[name]) for name in ("REG", "STACK", "SHARED"))
+    found = dict(re.findall(r"(REG|SHARED):(\d+)", usage))
+    registers, shared = int(found["REG"]), int(found["SHARED"])
     code = [(int(m[1], 16), m[2], m[3]) for line in listing.splitlines() if (m := INSTRUCTION.match(line))]
     kinds = Counter(name for _, name, _ in code)
     wide = sum(n for name, n in kinds.items() if name.startswith("LDG") and name.endswith("128"))
@@ -107,7 +107,7 @@ def look(everything: bool, number: int, arch: int) -> tuple[bool, str]:
     per_logit = instructions_per_logit(case.plan, code)
     vector_bytes = case.plan.constants.get("V", 1) * ITEMSIZE[case.dtype]
     checks = (
-        (stack or local, "spills"),
+        (local, f"{local} accesses to spilled registers"),
         (registers > case.registers, f"more than {case.registers} registers"),
         (vector_bytes == 16 and not wide, "no 16-byte loads"),
         (case.per_logit and per_logit > case.per_logit, f"more than {case.per_logit} instructions per logit"),
@@ -149,7 +149,7 @@ def few() -> Iterator[Case]:
     yield softmax("bf16", 4, 16)
     yield softmax("fp32", 20, 10, layout="TNC")
     yield softmax("fp32", 1, 1)
-    yield softmax("fp16", 64, 32)
+    yield softmax("fp16", 32, 32)
     yield softmax("fp32", 1000, 512)
     yield softmax("bf16", 1000, 1024, registers=200)
     yield softmax("fp32", 20, 1001, registers=200)
@@ -162,16 +162,15 @@ def few() -> Iterator[Case]:
 
 
 def many() -> Iterator[Case]:
-    """Every kind of width, dtype and layout."""
-    classes = (1, 2, 3, 7, 8, 10, 15, 16, 17, 32, 33, 64, 100, 128, 129, 257, 512, 513, 600, 1000, 1024, 2048, 5000)
-    for C, dtype, want in product((*classes, 8192, 8193, 21841, 128256, 262144), ITEMSIZE, ((), BALD, ALL)):
-        registers = 255 if C > 512 else 160
-        yield softmax(dtype, 20, C, want, registers=registers)
-        if dtype == "bf16":
-            yield softmax(dtype, 7, C, want, layout="TNC", registers=registers)
-            yield softmax(dtype, 1000, C, want, pad=True, registers=registers)
-        if dtype == "fp32" and want == ALL:
-            yield softmax(dtype, 1, C, want, layout="strided", registers=registers)
+    """Every kind of width, dtype and layout, with the most classes a thread and either way of counting votes."""
+    classes = (1, 3, 8, 10, 15, 16, 17, 32, 33, 64, 100, 128, 257, 512, 513, 1000, 1024, 2048, 5000, 8192)
+    for C in (*classes, 8193, 21841, 128256, 262144):
+        registers = 200 if C > 512 else 136
+        for dtype, want in product(ITEMSIZE, ((), BALD, ALL)):
+            yield softmax(dtype, 20, C, want, registers=registers)
+        yield softmax("bf16", 7, C, layout="TNC", registers=registers)
+        yield softmax("bf16", 1000, C, pad=True, registers=registers)
+        yield softmax("fp32", 1, C, layout="strided", registers=registers)
     for dtype, width in product(ITEMSIZE, (1, 2, 5, 128, 1000)):
         yield Case(f"multilabel {dtype} L{width}", dtype, bernoulli_plan(1000, width, False, False))
         yield Case(f"regression {dtype} D{width}", dtype, gaussian_plan(1000, width, False, False))
