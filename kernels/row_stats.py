@@ -17,14 +17,18 @@ Larger always means more worth labelling. Sources: Houlsby, Huszár, Ghahramani,
 for Classification and Preference Learning); Gal, Islam, Ghahramani 2017 (Deep Bayesian Active Learning with Image
 Data); Kendall, Gal 2017 (noise that the model predicts).
 
-Arithmetic is float32, or float64 for float64 logits. A row's results are the same bits alone, in any batch and in any
-memory layout (`fixed_order.py` says how; tests check it on the CPU), though not the same on every way.
+Arithmetic is float32, or float64 for float64 logits. A row's results are the same bits alone and in any batch, though
+not the same on every way. On a CPU they are the same in any memory layout as well (`fixed_order.py` says how; tests
+check it); the GPU kernels add in an order that depends on the strides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
+from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 from poolscore.kernels.row_result import RowStats
@@ -43,6 +47,7 @@ SCORES_OF_TASK: dict[str, frozenset[str]] = {
     "regression": frozenset({"predictive_variance"}),
 }
 REDUCTIONS = ("sum", "max")
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def row_stats(
@@ -71,9 +76,19 @@ def row_stats(
     """
     _check_options(task, want, reduce, predicts_noise)
     _check_logits(logits_NTC, task, predicts_noise)
-    if logits_NTC.device.type == "cpu" and logits_NTC.dtype in CPU_DTYPES and task in CPU_TASKS:
+    device, dtype = logits_NTC.device.type, logits_NTC.dtype
+    if device == "cpu" and dtype in CPU_DTYPES and task in CPU_TASKS:
         return row_stats_cpu(logits_NTC, task, want, reduce=reduce)
+    if device == "cuda" and dtype in TRITON_DTYPES and _has_triton():
+        from poolscore.kernels.row_stats_triton import row_stats_triton  # only here: there is no Triton for macOS
+
+        return row_stats_triton(logits_NTC, task, want, reduce=reduce, predicts_noise=predicts_noise)
     return row_stats_reference(logits_NTC, task, want, reduce=reduce, predicts_noise=predicts_noise)
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec("triton") is not None
 
 
 def row_stats_reference(

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from row_stats_oracle import oracle
+from row_stats_rows import assert_same_bits, fields, layouts
 from torch import Tensor
 
 from poolscore.engine.scores import SCORES
@@ -24,29 +25,6 @@ TASKS = tuple(SCORES_OF_TASK)
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INF, NAN = math.inf, math.nan
 SPECIAL = (-INF, 0.0, -0.0, 1e4, -1e4, 1e-40, -1e-40, 88.0, -104.0, 17.0)
-
-
-def layouts(logits_NTC: Tensor) -> list[Tensor]:
-    """The same logits contiguous, as a view of [T, N, C], and with gaps in every dimension."""
-    gaps = torch.full([2 * s for s in logits_NTC.shape], NAN, dtype=logits_NTC.dtype, device=logits_NTC.device)
-    gaps[::2, ::2, ::2] = logits_NTC
-    return [
-        logits_NTC.contiguous(),
-        logits_NTC.transpose(0, 1).contiguous().transpose(0, 1),
-        gaps[::2, ::2, ::2],
-    ]
-
-
-def fields(stats: RowStats) -> dict[str, Tensor]:
-    """All tensors of a result by name."""
-    rest = {"prediction": stats.prediction, "confidence": stats.confidence, "finite": stats.finite}
-    return stats.scores | {name: value for name, value in rest.items() if value is not None}
-
-
-def assert_same_bits(a: RowStats, b: RowStats, rows: slice = slice(None)) -> None:
-    """b is the result for the `rows` of a's batch."""
-    for name, value in fields(a).items():
-        assert torch.equal(value[rows], fields(b)[name]), name
 
 
 def assert_close_to_oracle(logits_NTC: Tensor, stats: RowStats, task: str, **options: object) -> None:
@@ -170,22 +148,6 @@ def test_bits_do_not_depend_on_batch_or_layout(task: str, N: int, T: int, C: int
             assert_same_bits(whole, row_stats(logits_NTC, task, want))
         finally:
             torch.set_num_threads(before)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("N", "T", "C"), SHAPES)
-@pytest.mark.parametrize("task", TASKS)
-def test_gpu_bits_and_error(task: str, N: int, T: int, C: int) -> None:
-    C = 1 if task == "binary" else C
-    logits_NTC = torch.randn(N, T, C, generator=torch.Generator().manual_seed(N)).cuda() * 4
-    whole = row_stats(logits_NTC, task, wanted(task, C))
-    for view in layouts(logits_NTC):
-        for rows in (slice(None), slice(0, 1), slice(N // 3, N // 3 + 7)):
-            assert_same_bits(whole, row_stats(view[rows], task, wanted(task, C)), rows)
-    exact = row_stats(logits_NTC.cpu().double(), task, wanted(task, C))
-    for name, value in whole.scores.items():
-        torch.testing.assert_close(value.cpu().double(), exact.scores[name], rtol=1e-6, atol=3e-6)
 
 
 @pytest.mark.parametrize("task", TASKS)
