@@ -14,7 +14,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.model.dropout import ATTENTION, DROPOUT_CALLS
 from poolscore.engine.model.probe import ROOT
 from poolscore.engine.model.pt2_archive import Pt2Archive, Untrusted
-from poolscore.engine.model.pt2_graph import LooseGraph, one_output, read_graph
+from poolscore.engine.model.pt2_graph import NUMBER_GIVEN, LooseGraph, one_output, read_graph
 from poolscore.engine.model.trace import quietly, take_out_checks
 
 ATEN = torch.ops.aten
@@ -176,8 +176,10 @@ def _load_with_torch(path: Path) -> LooseGraph:
     for node in module.graph.nodes:
         if node.op == "output":
             graph.output(copies[one_output(list(node.args[0]))])
-        elif node.op == "placeholder" and not isinstance(node.meta.get("val"), Tensor):
-            copies[node] = node.meta.get("val")  # a constant
+        elif node.op == "placeholder" and isinstance(node.meta["val"], torch.SymInt | torch.SymFloat | torch.SymBool):
+            raise ConfigError(NUMBER_GIVEN)
+        elif node.op == "placeholder" and not isinstance(node.meta["val"], Tensor):
+            copies[node] = node.meta["val"]  # a constant
         else:
             copy = copies[node] = graph.node_copy(node, copies.__getitem__)
             stack = list((node.meta.get("nn_module_stack") or {"": ("", "")}).values())

@@ -37,6 +37,7 @@ TEXT |= {"padding", "padding_side", "reduce", "rounding_mode", "side"}
 FORMATS = {1: torch.contiguous_format, 2: torch.channels_last, 3: torch.channels_last_3d, 4: torch.preserve_format}
 AS_IT_IS = ("as_int", "as_ints", "as_bool", "as_bools", "as_string", "as_strings")
 KEYWORD = 2  # kind of an argument
+NUMBER_GIVEN = "model.source: the program takes a number as input; export it with that number as a constant"
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class _Reader:
     def _placeholder(self, given: Any) -> None:
         ((kind, what),) = given.items()
         if kind != "as_tensor":
-            raise ConfigError("model.source: the program takes inputs that are no tensors; export it without them")
+            raise ConfigError(NUMBER_GIVEN)
         placeholder = self._values[what["name"]] = self._graph.placeholder(what["name"])
         sizes = self._json["tensor_values"][what["name"]]["sizes"]
         placeholder.meta["rows"] = sizes[0].get("as_int") if sizes else 1

@@ -409,6 +409,34 @@ def test_programs_that_cannot_be_scored(net: nn.Module, tmp_path: Path) -> None:
         assert "changes 'calls'" in error_of(path, trust)
 
 
+@pytest.mark.parametrize("trust", [False, True])
+def test_inputs_that_are_no_tensors(tmp_path: Path, trust: bool) -> None:
+    """Constants are in the graph already; a number that may be any is refused, and so is a program without inputs."""
+
+    class Takes(nn.Module):
+        def forward(self, input: Tensor, mask: Tensor | None, scale: float, times: int) -> Tensor:  # noqa: A002
+            return functional.dropout(input if mask is None else mask, 0.3, True) * scale * times
+
+    path = tmp_path / "net.pt2"
+    for times, dynamic in ((3, None), (3, Dim.DYNAMIC)):
+        shapes = ({0: Dim("rows")}, None, None, dynamic)
+        torch.export.save(export(Takes(), (rows(3), None, 2.0, times), dynamic_shapes=shapes), path)
+        if dynamic is None:
+            program = load_program(path, trust)
+            assert program.inputs == ("input",)
+            plain = dn.scorer(program, {"": rows(2 + 1)}).without_dropout({"": rows(2)})
+            assert plain[:, 0].equal(rows(2) * 2.0 * 3)
+        else:
+            assert "takes a number as input" in error_of(path, trust)
+
+    class Constant(nn.Module):
+        def forward(self) -> Tensor:
+            return torch.ones(3)
+
+    torch.export.save(export(Constant(), ()), path)
+    assert "has no input" in error_of(path, trust)
+
+
 def test_decomposed_dropout_is_found(tmp_path: Path) -> None:
     """After run_decompositions, dropout is `native_dropout`, and attention is written out around it."""
 
