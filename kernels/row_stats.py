@@ -25,8 +25,6 @@ tests check it on the CPU); the GPU kernels add in an order that depends on the 
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -35,6 +33,7 @@ from poolscore.kernels.row_result import RowStats
 from poolscore.kernels.row_stats_bernoulli import binary_stats, multilabel_stats
 from poolscore.kernels.row_stats_gaussian import gaussian_stats
 from poolscore.kernels.row_stats_softmax import softmax_stats
+from poolscore.kernels.triton_devices import runs_triton
 
 __all__ = ["REDUCTIONS", "SCORES_OF_TASK", "RowStats", "row_stats", "row_stats_reference"]
 
@@ -75,16 +74,11 @@ def row_stats(
     """
     _check_options(task, want, reduce, predicts_noise)
     _check_logits(logits_NTC, task, predicts_noise)
-    if logits_NTC.device.type == "cuda" and logits_NTC.dtype in TRITON_DTYPES and _has_triton():
+    if runs_triton(logits_NTC.device) and logits_NTC.dtype in TRITON_DTYPES:
         from poolscore.kernels.row_stats_triton import row_stats_triton  # only here: there is no Triton for macOS
 
         return row_stats_triton(logits_NTC, task, want, reduce=reduce, predicts_noise=predicts_noise)
     return row_stats_reference(logits_NTC, task, want, reduce=reduce, predicts_noise=predicts_noise)
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
 
 
 def row_stats_reference(
