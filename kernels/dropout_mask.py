@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from poolscore.kernels.dropout_mask_numpy import DRAWS, check_coordinates, dropout_scale, keep_threshold
+from poolscore.kernels.dropout_mask_numpy import DRAWS, check_coordinates, check_rate, dropout_scale, keep_threshold
 from poolscore.kernels.philox import WORD
 from poolscore.kernels.philox_torch import philox_torch
+from poolscore.kernels.triton_devices import runs_triton
 
 __all__ = ["dropout_scale", "keep_mask"]
 
@@ -23,8 +24,9 @@ def keep_mask(
 ) -> Tensor:
     """Which elements dropout keeps; multiply what is kept by `dropout_scale(p)`.
 
-    Shapes: N rows, T passes, E elements, G groups of eight elements. Besides the result, about 8 bytes per element are
-    held while it is made (Philox words as int64); cut N or T where that is too much, the bits stay the same.
+    Shapes: N rows, T passes, E elements, G groups of eight elements. On a GPU with Triton one kernel writes the mask.
+    Elsewhere about 8 bytes per element are held besides the result while it is made (Philox words as int64); cut N or T
+    where that is too much, the bits stay the same.
 
     Args:
         seed: 64 bits.
@@ -42,11 +44,25 @@ def keep_mask(
         ValueError: an argument is out of range, or keys that are not int64 [N].
     """
     check_coordinates(seed, layer, passes, elements)
-    threshold = keep_threshold(p)
+    check_rate(p)
     if row_keys_N is not None and (row_keys_N.dtype != torch.int64 or row_keys_N.ndim != 1):
         raise ValueError(f"row keys must be int64 [N], got {row_keys_N.dtype} {list(row_keys_N.shape)}")
     if device is None:
         device = "cpu" if row_keys_N is None else row_keys_N.device
+    device = torch.device(device)
+    if runs_triton(device) and elements < 1 << 31:
+        from poolscore.kernels.dropout_mask_triton import keep_mask_triton  # only here: it needs Triton
+
+        keys_N = None if row_keys_N is None else row_keys_N.to(device)
+        return keep_mask_triton(seed, layer, passes, elements, p, keys_N, device)
+    return keep_mask_reference(seed, layer, passes, elements, p, row_keys_N, device)
+
+
+def keep_mask_reference(
+    seed: int, layer: int, passes: range, elements: int, p: float, row_keys_N: Tensor | None, device: torch.device
+) -> Tensor:
+    """`keep_mask` in plain torch, on any device. Arguments are not checked."""
+    threshold = keep_threshold(p)
     t_T1 = torch.tensor(list(passes), dtype=torch.int64, device=device)[:, None]
     group_G = torch.arange(-(-elements // DRAWS), device=device)
     if row_keys_N is None:

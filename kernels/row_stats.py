@@ -25,8 +25,6 @@ check it); the GPU kernels add in an order that depends on the strides.
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import cache
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -36,6 +34,7 @@ from poolscore.kernels.row_stats_bernoulli import binary_stats, multilabel_stats
 from poolscore.kernels.row_stats_cpu import CPU_DTYPES, CPU_TASKS, row_stats_cpu
 from poolscore.kernels.row_stats_gaussian import gaussian_stats
 from poolscore.kernels.row_stats_softmax import softmax_stats
+from poolscore.kernels.triton_devices import runs_triton
 
 __all__ = ["REDUCTIONS", "SCORES_OF_TASK", "RowStats", "row_stats", "row_stats_reference"]
 
@@ -76,19 +75,13 @@ def row_stats(
     """
     _check_options(task, want, reduce, predicts_noise)
     _check_logits(logits_NTC, task, predicts_noise)
-    device, dtype = logits_NTC.device.type, logits_NTC.dtype
-    if device == "cpu" and dtype in CPU_DTYPES and task in CPU_TASKS:
+    if logits_NTC.device.type == "cpu" and logits_NTC.dtype in CPU_DTYPES and task in CPU_TASKS:
         return row_stats_cpu(logits_NTC, task, want, reduce=reduce)
-    if device == "cuda" and dtype in TRITON_DTYPES and _has_triton():
+    if runs_triton(logits_NTC.device) and logits_NTC.dtype in TRITON_DTYPES:
         from poolscore.kernels.row_stats_triton import row_stats_triton  # only here: there is no Triton for macOS
 
         return row_stats_triton(logits_NTC, task, want, reduce=reduce, predicts_noise=predicts_noise)
     return row_stats_reference(logits_NTC, task, want, reduce=reduce, predicts_noise=predicts_noise)
-
-
-@cache
-def _has_triton() -> bool:
-    return find_spec("triton") is not None
 
 
 def row_stats_reference(

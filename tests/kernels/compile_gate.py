@@ -27,17 +27,19 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from poolscore.kernels.dropout_mask_triton_kernel import dropout_constants, dropout_rows
 from poolscore.kernels.row_stats_triton_one_pass import softmax_one_pass
 from poolscore.kernels.row_stats_triton_plan import Plan, Strides, bernoulli_plan, gaussian_plan, softmax_plan
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-ITEMSIZE = {"fp32": 4, "bf16": 2, "fp16": 2}
+ITEMSIZE = {"fp32": 4, "bf16": 2, "fp16": 2, "i1": 1}
+DTYPES = ("fp32", "bf16", "fp16")
 BALD = ("bald",)
 ALL = ("entropy", "expected_entropy", "bald", "variation_ratio", "mean_std", "least_confidence", "margin")
-POINTERS = {"prediction_ptr": "*i64", "finite_ptr": "*i1"} | dict.fromkeys(
+POINTERS = {"prediction_ptr": "*i64", "finite_ptr": "*i1", "key_ptr": "*i64"} | dict.fromkeys(
     ("votes_ptr", "slice_vote_ptr", "vote_ptr", "index_ptr", "counter_ptr"), "*i32"
 )
-SMALL = ("N", "lag", "threshold", "layer", "first", "step")
+SMALL = ("N", "lag", "passes", "first", "step", "layer", "threshold")
 INSTRUCTION = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9_.a-z]+)(.*?);")
 
 
@@ -65,10 +67,17 @@ def softmax(
     return Case(name, dtype, softmax_plan(T, C, Strides(0, n * c, t * c, c, size), want), **limits)  # type: ignore[arg-type]
 
 
+def masks(E: int, dtype: str = "", shared: bool = True) -> Case:
+    """A case of the dropout kernel: features of a dtype, or the masks alone."""
+    constants = dropout_constants(E, ITEMSIZE.get(dtype, 1), E) | {"SHARED": shared, "MASK_ONLY": not dtype}
+    name = f"{f'{dtype} features' if dtype else 'masks'} E{E} {'shared' if shared else 'independent'}"
+    return Case(name, dtype or "i1", Plan(dropout_rows, constants))
+
+
 def compile_kernel(plan: Plan, dtype: str, arch: int) -> tuple[str, str]:
     """Resource usage and disassembly of a plan's machine code."""
     names = plan.kernel.arg_names
-    constants = plan.constants | ({"stride_c": 1} if plan.constants.get("UNIT", True) else {})
+    constants = plan.constants | ({"stride_c": 1} if plan.constants.get("UNIT") else {})
     signature = {}
     for name in names:
         if name in constants:
@@ -77,7 +86,8 @@ def compile_kernel(plan: Plan, dtype: str, arch: int) -> tuple[str, str]:
             signature[name] = POINTERS.get(name, "*fp32")
         else:
             signature[name] = "i32" if name in SMALL else "i64"
-    signature["x_ptr"] = f"*{dtype}"
+    signature |= {name: f"*{dtype}" for name in ("x_ptr", "out_ptr") if name in names}
+    signature |= {name: "fp32" for name in ("scale",) if name in names}
     aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name.endswith("_ptr")}
     source = ASTSource(fn=plan.kernel, signature=signature, constexprs=constants, attrs=aligned)
     options = {"num_warps": plan.num_warps, "num_stages": 1, "enable_fp_fusion": False}
@@ -102,20 +112,21 @@ def look(everything: bool, number: int, arch: int) -> tuple[bool, str]:
     registers, shared = int(found["REG"]), int(found["SHARED"])
     code = [(int(m[1], 16), m[2], m[3]) for line in listing.splitlines() if (m := INSTRUCTION.match(line))]
     kinds = Counter(name for _, name, _ in code)
-    wide = sum(n for name, n in kinds.items() if name.startswith("LDG") and name.endswith("128"))
+    memory = "STG" if case.plan.kernel is dropout_rows else "LDG"
+    wide = sum(n for name, n in kinds.items() if name.startswith(memory) and name.endswith("128"))
     local = sum(n for name, n in kinds.items() if name.startswith(("LDL", "STL")))
     per_logit = instructions_per_logit(case.plan, code)
     vector_bytes = case.plan.constants.get("V", 1) * ITEMSIZE[case.dtype]
     checks = (
         (local, f"{local} accesses to spilled registers"),
         (registers > case.registers, f"more than {case.registers} registers"),
-        (vector_bytes == 16 and not wide, "no 16-byte loads"),
+        (vector_bytes == 16 and not wide, f"no {memory} of 16 bytes"),
         (case.per_logit and per_logit > case.per_logit, f"more than {case.per_logit} instructions per logit"),
     )
     failures = "".join(f"; {text}" for failed, text in checks if failed)
     line = (
         f"sm_{arch} {case.name}: {registers} registers, {shared} bytes shared, "
-        f"loads of {vector_bytes} bytes ({wide} of 16)"
+        f"{memory} of {vector_bytes} bytes ({wide} of 16)"
         + (f", {per_logit:.1f} instructions per logit" if per_logit else "")
     )
     return not failures, line + failures
@@ -159,6 +170,8 @@ def few() -> Iterator[Case]:
     yield Case("binary fp32 T20", "fp32", bernoulli_plan(20, 1, True, False))
     yield Case("multilabel bf16 T20 L300 max", "bf16", bernoulli_plan(20, 300, False, True))
     yield Case("regression fp32 T20 D3 with noise", "fp32", gaussian_plan(20, 3, True, True))
+    yield masks(1000)
+    yield masks(2048, "bf16")
 
 
 def many() -> Iterator[Case]:
@@ -166,14 +179,15 @@ def many() -> Iterator[Case]:
     classes = (1, 3, 8, 10, 15, 16, 17, 32, 33, 64, 100, 128, 257, 512, 513, 1000, 1024, 2048, 5000, 8192)
     for C in (*classes, 8193, 21841, 128256, 262144):
         registers = 200 if C > 512 else 136
-        for dtype, want in product(ITEMSIZE, ((), BALD, ALL)):
+        for dtype, want in product(DTYPES, ((), BALD, ALL)):
             yield softmax(dtype, 20, C, want, registers=registers)
         yield softmax("bf16", 7, C, layout="TNC", registers=registers)
         yield softmax("bf16", 1000, C, pad=True, registers=registers)
         yield softmax("fp32", 1, C, layout="strided", registers=registers)
-    for dtype, width in product(ITEMSIZE, (1, 2, 5, 128, 1000)):
+    for dtype, width in product(DTYPES, (1, 2, 5, 128, 1000)):
         yield Case(f"multilabel {dtype} L{width}", dtype, bernoulli_plan(1000, width, False, False))
         yield Case(f"regression {dtype} D{width}", dtype, gaussian_plan(1000, width, False, False))
+        yield masks(width * 8, dtype, shared=False)
 
 
 def main() -> int:
