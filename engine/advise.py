@@ -131,7 +131,9 @@ def _ways(prepared: Prepared) -> list[tuple[Layers, str]]:
     config = prepared.config
     layers: list[Layers] = [config.passes.layers] if config.passes.layers not in ("head", "all") else []
     layers += ["head", "all"] if len(prepared.job.probe.layers) > 1 else ["all"]
-    precisions = ["fp32"] if config.model.source.endswith(".onnx") else ["bf16", "fp32"]
+    lower = [] if config.model.source.endswith(".onnx") else ["bf16"]
+    precisions = [*dict.fromkeys([*lower, config.passes.precision, "fp32"])]
+    precisions.append(precisions.pop(precisions.index("fp32")))
     return [(some, precision) for precision, some in product(precisions, layers)]
 
 
@@ -166,7 +168,13 @@ def _scorer(prepared: Prepared, how: tuple[Layers, str], batch: _Batch) -> Score
     sample = {name: x[:PROBE_ROWS] for name, x in batch.inputs.items()}
     probe = choose_layers(prepared.job.probe, layers)
     model = McDropout(
-        load_network(config.model), probe, passes, device, sample, repeat_because=prepared.job.repeat_because
+        load_network(config.model),
+        probe,
+        passes,
+        device,
+        sample,
+        repeat_because=prepared.job.repeat_because,
+        verify=True,
     )
     changed = config.model_copy(update={"passes": passes})
     return Scorer(changed, prepared.scorer.reader, prepared.scorer.decoder, model)

@@ -23,7 +23,7 @@ from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder, find_row_specs
 from poolscore.engine.keys import IdSet
-from poolscore.engine.model.compiled import save_artefact
+from poolscore.engine.model.compiled import Artefact, only_these_programs, save_artefact
 from poolscore.engine.model.layers import choose_layers
 from poolscore.engine.model.load import load_network
 from poolscore.engine.model.network import Network
@@ -92,11 +92,10 @@ def prepare_job(config: Config) -> Prepared:
             identity = _identity(config, plan, exclude, specs, network)
             scorer, probe, cost = _build(config, reader, decoder, network, batch)
             _score_first_batch(scorer, batch)
-            uncompiled_because = _compile(scorer, batch)
+            compiled, programs, uncompiled_because = _compile(scorer, batch)
             seconds = _seconds(scorer, batch)
     except UnreadableShard as error:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
-    compiled, programs = save_artefact() if scorer.model.compiled else (None, b"")
     because = scorer.model.repeated_because
     job = Job(config, plan.root, specs, probe, network.weights, digest_of(exclude), because, compiled)
     return Prepared(config, plan, job, scorer, len(exclude), identity, seconds, cost, programs, uncompiled_because)
@@ -186,14 +185,20 @@ def _failures_in_one_line(on: str) -> Iterator[None]:
         raise ConfigError(f"model.source: the model fails on {on}: {text}") from error
 
 
-def _compile(scorer: Scorer, batch: _Batch) -> str | None:
-    """Compile the model if that is asked for, or usual on the device."""
+def _compile(scorer: Scorer, batch: _Batch) -> tuple[Artefact | None, bytes, str | None]:
+    """Compile the model if that is asked for, or usual on the device: the artefact, its bytes, and why there is none."""
     if scorer.model.cut is None or not _wants_compiled(scorer):
-        return None
-    because = scorer.model.try_compiled(batch.inputs, batch.keys)
-    if because and scorer.config.passes.compile:
+        return None, b"", None
+    with only_these_programs():
+        because = scorer.model.try_compiled(batch.inputs, batch.keys)
+        if because is None and (saved := save_artefact()) is not None:
+            return *saved, None
+    if because is None:
+        scorer.model.leave_uncompiled()
+        because = "torch's compiler caches are switched off, and workers would have to compile by themselves"
+    if scorer.config.passes.compile:
         raise ConfigError(f"passes.compile: the model cannot be compiled here ({because}); leave it out")
-    return because
+    return None, b"", because
 
 
 def _wants_compiled(scorer: Scorer) -> bool:

@@ -187,8 +187,8 @@ def advice(advised: Advised) -> None:
         table.add_row(str(one.passes), escape(layers), one.precision, f"{one.hours:,.2f}", *shares)
     console.print(table)
     done(
-        "hours: for the pool, without reading and decoding. Correlation and overlap: with the last line, the fullest "
-        "setting. Stability: how much of the top two halves of the passes agree on."
+        "hours: for the pool, without reading, decoding and torch.compile. Correlation and overlap: with the last "
+        "line, the fullest setting. Stability: how much of the top two halves of the passes agree on."
     )
 
 

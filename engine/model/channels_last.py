@@ -38,7 +38,7 @@ def _lay_out(graph: GraphModule, weight: Any) -> None:
         return
     owner, _, name = str(weight.target).rpartition(".")
     value = getattr(graph.get_submodule(owner), name)
-    copy = f"channels_last_{str(weight.target).replace('.', '_')}"
+    copy = f"channels_last_{len(dict(graph.named_buffers(recurse=False)))}"
     graph.register_buffer(copy, value.detach().to(memory_format=torch.channels_last), persistent=False)
     weight.target = copy
 

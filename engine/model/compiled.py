@@ -9,7 +9,8 @@ profile.
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -59,10 +60,20 @@ def compile_part(graph: GraphModule) -> Callable[..., Any]:
     return torch.compile(graph, fullgraph=True, dynamic=False, options=options)
 
 
-def save_artefact() -> tuple[Artefact, bytes]:
-    """Everything that this process has compiled or taken from a cache so far."""
+@contextmanager
+def only_these_programs() -> Iterator[None]:
+    """What `save_artefact` gives in the block is what was compiled, or taken from a cache, in the block."""
+    from torch.compiler._cache import CacheArtifactManager
+
+    with CacheArtifactManager.with_fresh_cache():
+        yield
+
+
+def save_artefact() -> tuple[Artefact, bytes] | None:
+    """What was compiled or taken from a cache; None: torch's caches are switched off, or cannot hold it."""
     saved = torch.compiler.save_cache_artifacts()
-    assert saved is not None, "something was compiled"
+    if saved is None or not saved[1].inductor_artifacts:
+        return None
     content, info = saved
     programs = sha256("".join(sorted(info.inductor_artifacts)).encode()).hexdigest()[:32]
     return Artefact(programs, sha256(content).hexdigest()), content

@@ -15,16 +15,10 @@ from torch.fx import GraphModule, Node
 
 from poolscore.engine.model.dropout import apply_affine
 from poolscore.engine.model.folded_linear import DroppedColumns, FoldedLinear, MaskedWeights
+from poolscore.engine.model.head import LINEAR, SAME_ORDER, gives_logits
 from poolscore.engine.model.masks import SharedMasks
 from poolscore.engine.model.split import Split
 
-LINEAR = torch.ops.aten.linear.default
-SAME_ORDER = {
-    torch.ops.aten.view.default,
-    torch.ops.aten.reshape.default,
-    torch.ops.aten.flatten.using_ints,
-    torch.ops.aten._unsafe_view.default,
-}
 MOST_BYTES = {"cpu": 1 << 30, "cuda": 4 << 30}  # of copied weights; beyond that the features are masked instead
 
 
@@ -94,10 +88,9 @@ def _linear_behind(node: Any) -> Node | None:
 
 def _take_out(suffix: GraphModule, linear: Node, given: Node, done_dtype: torch.dtype) -> None:
     """Let the suffix be given what this Linear gives."""
-    is_head = all(user.op == "output" for user in linear.users)
     with suffix.graph.inserting_before(linear):
         # Logits are not rounded; in between, the suffix goes on in the precision that it has.
-        done = given if is_head else suffix.graph.call_method("to", (given, done_dtype))
+        done = given if gives_logits(linear) else suffix.graph.call_method("to", (given, done_dtype))
     done.meta = linear.meta
     linear.replace_all_uses_with(done)
 

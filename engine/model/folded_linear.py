@@ -47,29 +47,32 @@ class DroppedColumns:
         self._weight_OD = full(weight_OD)
         self._scale = float(factor_TD.max())
         self._bias_O1 = None if bias_O is None else full(bias_O)[:, None]
-        self._columns: list[tuple[float, Tensor, Tensor]] = []  # −1: subtract them; which; their weights
         # At p = 0.5 both cost the same, and a sum of the kept columns rounds half as much as a difference.
-        subtract = bool((factor_TD == 0).float().mean() < SUBTRACT_BELOW)
+        self._subtracts = bool((factor_TD == 0).float().mean() < SUBTRACT_BELOW)
+        self._columns: list[tuple[Tensor, Tensor]] = []  # which, and their weights
         for factor_D in factor_TD:
-            columns_K = torch.nonzero((factor_D == 0) == subtract).flatten()
-            self._columns.append((-1.0 if subtract else 1.0, columns_K, self._weight_OD[:, columns_K].contiguous()))
-        self.bytes = sum(weight_OK.nbytes for _, _, weight_OK in self._columns)
+            columns_K = torch.nonzero((factor_D == 0) == self._subtracts).flatten()
+            self._columns.append((columns_K, self._weight_OD[:, columns_K].contiguous()))
+        self.bytes = sum(weight_OK.nbytes for _, weight_OK in self._columns)
 
     def once(self, h: Tensor) -> tuple[Tensor, ...]:
-        """h with its columns as rows, so that picking some of them copies whole lines; and W h."""
+        """h with its columns as rows, so that picking some of them copies whole lines; and W h, to subtract from."""
         with torch.autocast(h.device.type, enabled=False):
             h_DN = full(h).flatten(1).t().contiguous()
-            return h_DN, self._weight_OD @ h_DN
+            return (h_DN, self._weight_OD @ h_DN) if self._subtracts else (h_DN,)
 
     def passes(self, once: tuple[Tensor, ...], passes: range) -> Tensor:
         """See FoldedLinear."""
-        h_DN, base_ON = once
+        h_DN = once[0]
         with torch.autocast(h_DN.device.type, enabled=False):
-            out_TON = base_ON.new_empty(len(passes), *base_ON.shape)
+            out_TON = h_DN.new_empty(len(passes), len(self._weight_OD), h_DN.shape[1])
             for out_ON, t in zip(out_TON, passes, strict=True):
-                sign, columns_K, weight_OK = self._columns[t]
+                columns_K, weight_OK = self._columns[t]
                 part_KN = h_DN.index_select(0, columns_K)
-                torch.addmm(base_ON, weight_OK, part_KN, beta=float(sign < 0), alpha=sign, out=out_ON)
+                if self._subtracts:
+                    torch.addmm(once[1], weight_OK, part_KN, alpha=-1.0, out=out_ON)
+                else:
+                    torch.mm(weight_OK, part_KN, out=out_ON)
             out_TON *= self._scale
             if self._bias_O1 is not None:
                 out_TON += self._bias_O1

@@ -23,6 +23,8 @@ from poolscore.engine.model.trace import trace
 # Bytes of the largest tensor behind the frontier: what a CPU's caches hold, what a GPU's memory spares.
 PIECE_BYTES = {"cpu": 8 << 20, "cuda": 1 << 30}
 LEAST_ROWS = 64
+ATEN = torch.ops.aten
+RECURRENT = {ATEN.lstm.input, ATEN.gru.input, ATEN.rnn_tanh.input, ATEN.rnn_relu.input}
 
 
 class Features(NamedTuple):
@@ -72,6 +74,9 @@ class SplitModel:
 
     def compile_for(self, rows: int | None) -> bool:
         """See Cut. Another number of rows, such as the few that something is tried on, is not worth a compilation."""
+        graphs = (self.parts.prefix, self.parts.suffix)
+        if any(node.target in RECURRENT for graph in graphs for node in graph.graph.nodes):
+            return False  # the compiler would unroll every step in time
         self._compiled_for = rows
         self._compiled = compile_part(self.parts.prefix), compile_part(self.parts.suffix)
         return True

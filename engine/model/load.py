@@ -17,6 +17,7 @@ from poolscore.engine.model.network import Network
 from poolscore.engine.model.program import load_program
 from poolscore.engine.model.recurrent import split_recurrent_layers
 from poolscore.engine.model.torch_network import TorchNetwork
+from poolscore.engine.profile import numeric_settings
 
 SHOWN = 3  # names of parameters in an error
 
@@ -54,7 +55,8 @@ def load_model(config: ModelConfig) -> nn.Module:
     add_to_path(config.path)
     factory = import_name(config.source, "model.source")
     try:
-        model = factory(**config.args)
+        with numeric_settings(torch.get_num_threads()):  # whatever the factory sets, such as TF32, is put back
+            model = factory(**config.args)
     except Exception as error:
         raise ConfigError(f"model.source: {config.source} fails: {type(error).__name__}: {_one_line(error)}") from error
     if not isinstance(model, nn.Module):

@@ -75,7 +75,8 @@ class DropAll:
 
     def affine(self, layer: int, row_keys_N: Tensor, passes: range) -> Affine:
         """See Masks."""
-        return torch.zeros(1, len(passes), *self._layers[layer].shape, device=self._device), None
+        of = self._layers[layer]
+        return torch.zeros(1, len(passes), *of.shape, dtype=of.dtype, device=self._device), None
 
 
 def _affine(layer: DropoutLayer, keep_NTE: Tensor) -> Affine:

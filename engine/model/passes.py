@@ -7,6 +7,7 @@ whole (`repeated.py`). Both give the same answer.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from poolscore.engine.model.masks import DropAll, IndependentMasks, Masks, Share
 from poolscore.engine.model.network import Build, Cut, Forward, Network
 from poolscore.engine.model.probe import Inputs, Probe
 from poolscore.engine.model.trace import Untraceable
+
+LOG = logging.getLogger("poolscore")
+LOG.addHandler(logging.NullHandler())  # the command line says it in its own way
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 CHECKED_PASSES = 3  # that both ways are compared on, before the split is believed
@@ -82,6 +86,7 @@ class McDropout:
                     self._require_same(self.cut, sample)
             except Untraceable as reason:
                 self.cut, self.repeated_because = None, str(reason)
+                LOG.warning("every input is repeated at the model's input, because %s", reason)
         self._forward: Forward = self.cut or self._whole
         self.rows_per_call = config.rows_per_call or self._forward.rows_per_call
         self.mask_bytes = self._masks.bytes + (self.cut.bytes if self.cut else 0)
@@ -106,10 +111,17 @@ class McDropout:
             reason = self._difference(self.compile_for(inputs, row_keys_N), plain)
         except Exception as error:  # a compiler fails in many ways
             reason = one_line(f"{type(error).__name__}: {error}")[:300]
-        if reason is not None and self.cut is not None:
-            self.cut.compile_for(None)
-            self.compiled = False
+        if reason is None and not self.compiled:
+            reason = "it holds something that torch.compile would make slower"
+        if reason is not None:
+            self.leave_uncompiled()
         return reason
+
+    def leave_uncompiled(self) -> None:
+        """Run as it is, from now on."""
+        if self.cut is not None:
+            self.cut.compile_for(None)
+        self.compiled = False
 
     @torch.no_grad()
     def logits(self, inputs: Inputs, row_keys_N: Tensor, count: int | None = None) -> Tensor:
@@ -169,11 +181,15 @@ class McDropout:
     def _require_same(self, cut: Cut, sample: Inputs) -> None:
         rows = len(next(iter(sample.values())))
         keys, passes = torch.arange(rows, device=self._device), range(min(CHECKED_PASSES, self._passes))
+        given = ({name: x.clone() for name, x in sample.items()} for _ in range(2))
         with self._precision():
-            ours, plain = (
-                self._piece(forward, forward.once({k: x.clone() for k, x in sample.items()}), keys, passes)
-                for forward in (cut, self._whole)
-            )
+            plain = self._piece(self._whole, self._whole.once(next(given)), keys, passes)
+            try:
+                ours = self._piece(cut, cut.once(next(given)), keys, passes)
+            except Exception as error:  # the whole model did run
+                raise Untraceable(
+                    f"the split model fails: {one_line(f'{type(error).__name__}: {error}')[:300]}"
+                ) from error
         if difference := self._difference(ours, plain):
             raise Untraceable(f"the split model {difference}")
 

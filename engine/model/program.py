@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -108,7 +109,7 @@ class Program(Scope):
             return places[value] if isinstance(value, Node) else value
 
         return "\n".join(
-            f"{places[node]} {node.op} {node.target} {map_aggregate((node.args, node.kwargs), placed)}"
+            f"{places[node]} {node.op} {_called(node.target)} {map_aggregate((node.args, node.kwargs), placed)}"
             for node in self._graph.nodes
         )
 
@@ -196,3 +197,8 @@ def _attribute(module: Any, target: str) -> Any:
     for name in target.split("."):
         module = getattr(module, name)
     return module
+
+
+def _called(target: Any) -> str:
+    """A name that is the same in every process, which a Python function's text is not."""
+    return f"{target.__module__}.{target.__qualname__}" if isinstance(target, FunctionType) else str(target)

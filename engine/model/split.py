@@ -190,10 +190,11 @@ class _Suffix:
                 feature = self._frontier[node]
                 once = self._once[node]
                 self._done[node] = (
-                    once
+                    self._call(torch.clone, once)  # the suffix may write to it
                     if feature.batch_dim is None
                     else self._call(repeat_rows, once, feature.batch_dim, feature.fold, self._passes)
                 )
+                self._done[node].meta = node.meta
             elif isinstance(value, SymInt):
                 k = _per_row(value, self._symbol)
                 if k is None:
@@ -220,7 +221,8 @@ def repeat_rows(x: Tensor, batch_dim: int, fold: int, passes: int) -> Tensor:
     shape = list(rows.shape)
     shape[batch_dim + 1] = passes
     repeated: Tensor = rows.expand(shape).flatten(batch_dim, batch_dim + 2)
-    return repeated.clone() if passes == 1 else repeated  # the suffix may write to it
+    is_view = passes == 1 or x.shape[batch_dim] == fold
+    return repeated.clone() if is_view else repeated  # the suffix may write to it
 
 
 def _operators(graph: GraphModule) -> int:

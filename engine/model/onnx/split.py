@@ -200,14 +200,11 @@ def _repeat(builder: Builder, name: str, layout: Layout, passes: str, op_type: s
 def _drop(builder: Builder, x: Live, value: str, passes: int | str) -> None:
     """value·mask, computed at least in float32 and rounded to the value's own type."""
     d, shape = x.layer.batch_dim, x.layout.shape
-    wide = TensorProto.DOUBLE if x.dtype == TensorProto.DOUBLE else TensorProto.FLOAT
+    wide = _at_least_float(x.dtype)
     unfolded = builder.reshape(value, [*shape[:d], -1, passes, *shape[d:]])
-    mask = x.mask
-    if wide != TensorProto.FLOAT:
-        mask = builder.op("Cast", mask, to=wide)
-    elif x.dtype != wide:
+    if x.dtype != wide:
         unfolded = builder.op("Cast", unfolded, to=wide)
-    dropped = builder.op("Mul", unfolded, mask)
+    dropped = builder.op("Mul", unfolded, x.mask)
     if x.dtype != wide:
         dropped = builder.op("Cast", dropped, to=x.dtype)
     builder.reshape(dropped, [*shape[:d], -1, *shape[d + 1 :]], x.drop.y)
@@ -227,10 +224,14 @@ def _input(name: str, dtype: int, layout: Layout) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, dtype, sizes)
 
 
+def _at_least_float(dtype: int) -> int:
+    return TensorProto.DOUBLE if dtype == TensorProto.DOUBLE else TensorProto.FLOAT
+
+
 def _mask_inputs(live: Sequence[Live]) -> list[ValueInfoProto]:
     found = []
     for x in live:
         d, shape = x.layer.batch_dim, x.layout.shape
         sizes = [*shape[:d], None, None, *shape[d:]]
-        found.append(helper.make_tensor_value_info(x.mask, TensorProto.FLOAT, sizes))
+        found.append(helper.make_tensor_value_info(x.mask, _at_least_float(x.dtype), sizes))
     return found
