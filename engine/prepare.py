@@ -186,7 +186,7 @@ def _failures_in_one_line(on: str) -> Iterator[None]:
 
 
 def _compile(scorer: Scorer, batch: _Batch) -> tuple[Artefact | None, bytes, str | None]:
-    """Compile the model if that is asked for, or usual on the device: the artefact, its bytes, and why there is none."""
+    """Compile the model where that is asked for or usual: the artefact, its bytes, and why there is none."""
     if scorer.model.cut is None or not _wants_compiled(scorer):
         return None, b"", None
     with only_these_programs():
