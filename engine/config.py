@@ -255,6 +255,11 @@ class PassesConfig(Section):
     split: bool = True  # compute what no dropout reaches once per row; false: repeat every input T times
     rows_per_call: Positive | None = None  # N·T rows in one tensor; default: what caches (CPU) or memory (GPU) hold
 
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _one_name_is_a_list(cls, given: Any) -> Any:
+        return [given] if isinstance(given, str) and given not in ("all", "head") else given
+
 
 class ScoreConfig(Section):
     """How scores are formed where the task leaves a choice."""

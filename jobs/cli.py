@@ -33,7 +33,7 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", h
 @app.command()
 def init(
     pool: Annotated[str, typer.Argument(metavar="POOL", help="A Parquet file, a folder of them, or a glob.")],
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="package.module:factory, or a .pt2 file.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="package.module:factory, or a .pt2 or .onnx file.")],
     weights: Annotated[str | None, typer.Option(help="Weights: .safetensors or a checkpoint.")] = None,
     task: Annotated[str, typer.Option(help="multiclass, binary, multilabel or regression.")] = "multiclass",
     k: Annotated[int, typer.Option("--k", help="Rows to select.")] = 1000,

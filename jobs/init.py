@@ -113,11 +113,11 @@ def _input_lines(files: PoolFiles) -> list[str]:
     if pictures := [name for name in names if _reads(ImageDecoder(ImageDecode(column=name)), schema)]:
         return _image_lines(files, pictures[0])
     if tensors := [n for n in names if _reads(TensorDecoder(TensorDecode(kind="tensor", column=n)), schema)]:
-        dtype = TensorDecode(kind="tensor").dtype
-        return [
-            f"  input: {_quoted(tensors[0])}",
-            f"  decode: {{kind: tensor, dtype: {dtype}}}   # mean, std: as in training",
-        ]
+        of_one = getattr(schema.field(tensors[0]).type, "value_type", None)
+        decode = "dtype: float32}   # mean, std: as in training"
+        if of_one in (pa.int32(), pa.int64()):
+            decode = "dtype: int64}   # token ids; where the numbers are measurements: float32"
+        return [f"  input: {_quoted(tensors[0])}", f"  decode: {{kind: tensor, {decode}"]
     names = [name for name in schema.names if name not in (*ID_NAMES, *LABEL_NAMES)]
     names = [n for n in names if _reads(FeaturesDecoder(FeaturesDecode(kind="features", columns=(n,))), schema)]
     if names:

@@ -136,6 +136,7 @@ def plan(prepared: Prepared) -> None:
         facts.add(f"input {name}".strip(), f"{list(spec.shape)} {spec.dtype}")
     facts.add("model", f"{config.model.source}, {probe.outputs} outputs, task {config.model.task}")
     facts.add("passes", f"T={config.passes.count}, {config.passes.masks} masks ({prepared.mask_bytes / 1e6:,.1f} MB)")
+    facts.add("precision", config.passes.precision)
     facts.add("frontier", _frontier(prepared))
     cost, share = prepared.cost, 1 - prepared.cost.once / max(1, prepared.cost.all_passes)
     facts.add("cost", f"T passes take {cost.relative:.2f}x the FLOPs of one; {share:.0%} of them behind the frontier")

@@ -81,3 +81,8 @@ def test_attention_that_is_off_stays_one_operator() -> None:
     targets = [str(node.target) for node in cut.parts.prefix.graph.nodes]  # type: ignore[attr-defined]
     assert sum("scaled_dot_product" in target for target in targets) == 2
     assert not any("softmax" in target for target in targets)
+
+
+def test_one_name_needs_no_list() -> None:
+    assert PassesConfig.model_validate({"layers": "drop1"}).layers == ("drop1",)
+    assert PassesConfig.model_validate({"layers": "head"}).layers == "head"
