@@ -194,7 +194,7 @@ class _Suffix:
                     if feature.batch_dim is None
                     else self._call(repeat_rows, once, feature.batch_dim, feature.fold, self._passes)
                 )
-                self._done[node].meta = node.meta
+                self._done[node].meta = {"val": node.meta["val"]}
             elif isinstance(value, SymInt):
                 k = _per_row(value, self._symbol)
                 if k is None:
