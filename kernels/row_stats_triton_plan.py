@@ -29,7 +29,9 @@ TILE_CLASSES = 16  # a thread's classes at a time in the two-phase kernel
 
 @dataclass(frozen=True)
 class Strides:
-    """Where logits [N, T, C] lie in their storage, in elements; 0 for the rows or passes if there is only one."""
+    """Where logits [N, T, C] lie in their storage, in elements. The stride of a single row or pass counts as well: it
+    says how more of them would lie, so that a row alone is read as it is in a batch.
+    """
 
     offset: int
     n: int
@@ -40,7 +42,7 @@ class Strides:
     @classmethod
     def of(cls, logits_NTC: Tensor) -> Strides:
         """The strides of a tensor."""
-        n, t, c = (int(s) if size > 1 else 0 for s, size in zip(logits_NTC.stride(), logits_NTC.shape, strict=True))
+        n, t, c = (int(stride) for stride in logits_NTC.stride())
         return cls(int(logits_NTC.storage_offset()), n, t, c if logits_NTC.shape[2] > 1 else 1, logits_NTC.itemsize)
 
     def vector(self, *steps: int) -> int:
@@ -89,7 +91,10 @@ def softmax_plan(T: int, C: int, strides: Strides, want: Collection[str]) -> Pla
 
 
 def _joined_passes(T: int, C: int, strides: Strides) -> tuple[int, int]:
-    """Passes read at once and the width of the loads: passes that follow one another make wider loads possible."""
+    """Passes read at once and the width of the loads: passes that follow one another make wider loads possible.
+
+    Neither has an influence on the bits: a thread adds up its row in the order of classes and passes.
+    """
     joined = strides.c == 1 and strides.t == C
     options = [U for U in (1, 2, 4, 8) if T % U == 0 and U * C <= 64 and (U == 1 or joined)]
     vector = {U: strides.vector(U * C, U * strides.t) for U in options}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
 from row_stats_rows import (
+    INF,
     NAN,
     adversarial_rows,
     assert_no_worse_than_plain,
@@ -161,6 +163,45 @@ def test_predictions_of_ties_are_the_lowest_class() -> None:
         logits_NTC[2, 0, C - 1] = logits_NTC[2, 1, C - 2] = 9.0
         got = row_stats_triton(logits_NTC.to(DEVICE), "multiclass", [])
         assert got.prediction.tolist() == [0, C // 2, C - 2], C
+
+
+@pytest.mark.parametrize("T", [3, 49])
+@pytest.mark.parametrize("C", [3, 40, 520])
+def test_certain_rows_are_exactly_zero(T: int, C: int) -> None:
+    """All passes sure of one class: nothing is left of rounding. Two classes in turn: ln 2, all of it disagreement."""
+    logits_NTC = torch.full((2, T, C), -INF, device=DEVICE)
+    logits_NTC[:, :, C - 2] = 5.0
+    logits_NTC[1, : T // 2, :] = -1e4
+    logits_NTC[1, : T // 2, 1] = 1e4
+    got = row_stats_triton(logits_NTC, "multiclass", wanted(C))
+    assert got.finite.all()
+    assert got.prediction.tolist() == [C - 2, C - 2]
+    assert {name: value[0].item() for name, value in got.scores.items()} == dict.fromkeys(wanted(C), 0.0)
+    p = (T // 2) / T if C > 3 else 0.0
+    if p:
+        assert got.scores["bald"][1].item() == pytest.approx(-p * math.log(p) - (1 - p) * math.log(1 - p), abs=3e-7)
+        assert got.scores["expected_entropy"][1].item() == 0.0
+
+
+def test_mean_std_does_not_cancel() -> None:
+    """A deviation of 3e-4 around 1/2: mean p² - (mean p)² in float32 would be noise."""
+    for C in (2, 40):
+        logits_NTC = torch.full((1, 4, C), -INF)
+        logits_NTC[0, :, 0] = 0.0
+        logits_NTC[0, :, 1] = torch.tensor([0.0, 1e-3, 2e-3, 3e-3])
+        expected = row_stats_reference(logits_NTC.double(), "multiclass", ["mean_std"]).scores["mean_std"].item()
+        got = row_stats_triton(logits_NTC.to(DEVICE), "multiclass", ["mean_std"]).scores["mean_std"].item()
+        assert got == pytest.approx(expected, rel=1e-3)
+
+
+def test_binary_keeps_small_probabilities() -> None:
+    """e^-30 is below float32's spacing at 1, and still there with all its digits."""
+    rest = math.exp(-30)
+    for logit in (30.0, -30.0):
+        got = row_stats_triton(torch.full((1, 5, 1), logit, device=DEVICE), "binary", SCORES_OF_TASK["binary"])
+        assert got.scores["least_confidence"].item() == pytest.approx(rest, rel=1e-6)
+        assert got.scores["entropy"].item() == pytest.approx(31 * rest, rel=1e-6)
+        assert got.scores["expected_entropy"].item() == pytest.approx(31 * rest, rel=1e-6)
 
 
 @pytest.mark.parametrize("task", ["binary", "multilabel"])
