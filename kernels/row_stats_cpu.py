@@ -2,9 +2,11 @@
 
 The same results as `row_stats_reference`, within rounding; tests hold both against float64. Rows are cut into blocks
 that stay in the cache, so memory beyond the logits and the results does not grow with N. The arithmetic is numpy's,
-because on this work it beats torch's own operators on the CPU: a call costs a third, exp, log and argmax take half the
-time or less, and it starts no threads of its own. torch splits every exp over its threads and waits for the slowest;
-here a thread takes a whole share of the rows, and waits for nobody until the end.
+because on this work it beats torch's own operators on the CPU: a call costs a third, and exp, log and argmax take half
+the time or less.
+
+One thread: after a model has run, torch's idle threads spin on the other cores for a while, and two threads of numpy's
+were slower than one (measured; `benchmarks/NOTES.md`).
 
 Not `torch.compile`: it takes seconds and a C++ compiler in every worker process, and its code for one row is not its
 code for many, so a row's bits would depend on its batch.
@@ -12,8 +14,7 @@ code for many, so a row's bits would depend on its batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -29,16 +30,13 @@ from poolscore.kernels.row_stats_cpu_softmax import SOFTMAX_ELEMENTS, SoftmaxBlo
 CPU_TASKS = ("multiclass", "binary", "multilabel")
 CPU_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
-BLOCKS_OF_A_THREAD = 4  # at least: a millisecond or two; starting a thread takes 0.1 ms
-MOST_THREADS = 4  # each has its own scratch memory, and a thread needs Python's lock between two of numpy's calls
 BUFFER = 1024  # numbers; where its larger default holds several rows, numpy first copies what is broadcast to them
 
 
 def row_stats_cpu(logits_NTC: Tensor, task: str, want: Collection[str], *, reduce: str = "sum") -> RowStats:
     """`row_stats` for CPU logits [N, T, C] of CPU_DTYPES and CPU_TASKS. Arguments are not checked.
 
-    A row's results have the same bits alone, in any batch, in any memory layout and with any number of threads. Up to
-    `torch.get_num_threads()` threads are used.
+    A row's results have the same bits alone, in any batch and in any memory layout.
 
     Raises:
         ValueError: margin of multiclass with a single class.
@@ -52,23 +50,19 @@ def row_stats_cpu(logits_NTC: Tensor, task: str, want: Collection[str], *, reduc
     results |= {"prediction": np.empty(N, np.int64), "finite": np.empty(N, np.bool_)}
 
     shape = BlockShape.of(T, C, SOFTMAX_ELEMENTS if task == "multiclass" else BERNOULLI_ELEMENTS)
-
-    def score(first: int, last: int) -> None:
-        rows = min(shape.rows, last - first)
-        block: Block
-        if task == "multiclass":
-            block = SoftmaxBlock(shape, rows, C, dtype)
-        else:
-            block = BernoulliBlock(shape, rows, C, dtype, reduce if task == "multilabel" else None)
-        with np.errstate(all="ignore"):  # it brings the buffer's size back, too
-            np.setbufsize(BUFFER)
-            for start in range(first, last, shape.rows):
-                stop = min(start + shape.rows, last)
-                scores = block.score(shape.at_least_two(source_NTC[start:stop]), want)
-                for name, values_N in scores.items():
-                    results[name][start:stop] = values_N[: stop - start]
-
-    in_shares(score, N, shape.rows)
+    rows = min(shape.rows, N)
+    block: Block
+    if task == "multiclass":
+        block = SoftmaxBlock(shape, rows, C, dtype)
+    else:
+        block = BernoulliBlock(shape, rows, C, dtype, reduce if task == "multilabel" else None)
+    with np.errstate(all="ignore"):  # it brings the buffer's size back, too
+        np.setbufsize(BUFFER)
+        for first in range(0, N, shape.rows):
+            last = min(first + shape.rows, N)
+            scores = block.score(shape.at_least_two(source_NTC[first:last]), want)
+            for name, values_N in scores.items():
+                results[name][first:last] = values_N[: last - first]
     tensors = {name: torch.from_numpy(values_N) for name, values_N in results.items()}
     wanted = {name: tensors[name] for name in want}
     return RowStats(wanted, tensors["prediction"], tensors["confidence"], tensors["finite"])
@@ -81,18 +75,3 @@ def numpy_view(logits_NTC: Tensor) -> NDArray[Any]:
         return logits_NTC.view(torch.int16).numpy().view(np.uint16)
     array: NDArray[Any] = logits_NTC.numpy()
     return array
-
-
-def in_shares(score: Callable[[int, int], None], N: int, block_rows: int) -> None:
-    """score(first, last) for consecutive shares of the N rows, in threads where there is work for several."""
-    blocks = -(-N // block_rows)
-    threads = max(1, min(torch.get_num_threads(), MOST_THREADS, blocks // BLOCKS_OF_A_THREAD))
-    share = -(-blocks // threads) * block_rows
-    if threads == 1:
-        score(0, N)
-        return
-    with ThreadPoolExecutor(threads - 1) as pool:
-        others = [pool.submit(score, first, min(first + share, N)) for first in range(share, N, share)]
-        score(0, share)
-        for other in others:
-            other.result()
