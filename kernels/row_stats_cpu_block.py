@@ -89,6 +89,17 @@ def sum_last(subscripts: str, *arrays: Floats) -> Floats:
     return total
 
 
+def dot_last(a: Floats, b: Floats) -> Floats:
+    """Scalar products over the last dimension. BLAS takes half the time of einsum where that dimension is contiguous,
+    and up to SEGMENT numbers it neither starts threads nor looks at their alignment."""
+    if a.strides[-1] != a.itemsize:
+        return sum_last("ntc,ntc->nt", a, b)
+    total: Floats = np.vecdot(a[..., :SEGMENT], b[..., :SEGMENT])
+    for first in range(SEGMENT, a.shape[-1], SEGMENT):
+        total += np.vecdot(a[..., first : first + SEGMENT], b[..., first : first + SEGMENT])
+    return total
+
+
 def non_negative(x: Floats) -> Floats:
     """Clamp rounding noise below zero, and turn -0.0 into 0.0."""
     clamped: Floats = np.maximum(x, 0.0) + 0.0

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.kernels.row_stats_cpu_block import BlockShape, Floats, load, non_negative, sum_last
+from poolscore.kernels.row_stats_cpu_block import BlockShape, Floats, dot_last, load, non_negative, sum_last
 
 Softmax: TypeAlias = tuple[Floats, Floats, Floats, Floats]  # of t passes: z, e [N, t, C], max_c logits, s [N, t]
 
@@ -71,9 +71,9 @@ class SoftmaxBlock:
 
 def sum_entropies(z_NTC: Floats, e_NTC: Floats, norm_NT: Floats) -> NDArray[np.float64]:
     """sum_t H[p_t], nats, [N]. One log per row, of the product of the sums s."""
-    ez_NT = sum_last("ntc,ntc->nt", e_NTC, z_NTC)
+    ez_NT = dot_last(e_NTC, z_NTC)
     if np.isnan(ez_NT).any():
-        ez_NT = sum_last("ntc,ntc->nt", e_NTC, np.maximum(z_NTC, LOWEST, out=z_NTC))
+        ez_NT = dot_last(e_NTC, np.maximum(z_NTC, LOWEST, out=z_NTC))
     product_N = np.multiply.reduce(norm_NT, axis=1, dtype=np.float64)
     entropies_N: NDArray[np.float64] = np.log(product_N)
     entropies_N -= np.einsum("nt->n", (ez_NT / norm_NT).astype(np.float64))
