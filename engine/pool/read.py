@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from poolscore.engine.errors import UnreadableShard
 from poolscore.engine.keys import IdSet, Keys, id_text, keys_of
+from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
 from poolscore.engine.pool.plan import Piece, Shard
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Consecutive rows of the pool, less the excluded ones."""
+    """Rows of the pool in their order, less those that are excluded or not chosen."""
 
     table: pa.Table  # the columns in use, N rows
     row_ids: NDArray[np.int64]
@@ -46,11 +47,20 @@ class Rows:
 class ShardReader:
     """Reads shards of one pool: only the needed columns, block after block."""
 
-    def __init__(self, root: str, columns: Sequence[str], id_column: str | None, exclude: IdSet) -> None:
+    def __init__(
+        self,
+        root: str,
+        columns: Sequence[str],
+        id_column: str | None,
+        exclude: IdSet,
+        choice: RowChoice = EVERY_ROW,
+    ) -> None:
         self._root = Path(root)
-        self._columns = list(dict.fromkeys([*columns, *([id_column] if id_column else [])]))
+        self._columns = choice.in_files([*columns, *([id_column] if id_column else [])])
         self._id_column = id_column
         self._exclude = exclude
+        self._choice = choice
+        self.filtered: dict[int, int] = {}  # shard → its rows so far that filter and sample leave out
 
     def blocks(self, shard: Shard, rows: int) -> Iterator[Rows]:
         """Blocks of exactly `rows` rows; the last of a shard may be shorter. Excluded rows do not count; a shard
@@ -58,6 +68,7 @@ class ShardReader:
 
         Memory: one block, and what Arrow holds for the row group being streamed.
         """
+        self.filtered[shard.index] = 0
         waiting: list[Rows] = []
         given = 0
         for part in self._parts(shard, rows):
@@ -74,7 +85,6 @@ class ShardReader:
             yield rest
 
     def _parts(self, shard: Shard, rows: int) -> Iterator[Rows]:
-        row_id = shard.row_id
         opened: tuple[str, pq.ParquetFile] | None = None
         try:
             for piece in shard.pieces:
@@ -85,11 +95,12 @@ class ShardReader:
                     opened = piece.path, pq.ParquetFile(self._root / piece.path, pre_buffer=False)
                 found = 0
                 for table in self._tables(opened[1], piece, rows):
-                    yield self._identified(table, piece, found, row_id + found)
+                    identified, filtered = self._identified(table, piece, found)
+                    self.filtered[shard.index] += filtered
+                    yield identified
                     found += table.num_rows
                 if found != piece.rows:  # rows that are not there must not pass for excluded ones
                     raise UnreadableShard(f"{piece.path} has changed since the pool was planned: rows are missing")
-                row_id += piece.rows
         except (OSError, pa.ArrowException, KeyError) as error:
             raise UnreadableShard(f"{piece.path} cannot be read: {' '.join(str(error).split())}") from error
         finally:
@@ -111,7 +122,10 @@ class ShardReader:
             if position >= piece.rows:
                 return
 
-    def _identified(self, table: pa.Table, piece: Piece, start: int, row_id: int) -> Rows:
+    def _identified(self, table: pa.Table, piece: Piece, start: int) -> tuple[Rows, int]:
+        """The rows that count, and how many filter and sample leave out."""
+        table = self._choice.with_values(table, piece.path)
+        row_id = piece.row_id + start
         if self._id_column is None:
             first = piece.file_row + start
             text: list[str | bytes] = [f"{piece.path}#{row}" for row in range(first, first + table.num_rows)]
@@ -126,11 +140,12 @@ class ShardReader:
                 text = [f"{piece.path}#{first + i}" if value is None else value for i, value in enumerate(text)]
         keys = keys_of(text)
         rows = Rows(table, np.arange(row_id, row_id + table.num_rows, dtype=np.int64), keys, ids)
-        excluded = self._exclude.contains(text, keys)
-        if not excluded.any():
-            return rows
-        keep = ~excluded
-        return Rows(table.filter(pa.array(keep)), rows.row_ids[keep], keys[keep], ids.filter(pa.array(keep)))
+        keep = ~self._exclude.contains(text, keys)
+        chosen = self._choice.keep(table, keys)
+        if chosen is not None:
+            keep &= chosen
+        filtered = 0 if chosen is None else int((~chosen).sum())
+        return rows if keep.all() else rows.pick(keep), filtered
 
 
 def _join(parts: Sequence[Rows]) -> Rows:
