@@ -179,7 +179,8 @@ def build_scorer(job: Job) -> Scorer:
         raise ConfigError(
             f"pool.exclude: {config.pool.exclude} changed since the job began; leave it as it is till the end"
         )
-    decoder = BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device)
+    threads = max(1, config.run.decode_threads or 0)
+    decoder = BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device, threads)
     sample = decoder.blank(PROBE_ROWS)
     return Scorer(
         config=config,
