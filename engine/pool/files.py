@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.uri import join, local_path
 
 FOOTER_THREADS = 16
 SUFFIXES = (".parquet", ".parq", ".pq")
@@ -84,27 +88,28 @@ def find_files(uri: str, key: str = "pool.uri") -> PoolFiles:
         ConfigError: nothing there, a file that is cut short or no Parquet, or a pool without rows.
     """
     try:
-        root, paths = _list(uri)
-        if not paths:
+        root, names = _list(uri)
+        if not names:
             raise ConfigError(f"no Parquet file at {uri}")
         with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-            files = tuple(threads.map(lambda path: _read_footer(root, path), paths))
+            files = tuple(threads.map(lambda name: _read_footer(root, name), names))
         if not sum(file.rows for file in files):
             raise ConfigError(f"the pool at {uri} has no rows ({len(files)} files)")
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from error
-    return PoolFiles(str(root), files)
+    return PoolFiles(root, files)
 
 
-def _list(uri: str) -> tuple[Path, list[Path]]:
-    if "://" in uri:
-        raise ConfigError(f"{uri}: only local paths are supported so far")
-    path = Path(uri)
+def _list(uri: str) -> tuple[str, list[str]]:
+    """The pool's root and the names of its files, relative to it."""
+    path = local_path(uri)
+    if path is None:
+        return _list_objects(uri)
     if path.is_file():
-        return path.parent, [path]
+        return str(path.parent), [path.name]
     if path.is_dir():
         found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and _is_data(path, p)]
-        return path, _sorted(path, found)
+        return str(path), _sorted(path, found)
     if not glob.has_magic(uri):
         raise ConfigError(f"there is nothing at {uri}")
     parts = path.parts
@@ -114,7 +119,23 @@ def _list(uri: str) -> tuple[Path, list[Path]]:
         found = [p for p in root.glob(str(Path(*parts[fixed:]))) if _is_data(root, p)]
     except ValueError as error:
         raise ConfigError(f"{uri} is no glob ({error})") from error
-    return root, _sorted(root, found)
+    return str(root), _sorted(root, found)
+
+
+def _list_objects(uri: str) -> tuple[str, list[str]]:
+    at = locate(uri)
+    try:
+        if at.filesystem.get_file_info(at.path).is_file:
+            root, _, name = uri.rpartition("/")
+            return root, [name]
+        found = at.filesystem.get_file_info(fs.FileSelector(at.path, recursive=True))
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is nothing at {uri}") from error
+    except OSError as error:
+        raise ConfigError(f"{uri} cannot be read ({reason(error)})") from error
+    names = [info.path.removeprefix(f"{at.path}/") for info in found if info.is_file]
+    names = [name for name in names if name.lower().endswith(SUFFIXES) and not re.search("(^|/)[._]", name)]
+    return uri.rstrip("/"), sorted(names)
 
 
 def _is_data(root: Path, path: Path) -> bool:
@@ -122,27 +143,29 @@ def _is_data(root: Path, path: Path) -> bool:
     return not path.is_dir() and not any(part.startswith((".", "_")) for part in path.relative_to(root).parts)
 
 
-def _sorted(root: Path, paths: list[Path]) -> list[Path]:
-    return sorted(paths, key=lambda p: p.relative_to(root).as_posix())
+def _sorted(root: Path, paths: list[Path]) -> list[str]:
+    return sorted(p.relative_to(root).as_posix() for p in paths)
 
 
-def _read_footer(root: Path, path: Path) -> PoolFile:
+def _read_footer(root: str, name: str) -> PoolFile:
+    path = join(root, name)
     try:
-        str(path).encode()  # it goes into keys and into the plan
-        with path.open("rb") as file:
+        path.encode()  # it goes into keys and into the plan
+        at = locate(path)
+        with at.filesystem.open_input_file(at.path) as file:
             metadata = pq.read_metadata(file)
-            size = file.seek(0, 2)
+            size = file.size()
             file.seek(size - 8 - metadata.serialized_size)
             footer = file.read(metadata.serialized_size)
         schema = metadata.schema.to_arrow_schema()
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({' '.join(str(error.strerror or error).split())})") from error
+        raise ConfigError(f"{path} cannot be read ({reason(error)})") from error
     except UnicodeEncodeError as error:
-        raise ConfigError(f"{str(path)!r}: a name that is not UTF-8; rename it") from error
+        raise ConfigError(f"{path!r}: a name that is not UTF-8; rename it") from error
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is no complete Parquet file; write it again or take it out") from error
     return PoolFile(
-        path=path.relative_to(root).as_posix(),
+        path=name,
         bytes=size,
         row_groups=tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)),
         fingerprint=sha256(footer).hexdigest()[:16],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +11,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import UnreadableShard
+from poolscore.engine.filesystem import open_parquet, reason
 from poolscore.engine.keys import IdSet, Keys, id_text, keys_of
 from poolscore.engine.pool.plan import Piece, Shard
+from poolscore.engine.uri import join
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ShardReader:
     """Reads shards of one pool: only the needed columns, block after block."""
 
     def __init__(self, root: str, columns: Sequence[str], id_column: str | None, exclude: IdSet) -> None:
-        self._root = Path(root)
+        self._root = root
         self._columns = list(dict.fromkeys([*columns, *([id_column] if id_column else [])]))
         self._id_column = id_column
         self._exclude = exclude
@@ -81,8 +82,7 @@ class ShardReader:
                 if opened is None or opened[0] != piece.path:
                     if opened is not None:
                         opened[1].close()
-                    # pre_buffer keeps whole row groups in memory: 700 MB instead of 50 MB for an image pool (NOTES)
-                    opened = piece.path, pq.ParquetFile(self._root / piece.path, pre_buffer=False)
+                    opened = piece.path, open_parquet(join(self._root, piece.path))
                 found = 0
                 for table in self._tables(opened[1], piece, rows):
                     yield self._identified(table, piece, found, row_id + found)
@@ -91,7 +91,7 @@ class ShardReader:
                     raise UnreadableShard(f"{piece.path} has changed since the pool was planned: rows are missing")
                 row_id += piece.rows
         except (OSError, pa.ArrowException, KeyError) as error:
-            raise UnreadableShard(f"{piece.path} cannot be read: {' '.join(str(error).split())}") from error
+            raise UnreadableShard(f"{piece.path} cannot be read: {reason(error)}") from error
         finally:
             if opened is not None:
                 opened[1].close()
