@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -80,15 +80,16 @@ def running(endpoint: str) -> Iterator[S3Server]:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes requests on to the server, but for faults: the next so many requests are answered with 503 without being
-    passed on (`busy`), or are passed on and their answers lost (`lost`)."""
+    """Tells of every request and passes it on, but for faults: the next so many requests are answered with 503 and not
+    passed on (`busy`), or are passed on and their answers are lost (`lost`)."""
 
     daemon_threads = True
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, tell: Callable[[str], None]) -> None:
         self.server_behind = urlsplit(endpoint).netloc
         self.busy = 0
         self.lost = 0
+        self.tell = tell
         self.seen: list[str] = []  # method and path of each request
         self.lock = Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -109,6 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
             busy, lost = self.server.busy > 0, self.server.busy == 0 and self.server.lost > 0
             self.server.busy -= busy
             self.server.lost -= lost
+        self.server.tell(f"{self.command} {self.path}")
         if busy:
             self._answer(503, {}, b"<Error><Code>SlowDown</Code><Message>Please slow down</Message></Error>")
             return
@@ -141,8 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def proxy_before(endpoint: str) -> Iterator[Proxy]:
-    with Proxy(endpoint) as proxy:
+def proxy_before(endpoint: str, tell: Callable[[str], None] = lambda request: None) -> Iterator[Proxy]:
+    with Proxy(endpoint, tell) as proxy:
         thread = Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:
