@@ -37,10 +37,6 @@ class Rows:
         at = pa.array(keep)
         return Rows(self.table.filter(at), self.row_ids[keep], self.keys[keep], self.ids.filter(at))
 
-    def select(self, columns: Sequence[str]) -> Rows:
-        """The same rows with these columns only."""
-        return Rows(self.table.select(columns), self.row_ids, self.keys, self.ids)
-
     def slice(self, start: int, stop: int) -> Rows:
         """Rows start..stop."""
         return Rows(
