@@ -189,7 +189,7 @@ def schema() -> None:
 
 @app.command()
 def pack(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of images, IDX, .npy, .npz or CSV.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of images, .tar, IDX, .npy, .npz or CSV.")],
     pool: Annotated[Path, typer.Argument(metavar="POOL", help="Folder to write.")],
     labels: Annotated[Path | None, typer.Option(help="IDX or NumPy file with one label per row.")] = None,
     label_from_folder: Annotated[bool, typer.Option(help="An image's first folder is its label.")] = False,
@@ -202,7 +202,7 @@ def pack(
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew where a stopped pack left parts.")] = False,
 ) -> None:
-    """A folder of images, IDX or NumPy arrays, or a CSV into a well-shaped Parquet pool.
+    """A folder of images, tar files, IDX or NumPy arrays, or a CSV into a well-shaped Parquet pool.
 
     A pack that was stopped goes on where it was when it is given again.
     """

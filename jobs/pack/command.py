@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,13 +12,14 @@ from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack.arrays import ArrayRows, array_source
 from poolscore.jobs.pack.contract import Limits, Names, PackSummary, Progress
 from poolscore.jobs.pack.fill import fill
-from poolscore.jobs.pack.folder import folder_source
+from poolscore.jobs.pack.folder import folder_source, walk
 from poolscore.jobs.pack.idx import open_idx, open_idx_images
 from poolscore.jobs.pack.numpy_files import open_npy, open_npz, open_npz_labels
 from poolscore.jobs.pack.table import csv_source
+from poolscore.jobs.pack.tar import find_tars, is_tar, tar_source
 from poolscore.jobs.pack.writer import check_pool
 
-Kind = Literal["folder", "idx", "npy", "npz", "csv"]
+Kind = Literal["folder", "tar", "idx", "npy", "npz", "csv"]
 _IDX_NAME = re.compile(r"idx\d*-(u?byte|short|int|float|double)(\.gz)?$")
 _MAGICS: tuple[tuple[bytes, Kind], ...] = (
     (b"\x93NUMPY", "npy"),
@@ -63,6 +65,8 @@ def pack(
 
     - folder of images: `id` string (relative POSIX path), `image` binary (the original bytes), [`label` string],
       `width`, `height` int32 (null where the header cannot be read)
+    - `.tar`, `.tar.gz`, a folder or a glob of them, in webdataset's layout: `id` string (tar/key), `image` binary,
+      [`label`], [`json`], [`txt`] (see `tar_source`), `width`, `height`
     - IDX file, plain or gzip: `id` int64 0..n-1, `image` binary (PNG), [`label` int64]
     - `.npy`, `.npz`: `id` int64 0..n-1, `image` binary (PNG) for uint8 [N, H, W] and [N, H, W, C in 1, 3, 4], else
       `tensor` (fixed_shape_tensor of the array's dtype), [`label` int64 or float64]
@@ -119,6 +123,8 @@ def pack(
     check_pool(pool, overwrite=overwrite)
     if kind == "folder":
         rows = folder_source(source, names, label_from_folder=label_from_folder)
+    elif kind == "tar":
+        rows = tar_source(source, names)
     elif kind == "csv":
         rows = csv_source(source, names, delimiter=delimiter, text_columns=text_columns)
     else:
@@ -138,16 +144,21 @@ def pack(
 
 
 def kind_of(source: Path, role: str = "SOURCE") -> Kind:
-    """What a source is: by its name, else by its first bytes.
+    """What a source is: by its name, else by its first bytes. A folder without pictures but with tar files is a tar
+    source, as is a glob of them.
 
     Raises:
         ConfigError: it does not exist, cannot be read, or is none of them.
     """
     if source.is_dir():
-        return "folder"
+        return _folder_kind(source)
+    if glob.has_magic(str(source)) and not source.exists() and find_tars(source):
+        return "tar"
     name = source.name.lower()
-    if name.removesuffix(".gz").endswith((".csv", ".tsv")):
-        kind: Kind | None = "csv"
+    if is_tar(name):
+        kind: Kind | None = "tar"
+    elif name.removesuffix(".gz").endswith((".csv", ".tsv")):
+        kind = "csv"
     elif name.endswith(".npy"):
         kind = "npy"
     elif name.endswith(".npz"):
@@ -162,10 +173,19 @@ def kind_of(source: Path, role: str = "SOURCE") -> Kind:
     kind = kind or next((found for magic, found in _MAGICS if start.startswith(magic)), None)
     if kind is None:
         raise ConfigError(
-            f"{role} {source} is nothing that can be packed: give a folder of images, an IDX file (.idx3-ubyte, also "
-            ".gz), .npy, .npz, .csv or .tsv (also .gz)"
+            f"{role} {source} is nothing that can be packed: give a folder of images, .tar (also .gz), an IDX file "
+            "(.idx3-ubyte, also .gz), .npy, .npz, .csv or .tsv (also .gz)"
         )
     return kind
+
+
+def _folder_kind(folder: Path) -> Kind:
+    found = False
+    for name, reason in walk(folder):
+        if not reason:
+            return "folder"
+        found |= is_tar(name)
+    return "tar" if found else "folder"
 
 
 def _check_options(kind: Kind, options: Mapping[str, object]) -> None:

@@ -48,8 +48,12 @@ class Pictures:
 
     def set_aside(self, name: str, reason: str) -> None:
         """One item that gives no row."""
-        self._set_aside.append((name, reason))
+        self.note(name, reason)
         self._done += 1
+
+    def note(self, name: str, reason: str) -> None:
+        """Something of the next item that is left out, while the item itself may give a row."""
+        self._set_aside.append((name, reason))
 
     def packed(self) -> Packed:
         """What was added."""
