@@ -38,6 +38,7 @@ Positive = Annotated[Whole, Field(ge=1)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 Size = Positive | tuple[Positive, Positive]
 D = TypeVar("D", "TensorDecode", "FeaturesDecode")
+PILLOWS_LIMIT = 178_956_970  # pixels; above it Pillow refuses by itself
 Dtype = Literal["float32", "float64", "int32", "int64", "bool"]
 
 
@@ -63,11 +64,18 @@ class ImageDecode(Section):
 
     Resized, cropped and normalised as torchvision's Resize (bilinear with antialias, on Pillow's own code), CenterCrop,
     ToTensor and Normalize do it; the model sees float32 [N, channels, height, width].
+
+    The pixels are those of `PIL.Image.open(…).convert(mode)`, which torchvision's ImageFolder and timm call: alpha is
+    dropped, 16-bit colour keeps its high bytes. 16-bit grey and floating-point pictures, which Pillow would clip to
+    white, are set aside.
     """
 
     kind: Literal["image"] = "image"
     column: str | None = None
     mode: Literal["RGB", "L"] = "RGB"  # colour or grey
+    exif: Literal["ignore", "apply"] = "ignore"  # turn pictures as their camera was held: as in training!
+    max_pixels: Annotated[Positive, Field(le=PILLOWS_LIMIT)] = 1 << 26  # of one picture; more is taken for a bomb
+    method: Literal["exact", "scaled"] = "exact"  # scaled: JPEGs are read at 1/2, 1/4 or 1/8 where resize allows it
     resize: Size | None = None  # the shorter side, or [height, width]; pixels
     crop: Size | None = None  # centre crop; pixels
     mean: tuple[Number, ...] = (0.0,)  # per channel, of values in 0..1
@@ -79,6 +87,12 @@ class ImageDecode(Section):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
                 raise ValueError(f"{name} has {len(values)} values, mode {self.mode} needs 1 or {channels}")
+        return self
+
+    @model_validator(mode="after")
+    def _scaled_to_something(self) -> ImageDecode:
+        if self.method == "scaled" and self.resize is None:
+            raise ValueError("method: 'scaled' reads pictures at about the size of resize; give resize")
         return self
 
 

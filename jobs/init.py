@@ -16,7 +16,8 @@ from poolscore.engine.config_text import from_yaml, one_line
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs.base import Decoder
 from poolscore.engine.inputs.features import FeaturesDecoder
-from poolscore.engine.inputs.image import FORMATS, ImageDecoder, encoded_bytes
+from poolscore.engine.inputs.image import ImageDecoder, encoded_bytes
+from poolscore.engine.inputs.picture import FORMATS
 from poolscore.engine.inputs.tensor import TensorDecoder
 from poolscore.engine.pool.files import PoolFiles, find_files
 
