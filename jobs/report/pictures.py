@@ -113,13 +113,10 @@ def thumbnail(data: bytes, decode: ImageDecode) -> Picture:
 
 def _places(plan: Plan, row_ids: Iterable[int]) -> dict[tuple[str, int], dict[int, int]]:
     """(file, row group) → row in the group → row_id, in the order of the best row."""
-    pieces = [piece for shard in plan.shards for piece in shard.pieces]
-    starts = np.concatenate([[0], np.cumsum([piece.rows for piece in pieces])])
     places: dict[tuple[str, int], dict[int, int]] = defaultdict(dict)
     for row_id in row_ids:
-        at = int(np.searchsorted(starts, row_id, side="right")) - 1
-        piece = pieces[at]
-        places[piece.path, piece.row_group][piece.start + row_id - int(starts[at])] = row_id
+        piece = plan.shards.piece_of(row_id)
+        places[piece.path, piece.row_group][piece.start + row_id - piece.row_id] = row_id
     return places
 
 
