@@ -8,8 +8,10 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,7 +19,8 @@ import pyarrow.parquet as pq
 import torch
 
 from poolscore.engine.config import Config
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.config_text import one_line
+from poolscore.engine.errors import ConfigError, OutOfMemory
 from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
@@ -27,6 +30,7 @@ from poolscore.engine.model.compiled import Artefact, programs_compiled
 from poolscore.engine.model.load import load_network
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Probe
+from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
@@ -34,6 +38,9 @@ from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import Scorer
 from poolscore.engine.storage import Storage, open_storage
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 REASONS = 5  # commonest reasons of rejection that a report carries
 REASON_LENGTH = 200  # characters
@@ -45,6 +52,7 @@ class Job:
 
     config: Config
     pool_root: str
+    choice: RowChoice  # which rows of the shards are scored
     row_specs: Mapping[str, RowSpec]
     probe: Probe
     weights: str  # digest
@@ -57,6 +65,10 @@ class Job:
 class ShardWorker:
     """Scores shards of one job.
 
+    Two shards may be scored at a time, each by a call of `score` on a thread of its own: the second is read and decoded
+    ahead while the first is in the model, and the first is written while the second is. The model is built and run on
+    one thread, shard after shard.
+
     Raises:
         ConfigError: the model, the exclude list or the run directory here is not the driver's.
     """
@@ -64,13 +76,18 @@ class ShardWorker:
     def __init__(self, job: Job, name: str = "in-process") -> None:
         self.name = f"{name}@{socket.gethostname()}"
         self._threads = job.config.run.threads
+        self._threaded = bool(job.config.run.decode_threads)
         self._score_names = scores_of(job.config.model.task, job.config.passes.count)
         self._storage = open_storage(job.config.run.dir)
+        self._ended = 0.0  # when the last shard was
         if job.run_id is not None:
             _require_same_directory(self._storage, job.run_id)
-        with numeric_settings(self._threads):
-            self._scorer = build_scorer(job)
-            compiled = self._compile(job.compiled) if job.compiled else "no"
+        self._device = ThreadPoolExecutor(1, thread_name_prefix="poolscore-device")
+        try:
+            self._scorer, compiled = self._on_device(self._build, job)
+        except BaseException:
+            self.close()
+            raise
         of_model = {**self._scorer.model.profile, "compiled": compiled}
         self.profile: Profile = numeric_profile(job.config, self._scorer.decoder.device, of_model)
 
@@ -79,27 +96,56 @@ class ShardWorker:
 
         Raises:
             UnreadableShard: a file of the pool cannot be read.
-            StoppedError: the run directory cannot be written.
+            OutOfMemory: the device has no room for a batch and its passes.
+            StoppedError: the run directory cannot be written, or the worker was closed.
         """
         started = time.monotonic()
-        with numeric_settings(self._threads):
-            blocks = list(self._scorer.score_shard(shard))
-        scores = pa.concat_tables([block.scores for block in blocks])
-        errors = pa.concat_tables([block.errors for block in blocks])
+        with self._scorer.feed(shard, self._threaded) as feed:
+            inferred = self._on_device(self._scorer.infer, feed)
+            scored = self._scorer.collect(inferred)
+        scores, errors = scored.scores, scored.errors
+        filtered = self._scorer.reader.filtered.pop(shard.index)
         attempt = f"part-{shard.index:05d}-{secrets.token_hex(4)}.parquet"
+        with feed.stages.time("write"):
+            scores_name = self._write(f"scores/{attempt}", scores)
+            errors_name = self._write(f"errors/{attempt}", errors) if errors.num_rows else None
+        # The time of a shard begins where the one before ends: the sum over shards is the time of the worker.
+        began, self._ended = max(started, self._ended), time.monotonic()
         return ShardReport(
             shard=shard.index,
-            scores=self._write(f"scores/{attempt}", scores),
-            errors=self._write(f"errors/{attempt}", errors) if errors.num_rows else None,
+            scores=scores_name,
+            errors=errors_name,
             scored=scores.num_rows,
             rejected=errors.num_rows,
-            excluded=shard.rows - scores.num_rows - errors.num_rows,
+            excluded=shard.rows - scores.num_rows - errors.num_rows - filtered,
+            filtered=filtered,
             best=self._best(scores),
             reasons=dict(Counter(e[:REASON_LENGTH] for e in errors["error"].to_pylist()).most_common(REASONS)),
-            seconds=time.monotonic() - started,
+            seconds=self._ended - began,
             worker=self.name,
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            stages={stage: round(seconds, 4) for stage, seconds in feed.stages.seconds.items()},
         )
+
+    def close(self) -> None:
+        """End the thread of the model; a shard that is in it is given up."""
+        if hasattr(self, "_scorer"):
+            self._scorer.stopped.set()
+        self._device.shutdown(wait=True, cancel_futures=True)
+
+    def _on_device(self, call: Callable[[A], B], given: A) -> B:
+        def run() -> B:
+            with numeric_settings(self._threads):
+                return call(given)
+
+        try:
+            return self._device.submit(run).result()
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(one_line(error)) from error
+
+    def _build(self, job: Job) -> tuple[Scorer, str]:
+        self._scorer = build_scorer(job)
+        return self._scorer, self._compile(job.compiled) if job.compiled else "no"
 
     def _compile(self, artefact: Artefact) -> str:
         """Compile the model from what the driver left, by scoring a blank batch. Returns which programs it runs."""
@@ -142,11 +188,12 @@ def build_scorer(job: Job) -> Scorer:
         raise ConfigError(
             f"pool.exclude: {config.pool.exclude} changed since the job began; leave it as it is till the end"
         )
-    decoder = BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device)
+    threads = max(1, config.run.decode_threads or 0)
+    decoder = BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device, threads)
     sample = decoder.blank(PROBE_ROWS)
     return Scorer(
         config=config,
-        reader=ShardReader(job.pool_root, input_columns(config), config.pool.id, exclude),
+        reader=ShardReader(job.pool_root, input_columns(config), config.pool.id, exclude, job.choice),
         decoder=decoder,
         model=McDropout(network, job.probe, config.passes, device, sample, repeat_because=job.repeat_because),
     )

@@ -11,15 +11,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import UnreadableShard
-from poolscore.engine.filesystem import open_parquet, reason
+from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.keys import IdSet, Keys, id_text, keys_of
+from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
+from poolscore.engine.pool.chunks import REQUEST, bytes_of_row
+from poolscore.engine.pool.fetch import OpenFile, ReadAhead
 from poolscore.engine.pool.plan import Piece, Shard
 from poolscore.engine.uri import join
+
+PARSED_BYTES = 4 << 20  # of rows, at most, that Arrow makes at once, where a block is smaller
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Consecutive rows of the pool, less the excluded ones."""
+    """Rows of the pool in their order, less those that are excluded or not chosen."""
 
     table: pa.Table  # the columns in use, N rows
     row_ids: NDArray[np.int64]
@@ -47,21 +52,45 @@ class Rows:
 class ShardReader:
     """Reads shards of one pool: only the needed columns, block after block."""
 
-    def __init__(self, root: str, columns: Sequence[str], id_column: str | None, exclude: IdSet) -> None:
+    def __init__(
+        self,
+        root: str,
+        columns: Sequence[str],
+        id_column: str | None,
+        exclude: IdSet,
+        choice: RowChoice = EVERY_ROW,
+    ) -> None:
         self._root = root
-        self._columns = list(dict.fromkeys([*columns, *([id_column] if id_column else [])]))
+        self._columns = choice.in_files([*columns, *([id_column] if id_column else [])])
         self._id_column = id_column
         self._exclude = exclude
+        self._choice = choice
+        self.filtered: dict[int, int] = {}  # shard → its rows so far that filter and sample leave out
 
-    def blocks(self, shard: Shard, rows: int) -> Iterator[Rows]:
+    def ahead(self, shard: Shard, budget: int = REQUEST) -> ReadAhead:
+        """Begin to fetch a shard, at most `budget` bytes ahead of what is read of it."""
+        return ReadAhead(self._open, shard.pieces, self._columns, budget)
+
+    def blocks(self, shard: Shard, rows: int, source: ReadAhead | None = None) -> Iterator[Rows]:
         """Blocks of exactly `rows` rows; the last of a shard may be shorter. Excluded rows do not count; a shard
         without other rows gives one empty block.
 
-        Memory: one block, and what Arrow holds for the row group being streamed.
+        Memory: what is fetched ahead, PARSED_BYTES of rows or one block, and a page of the file or two.
+
+        Args:
+            source: what `ahead(shard)` gave, which the caller closes.
+
+        Raises:
+            UnreadableShard: a file cannot be read, or is not what was planned.
         """
+        if source is None:
+            with self.ahead(shard) as source:
+                yield from self.blocks(shard, rows, source)
+            return
+        self.filtered[shard.index] = 0
         waiting: list[Rows] = []
         given = 0
-        for part in self._parts(shard, rows):
+        for part in self._parts(shard, rows, source):
             waiting.append(part)
             if sum(map(len, waiting)) >= rows:
                 joined = _join(waiting)
@@ -74,33 +103,35 @@ class ShardReader:
         if len(rest) or not given:
             yield rest
 
-    def _parts(self, shard: Shard, rows: int) -> Iterator[Rows]:
-        row_id = shard.row_id
-        opened: tuple[str, pq.ParquetFile] | None = None
+    def _parts(self, shard: Shard, rows: int, source: ReadAhead) -> Iterator[Rows]:
         try:
             for piece in shard.pieces:
-                if opened is None or opened[0] != piece.path:
-                    if opened is not None:
-                        opened[1].close()
-                    opened = piece.path, open_parquet(join(self._root, piece.path))
+                file = source.begin()
                 found = 0
-                for table in self._tables(opened[1], piece, rows):
-                    yield self._identified(table, piece, found, row_id + found)
+                for table in self._tables(file, piece, rows):
+                    identified, filtered = self._identified(table, piece, found)
+                    self.filtered[shard.index] += filtered
+                    yield identified
                     found += table.num_rows
                 if found != piece.rows:  # rows that are not there must not pass for excluded ones
                     raise UnreadableShard(f"{piece.path} has changed since the pool was planned: rows are missing")
-                row_id += piece.rows
         except (OSError, pa.ArrowException, KeyError) as error:
             raise UnreadableShard(f"{piece.path} cannot be read: {reason(error)}") from error
-        finally:
-            if opened is not None:
-                opened[1].close()
+
+    def _open(self, path: str) -> OpenFile:
+        location = locate(join(self._root, path))
+        file = location.filesystem.open_input_file(location.path)
+        return OpenFile(file, pq.read_metadata(file))
 
     def _tables(self, file: pq.ParquetFile, piece: Piece, rows: int) -> Iterator[pa.Table]:
-        """The piece as tables of at most `rows` rows. They fit together, also where the files of a shard differ in the
-        order of their columns or in what may be null."""
+        """The piece as tables of `rows` rows, or several times as many where rows are small. They fit together, also
+        where the files of a shard differ in the order of their columns or in what may be null."""
         position = -piece.start  # a range inside a huge row group: what lies before it is read and dropped
-        for batch in file.iter_batches(rows, row_groups=[piece.row_group], columns=self._columns):
+        at_once = rows * max(
+            1, PARSED_BYTES // max(1, rows * bytes_of_row(file.metadata, piece.row_group, self._columns))
+        )
+        batches = file.iter_batches(at_once, row_groups=[piece.row_group], columns=self._columns, use_threads=False)
+        for batch in batches:
             skip = max(0, -position)
             take = min(batch.num_rows, piece.rows - position) - skip
             if take > 0:
@@ -111,7 +142,10 @@ class ShardReader:
             if position >= piece.rows:
                 return
 
-    def _identified(self, table: pa.Table, piece: Piece, start: int, row_id: int) -> Rows:
+    def _identified(self, table: pa.Table, piece: Piece, start: int) -> tuple[Rows, int]:
+        """The rows that count, and how many filter and sample leave out."""
+        table = self._choice.with_values(table, piece.path)
+        row_id = piece.row_id + start
         if self._id_column is None:
             first = piece.file_row + start
             text: list[str | bytes] = [f"{piece.path}#{row}" for row in range(first, first + table.num_rows)]
@@ -126,11 +160,12 @@ class ShardReader:
                 text = [f"{piece.path}#{first + i}" if value is None else value for i, value in enumerate(text)]
         keys = keys_of(text)
         rows = Rows(table, np.arange(row_id, row_id + table.num_rows, dtype=np.int64), keys, ids)
-        excluded = self._exclude.contains(text, keys)
-        if not excluded.any():
-            return rows
-        keep = ~excluded
-        return Rows(table.filter(pa.array(keep)), rows.row_ids[keep], keys[keep], ids.filter(pa.array(keep)))
+        keep = ~self._exclude.contains(text, keys)
+        chosen = self._choice.keep(table, keys)
+        if chosen is not None:
+            keep &= chosen
+        filtered = 0 if chosen is None else int((~chosen).sum())
+        return rows if keep.all() else rows.pick(keep), filtered
 
 
 def _join(parts: Sequence[Rows]) -> Rows:

@@ -13,16 +13,18 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from poolscore.engine.config import RunConfig
 from poolscore.engine.config_text import one_line
-from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError, UnreadableShard
+from poolscore.engine.cores import Node, cores_per_worker, with_decode_threads
+from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
-from poolscore.engine.run.fleet import Event, Failed, Joined, Lost, Scored, what_failed
+from poolscore.engine.run.fleet import IN_FLIGHT, Event, Joined, Lost, Scored, what_became, what_failed
 from poolscore.engine.worker import Job, ShardWorker
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -30,7 +32,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-IN_FLIGHT = 2  # shards given to a worker at once: the next one is there when the last one ends
 MAX_DEATHS_AT_START = 3  # workers that die before they are ready, in a row
 LOCAL_OBJECT_STORE = 80_000_000  # bytes; Ray's minimum, since nothing large travels
 
@@ -60,16 +61,19 @@ class RayFleet:
         self._job = job
         self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (str(Path.cwd()),)
         self._actors: dict[int, Any] = {}
-        self._given: dict[int, deque[tuple[Any, Shard]]] = {}
+        self._given: dict[int, deque[tuple[Any, Shard]]] = {}  # reference (None: not sent yet) and shard
+        self._suspects: set[int] = set()  # shards that were at work when a worker died: they are scored alone
         self._starting: dict[Any, int] = {}
         self._next = 0
         self._deaths_at_start = 0
         self._owns_ray = not ray.is_initialized()
         try:
             if self._owns_ray:
-                cores = os.cpu_count() or 1
-                _connect(config.address, max(cores, config.threads, (config.workers or 1) * config.threads))
+                needed = config.threads + (config.decode_threads or 0)
+                _connect(config.address, max(os.cpu_count() or 1, (config.workers or 1) * needed))
             self._options, count = _actor_options(config)
+            run = with_decode_threads(config, self._options["num_cpus"], bool(self._options["num_gpus"]))
+            self._job = replace(job, config=job.config.model_copy(update={"run": run}))
             for _ in range(count):
                 self._start_worker()
         except BaseException:
@@ -79,20 +83,22 @@ class RayFleet:
     def free(self) -> Sequence[int]:
         """See Fleet."""
         ready = [worker for worker in self._given if worker not in self._starting.values()]
-        return sorted((w for w in ready if len(self._given[w]) < IN_FLIGHT), key=lambda w: len(self._given[w]))
+        return sorted((w for w in ready if self._has_place(w)), key=lambda w: len(self._given[w]))
 
     def submit(self, worker: int, shard: Shard) -> None:
         """See Fleet."""
-        self._given[worker].append((self._actors[worker].score.remote(shard), shard))
+        self._given[worker].append((None, shard))
+        self._send(worker)
 
     def wait(self, seconds: float) -> list[Event]:
         """See Fleet."""
-        working = {given[0][0]: worker for worker, given in self._given.items() if given}
+        working = {ref: worker for worker, given in self._given.items() for ref, _ in given if ref is not None}
         refs = [*self._starting, *working]
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         if not ready:
             ready, _ = ray.wait(refs, num_returns=1, timeout=seconds)
-        return [self._started(ref) if ref in self._starting else self._finished(ref, working[ref]) for ref in ready]
+        events = (self._started(ref) if ref in self._starting else self._finished(ref, working[ref]) for ref in ready)
+        return [event for event in events if event is not None]
 
     def close(self) -> None:
         """See Fleet."""
@@ -101,6 +107,17 @@ class RayFleet:
                 ray.kill(actor)
         if self._owns_ray:
             ray.shutdown()
+
+    def _has_place(self, worker: int) -> bool:
+        given = self._given[worker]
+        return len(given) < IN_FLIGHT and not any(shard.index in self._suspects for _, shard in given)
+
+    def _send(self, worker: int) -> None:
+        """Send what was given; a suspect only once it is alone."""
+        given = self._given[worker]
+        for i, (ref, shard) in enumerate(given):
+            if ref is None and (i == 0 or shard.index not in self._suspects):
+                given[i] = self._actors[worker].score.remote(shard), shard
 
     def _start_worker(self) -> None:
         worker, self._next = self._next, self._next + 1
@@ -127,42 +144,54 @@ class RayFleet:
         self._deaths_at_start = 0
         return Joined(worker, profile)
 
-    def _finished(self, ref: Any, worker: int) -> Event:
-        _, shard = self._given[worker][0]
+    def _finished(self, ref: Any, worker: int) -> Event | None:
+        """None: the worker was found dead by another of its shards."""
+        given = self._given.get(worker, deque())
+        shard = next((shard for reference, shard in given if reference == ref), None)
+        if shard is None:
+            return None
         try:
-            report = ray.get(ref)
+            event: Event = Scored(ray.get(ref))
         except RayTaskError as error:
-            self._given[worker].popleft()
-            if isinstance(error.cause, UnreadableShard):
-                return Failed(shard, str(error.cause))
-            if isinstance(error.cause, PoolscoreError):
-                raise error.cause from error
-            return Failed(shard, what_failed(error.cause))  # such as one row that makes the model raise
+            event = what_became(shard, error.cause)
         except RayError as error:  # the actor or its node died, or Ray killed it for its memory
             return self._lost(worker, error)
-        self._given[worker].popleft()
-        return Scored(report)
+        given.remove((ref, shard))
+        self._send(worker)
+        return event
 
     def _lost(self, worker: int, error: Exception) -> Event:
-        given = [shard for _, shard in self._given.pop(worker)]
+        given = self._given.pop(worker)
         with suppress(RayError):
             ray.kill(self._actors.pop(worker))  # it may only be out of reach; a late report of its does no harm
         self._start_worker()
-        # An actor works in the order of submission, so the first unfinished shard is the one it was at.
-        return Lost(worker, given[0] if given else None, tuple(given[1:]), one_line(error))
+        at_work = [shard for ref, shard in given if ref is not None]
+        if len(at_work) == 1:
+            unsent = tuple(shard for ref, shard in given if ref is None)
+            return Lost(worker, at_work[0], unsent, one_line(error))
+        # Which of them it died of cannot be known: none is blamed, and each is scored with no other beside it.
+        self._suspects.update(shard.index for shard in at_work)
+        return Lost(worker, None, tuple(shard for _, shard in given), one_line(error))
 
 
 def _actor_options(config: RunConfig) -> tuple[dict[str, Any], int]:
     """What an actor asks of the cluster, and how many there are to be."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
+    nodes = [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    gpus = sum(node.gpus for node in nodes) if config.device != "cpu" else 0
     if config.device == "cuda" and not gpus:
         raise ConfigError("run.device: 'cuda' is asked for, but the Ray cluster has no GPU")
-    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
-    if config.threads > largest:
-        raise ConfigError(f"run.threads: {config.threads} are asked for, no node of the Ray cluster has that many CPUs")
-    count = config.workers or gpus or max(1, int(resources.get("CPU", 1)) // config.threads)
-    return {"num_cpus": config.threads, "num_gpus": 1 if gpus else 0, "max_restarts": 0, "max_task_retries": 0}, count
+    needed = config.threads + (config.decode_threads or 0)
+    if needed > max((node.cpus for node in nodes), default=0):
+        asked = "run.threads and run.decode_threads" if config.decode_threads else "run.threads"
+        raise ConfigError(f"{asked}: {needed} are asked for, no node of the Ray cluster has that many CPUs")
+    count = config.workers or gpus or max(1, sum(node.cpus for node in nodes) // needed)
+    cores = needed if config.decode_threads is not None else cores_per_worker(nodes, count, needed, bool(gpus))
+    options = {"num_cpus": cores, "num_gpus": 1 if gpus else 0, "max_restarts": 0, "max_task_retries": 0}
+    return {**options, "max_concurrency": IN_FLIGHT}, count
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    return Node(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
 def _connect(address: str | None, slots: int) -> None:
