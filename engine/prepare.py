@@ -30,6 +30,8 @@ from poolscore.engine.model.passes import Cost, McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Inputs, Probe
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.files import FooterCache, PoolFiles, find_files
+from poolscore.engine.pool.findings import findings_of
+from poolscore.engine.pool.health import Finding
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.pool.read import Rows, ShardReader
 from poolscore.engine.profile import choose_device, numeric_settings
@@ -66,6 +68,7 @@ class Prepared:
     cost: Cost
     programs: bytes  # what was compiled, to be written where the job's artefact says
     uncompiled_because: str | None  # why the model is not compiled, if it was tried
+    findings: list[Finding]  # about the pool: what costs time or memory
 
     @property
     def mask_bytes(self) -> int:
@@ -108,7 +111,10 @@ def prepare_job(config: Config) -> Prepared:
     because = scorer.model.repeated_because
     job = Job(config, plan.root, choice, specs, probe, network.weights, digest_of(exclude), because, compiled)
     listed = len(exclude)
-    return Prepared(config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because)
+    findings = findings_of(pool, plan, config.pool.uri, 1 if config.run.executor == "local" else config.run.workers)
+    return Prepared(
+        config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because, findings
+    )
 
 
 @dataclass(frozen=True)

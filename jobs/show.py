@@ -157,6 +157,8 @@ def plan(prepared: Prepared) -> None:
     )
     facts.add("one such worker", f"{rate:,.0f} rows/s without reading and decoding: {hours:,.2f} hours for the pool")
     facts.show()
+    for finding in prepared.findings:
+        warn(str(finding))
 
 
 def _pool(prepared: Prepared) -> Iterator[tuple[str, str]]:
@@ -245,6 +247,8 @@ def advice(advised: Advised) -> None:
 
 def warnings(prepared: Prepared) -> None:
     """What must not be overlooked."""
+    for finding in prepared.findings:
+        warn(str(finding))
     because = prepared.scorer.model.repeated_because
     if because is not None and prepared.job.probe.live:
         warn(f"T passes cost T times one: every input is repeated at the model's input, because {because}")
