@@ -1,5 +1,5 @@
-"""Pools and a network for `bench_feed.py`: JPEGs, cut from the photos of ../shared/data or drawn, and a CNN so small that
-feeding decides."""
+"""Pools and a network for `bench_feed.py`: JPEGs, cut from the photos of ../shared/data or drawn, and a CNN so small
+that feeding decides."""
 
 from __future__ import annotations
 

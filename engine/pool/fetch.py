@@ -241,7 +241,7 @@ class _Window:
 def _read(file: pa.NativeFile, offset: int, length: int) -> bytes:
     data: bytes = file.read_at(length, offset)
     if len(data) != length:
-        raise OSError(f"it ends at byte {offset + len(data)}, in the middle of a row group")
+        raise OSError(f"it ends before byte {offset + length}, in the middle of a row group")
     return data
 
 
