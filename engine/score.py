@@ -98,6 +98,7 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
     config = prepared.config
     journal = Journal(run.storage)
     done = run.reports()
+    waiting = [i for i in range(len(prepared.plan.shards)) if i not in done]
     run.update(status=directory.RUNNING, set_aside={}, stopped_by=None)
     if prepared.job.compiled is not None:
         run.storage.publish(prepared.job.compiled.name, lambda file: file.write(prepared.programs))
@@ -106,7 +107,7 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
         coordinator = Coordinator(
             fleet,
             journal,
-            done=run.totals(),
+            done=Totals.of(done),
             pool_rows=prepared.plan.rows,
             max_bad_fraction=config.run.max_bad_fraction,
             max_bad_rows=config.run.max_bad_rows,
@@ -114,7 +115,7 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
             on_profile=lambda profile: run.update(profile=profile),
             on_progress=on_progress,
         )
-        return coordinator.run([s for s in prepared.plan.shards if s.index not in done], config.passes.seed)
+        return coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
     finally:
         fleet.close()
 
@@ -130,13 +131,14 @@ def _fleet(config: Config, job: Job) -> Fleet:
 def _finish(
     run: RunDirectory, config: Config, prepared: Prepared, set_aside: Mapping[int, str], started: float
 ) -> RunResult:
-    missing = {shard.index for shard in prepared.plan.shards} - run.reports().keys() - set_aside.keys()
+    reports = run.reports()
+    missing = set(range(len(prepared.plan.shards))) - reports.keys() - set_aside.keys()
     if missing:
         raise StoppedError(
             f"{run.storage.root}: {len(missing)} shards are not in its journal, which somebody else must have changed; "
             "the same command scores them"
         )
-    totals = run.totals()
+    totals = Totals.of(reports)
     write_selection(run.storage, select_batch(run, config))
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new

@@ -139,12 +139,12 @@ def write_named_selection(run: RunDirectory, name: str, table: pa.Table, about: 
 
 def _about(run: RunDirectory, reports: Mapping[int, ShardReport]) -> dict[str, Any]:
     """What a selection is made from. No time and no path: the same rows give the same bytes."""
-    shards = [shard.index for shard in run.plan.shards]
-    scored = sum(index in reports for index in shards)
+    shards = len(run.plan.shards)
+    scored = sum(index in reports for index in range(shards))
     return {
-        "complete": scored == len(shards),
+        "complete": scored == shards,
         "shards_scored": scored,
-        "shards": len(shards),
+        "shards": shards,
         "pool_digest": run.info["identity"].get("the pool"),
         "weights_digest": run.info["identity"].get("the weights"),
     }
@@ -167,8 +167,7 @@ def _with_columns(
 ) -> pa.Table:
     """Fetch the other columns of the chosen rows from their parts, and put them in the order of the choice."""
     names = list(dict.fromkeys(["id", "prediction", "confidence", *config.pool.keep]))
-    starts = np.array([shard.row_id for shard in run.plan.shards], dtype=np.int64)
-    shard_of = np.searchsorted(starts, chosen.row_ids, side="right") - 1
+    shard_of = np.searchsorted(run.plan.shards.row_ids, chosen.row_ids, side="right") - 1
     parts = [_rows_of(run, reports[int(s)], chosen.row_ids[shard_of == s], names) for s in np.unique(shard_of)]
     if not parts:
         parts = [_rows_of(run, next(iter(reports.values())), np.empty(0, np.int64), names)]

@@ -16,7 +16,8 @@ from poolscore.engine.config_text import from_yaml, one_line
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs.base import Decoder
 from poolscore.engine.inputs.features import FeaturesDecoder
-from poolscore.engine.inputs.image import FORMATS, ImageDecoder, encoded_bytes
+from poolscore.engine.inputs.image import ImageDecoder, encoded_bytes
+from poolscore.engine.inputs.picture import FORMATS
 from poolscore.engine.inputs.tensor import TensorDecoder
 from poolscore.engine.pool.files import PoolFiles, find_files
 
@@ -46,12 +47,12 @@ def write_configuration(pool: str, model: str, *, weights: str | None, task: str
 
 def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: str, k: int) -> str:
     schema = files.schema
-    rows = sum(file.rows for file in files.files)
+    rows = files.rows
     id_column = next((name for name in ID_NAMES if name in schema.names), None)
     input_lines = _input_lines(files)
     passes = PassesConfig()
     lines = [
-        f"# poolscore configuration for {_quoted(pool)} ({rows:,} rows, {len(files.files):,} files)",
+        f"# poolscore configuration for {_quoted(pool)} ({rows:,} rows, {len(files):,} files)",
         "# Relative paths are relative to this file. `poolscore schema` lists everything that can be set.",
         "version: 1",
         "pool:",
@@ -157,7 +158,7 @@ def _check_lines(schema: pa.Schema) -> list[str]:
 
 
 def _first_values(files: PoolFiles, column: str) -> list[bytes | None]:
-    path = Path(files.root) / next(file.path for file in files.files if file.rows)
+    path = Path(files.root) / files.first
     try:
         batch = next(pq.ParquetFile(path).iter_batches(LOOKED_AT, columns=[column]))
     except (OSError, pa.ArrowException) as error:

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from poolscore.engine.config import Config, parse_config
+from poolscore.engine.keys import keys_of
+from poolscore.engine.pool.read import Rows
 
 TESTS = Path(__file__).parent
 ROWS_PER_GROUP = 50
@@ -54,6 +56,14 @@ def data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}; set POOLSCORE_DATA")
     return folder
+
+
+def rows_of(ids: list[str | None] | None = None, **columns: Any) -> Rows:
+    """Rows as a shard's reader gives them."""
+    table = pa.table(columns)
+    ids = ids or [f"r{i}" for i in range(table.num_rows)]
+    keys = keys_of([i or "" for i in ids])
+    return Rows(table, np.arange(table.num_rows, dtype=np.int64), keys, pa.array(ids, pa.string()))
 
 
 def write_pool(folder: Path, table: pa.Table, files: int = 2, rows_per_group: int = ROWS_PER_GROUP) -> Path:

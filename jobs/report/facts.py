@@ -69,7 +69,7 @@ class Facts:
     @cached_property
     def missing(self) -> list[int]:
         """Shards of the plan without a result."""
-        return [shard.index for shard in self.run.plan.shards if shard.index not in self.reports]
+        return [index for index in range(len(self.run.plan.shards)) if index not in self.reports]
 
     @property
     def set_aside(self) -> dict[int, str]:
@@ -81,10 +81,7 @@ class Facts:
 def gather(run: RunDirectory) -> Facts:
     """Read journal and selection."""
     reports = run.reports()
-    totals = Totals()
-    for report in reports.values():
-        totals = totals.plus(report)
-    return Facts(run, reports, totals, _selection(run) if reports else None)
+    return Facts(run, reports, Totals.of(reports), _selection(run) if reports else None)
 
 
 def _selection(run: RunDirectory) -> Selection:

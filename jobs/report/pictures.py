@@ -20,7 +20,8 @@ from PIL import Image
 
 from poolscore.engine.config import Config, ImageDecode
 from poolscore.engine.inputs.base import BadRow
-from poolscore.engine.inputs.image import decode_picture, encoded_bytes
+from poolscore.engine.inputs.image import encoded_bytes
+from poolscore.engine.inputs.picture import decode_picture
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.directory import RunDirectory
 
@@ -88,13 +89,13 @@ def read_pictures(run: RunDirectory, rows: pa.Table) -> Pictures | None:
     return found
 
 
-def thumbnail(data: bytes, mode: str) -> Picture:
+def thumbnail(data: bytes, decode: ImageDecode) -> Picture:
     """Decode, shrink to EDGE pixels and encode again; nothing of the original file reaches the page.
 
     Raises:
         BadRow: no picture that can be decoded.
     """
-    pixels = decode_picture(data, mode)
+    pixels = decode_picture(data, decode)
     grey = pixels.ndim == 2 or pixels.shape[2] == 1
     image = Image.fromarray(pixels.reshape(pixels.shape[:2]) if grey else np.ascontiguousarray(pixels))
     small = max(image.size) <= SMALL
@@ -112,13 +113,10 @@ def thumbnail(data: bytes, mode: str) -> Picture:
 
 def _places(plan: Plan, row_ids: Iterable[int]) -> dict[tuple[str, int], dict[int, int]]:
     """(file, row group) → row in the group → row_id, in the order of the best row."""
-    pieces = [piece for shard in plan.shards for piece in shard.pieces]
-    starts = np.concatenate([[0], np.cumsum([piece.rows for piece in pieces])])
     places: dict[tuple[str, int], dict[int, int]] = defaultdict(dict)
     for row_id in row_ids:
-        at = int(np.searchsorted(starts, row_id, side="right")) - 1
-        piece = pieces[at]
-        places[piece.path, piece.row_group][piece.start + row_id - int(starts[at])] = row_id
+        piece = plan.shards.piece_of(row_id)
+        places[piece.path, piece.row_group][piece.start + row_id - piece.row_id] = row_id
     return places
 
 
@@ -152,6 +150,6 @@ def _show(found: Pictures, row_id: int, row: pa.Table, decode: ImageDecode, id_c
     try:
         if not isinstance(data, bytes):
             raise BadRow("no encoded picture")
-        found.by_row[row_id] = thumbnail(data, decode.mode)
+        found.by_row[row_id] = thumbnail(data, decode)
     except BadRow as error:
         found.problems[f"the picture cannot be decoded ({error})"] += 1
