@@ -48,6 +48,7 @@ class ReadAhead:
     def __init__(
         self, open_file: Callable[[str], OpenFile], pieces: Sequence[Piece], columns: Sequence[str], budget: int
     ) -> None:
+        pieces = list(pieces)
         self.peak = 0  # bytes held at once
         self._budget = budget
         self._columns = tuple(columns)
