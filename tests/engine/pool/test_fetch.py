@@ -144,9 +144,7 @@ def test_a_file_that_shrank_after_its_footer_was_read(pool: Pool, tmp_path: Path
         next(blocks)
         with (tmp_path / "0.parquet").open("r+b") as file:
             file.truncate(70_000)
-        with pytest.raises(
-            UnreadableShard, match=r"^0.parquet cannot be read: it ends before byte \d+"
-        ):
+        with pytest.raises(UnreadableShard, match=r"^0.parquet cannot be read: it ends before byte \d+"):
             list(blocks)
 
 
