@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +40,7 @@ from poolscore.engine.run.footers import RunFooters
 from poolscore.engine.scores import SCORES, Task
 from poolscore.engine.shard import Scorer
 from poolscore.engine.storage import open_storage
+from poolscore.engine.uri import lies_in
 from poolscore.engine.worker import Job, input_columns
 
 OWN_COLUMNS = {"row_id", "key", "id", "prediction", "confidence", "rank", "score", "method", "score_name", *SCORES}
@@ -87,7 +87,7 @@ def prepare_job(config: Config, *, fresh: bool = False) -> Prepared:
             pool, into the run directory.
     """
     add_to_path(config.model.path)
-    if Path(config.run.dir).resolve().is_relative_to(Path(config.pool.uri).resolve()):
+    if lies_in(config.run.dir, config.pool.uri):
         raise ConfigError(
             f"run.dir: {config.run.dir} lies in the pool's folder, and its files would count as rows; move it"
         )

@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import UnreadableShard
-from poolscore.engine.filesystem import locate
+from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.keys import IdSet, Keys, id_text, keys_of
 from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
 from poolscore.engine.pool.chunks import REQUEST, bytes_of_row
 from poolscore.engine.pool.fetch import OpenFile, ReadAhead
 from poolscore.engine.pool.plan import Piece, Shard
+from poolscore.engine.uri import join
 
 PARSED_BYTES = 4 << 20  # of rows, at most, that Arrow makes at once, where a block is smaller
 
@@ -115,10 +116,10 @@ class ShardReader:
                 if found != piece.rows:  # rows that are not there must not pass for excluded ones
                     raise UnreadableShard(f"{piece.path} has changed since the pool was planned: rows are missing")
         except (OSError, pa.ArrowException, KeyError) as error:
-            raise UnreadableShard(f"{piece.path} cannot be read: {' '.join(str(error).split())}") from error
+            raise UnreadableShard(f"{piece.path} cannot be read: {reason(error)}") from error
 
     def _open(self, path: str) -> OpenFile:
-        location = locate(f"{self._root.rstrip('/')}/{path}")
+        location = locate(join(self._root, path))
         file = location.filesystem.open_input_file(location.path)
         return OpenFile(file, pq.read_metadata(file))
 
