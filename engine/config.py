@@ -33,6 +33,18 @@ def _no_flag(given: Any) -> Any:
     return given
 
 
+AUTO = 0  # batch_size 'auto', until it is measured
+
+
+def _auto(given: Any) -> Any:
+    """'auto' is kept as a number, so that a batch size is one everywhere."""
+    if given == "auto":
+        return AUTO
+    if isinstance(given, str) or (isinstance(given, int) and given < 1):
+        raise ValueError(f"must be 'auto' or a number of rows, got {given!r}")
+    return given
+
+
 Whole = Annotated[int, BeforeValidator(_no_flag)]
 Number = Annotated[float, BeforeValidator(_no_flag), Field(allow_inf_nan=False)]
 Positive = Annotated[Whole, Field(ge=1)]
@@ -324,7 +336,7 @@ class RunConfig(Section):
     address: str | None = None  # of a Ray cluster; default: an embedded one
     workers: Positive | None = None  # default: one per GPU, or one per core without GPUs
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_size: Positive = 64  # rows; every batch is padded to it
+    batch_size: Annotated[Positive | Literal[0], BeforeValidator(_auto)] = 64  # rows; every batch is padded to it
     shard_rows: Positive = 65_536
     threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score
     decode_threads: Annotated[Whole, Field(ge=0)] | None = None  # of a worker; 0: the model's own; default: its cores

@@ -113,7 +113,7 @@ def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) ->
 
     open_storage(config.run.dir).require_writable()
     with show.busy("looking at pool and model"):
-        prepared = prepare_job(config)
+        prepared = prepare_job(config, fresh=fresh)
     show.warnings(prepared)
     with show.Progress(prepared.plan) as progress:
         result = score_pool(
