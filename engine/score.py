@@ -19,7 +19,7 @@ from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.select import select_batch, write_selection
-from poolscore.engine.storage import open_storage, require_writable
+from poolscore.engine.storage import open_storage
 from poolscore.engine.worker import Job
 
 
@@ -63,11 +63,12 @@ def score_pool(
         ConfigError: something is wrong with configuration, pool or model, or the directory holds another run.
         StoppedError, InterruptedRun: the run can be continued by the same call.
     """
-    require_writable(open_storage(config.run.dir))
+    open_storage(config.run.dir).require_writable()
     there = directory.exists(config.run.dir) and not fresh
     if must_resume and not there:
         raise ConfigError(f"--resume: there is no run in {config.run.dir}")
-    prepared = prepared or prepare_job(config)
+    prepared = prepared or prepare_job(config, fresh=fresh)
+    config = prepared.config  # with the batch size as a number
     if config.check is not None:
         checked = check_labelled(config, prepared.scorer)
         on_check(checked)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.exclude import read_ids
+from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.keys import IdSet, id_text, total_order
 from poolscore.engine.run.directory import SELECTION, RunDirectory
 from poolscore.engine.run.journal import ShardReport
@@ -197,7 +198,9 @@ def _rows_of(run: RunDirectory, report: ShardReport, row_ids: Any, names: Sequen
 def _read_part(storage: Storage, report: ShardReport, columns: Sequence[str]) -> pa.Table:
     path = storage.path(report.scores)
     try:
-        return pq.read_table(path, columns=columns)
+        at = locate(path)
+        with pq.ParquetFile(at.path, filesystem=at.filesystem, pre_buffer=True) as file:  # one request for many columns
+            return file.read(columns)
     except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise StoppedError(f"{path}, which the journal names, cannot be read ({reason}); bring it back") from error
+        why = reason(error)
+        raise StoppedError(f"{path}, which the journal names, cannot be read ({why}); bring it back") from error

@@ -12,8 +12,8 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.filesystem import reason
 from poolscore.engine.pool.health import LARGE_VALUE, SAVES_NOTHING
 
 TAIL = 64 << 10  # bytes; most footers are shorter, and a read of so much costs what a shorter one does
@@ -68,7 +68,7 @@ def read_footer(
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         matches = (True,) * len(groups) if keep is None else _matching(footer, len(groups), keep(path, schema))
     except OSError as error:
-        raise UnreadableFile(f"{where} cannot be read ({one_line(error.strerror or error)})") from error
+        raise UnreadableFile(f"{where} cannot be read ({reason(error)})") from error
     except (pa.ArrowException, EOFError, UnicodeDecodeError) as error:
         raise UnreadableFile(f"{where} is no complete Parquet file; write it again or take it out") from error
     pictures = list(_pictures(metadata, groups))

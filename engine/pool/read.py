@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import UnreadableShard
-from poolscore.engine.filesystem import locate
+from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.keys import IdSet, Keys, id_text, keys_of
 from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
 from poolscore.engine.pool.chunks import REQUEST, bytes_of_row
 from poolscore.engine.pool.fetch import OpenFile, ReadAhead
 from poolscore.engine.pool.plan import Piece, Shard
+from poolscore.engine.uri import join
 
 PARSED_BYTES = 4 << 20  # of rows, at most, that Arrow makes at once, where a block is smaller
 
@@ -37,10 +38,6 @@ class Rows:
         """The rows where `keep`, bool [N], is true."""
         at = pa.array(keep)
         return Rows(self.table.filter(at), self.row_ids[keep], self.keys[keep], self.ids.filter(at))
-
-    def select(self, columns: Sequence[str]) -> Rows:
-        """The same rows with these columns only."""
-        return Rows(self.table.select(columns), self.row_ids, self.keys, self.ids)
 
     def slice(self, start: int, stop: int) -> Rows:
         """Rows start..stop."""
@@ -119,10 +116,10 @@ class ShardReader:
                 if found != piece.rows:  # rows that are not there must not pass for excluded ones
                     raise UnreadableShard(f"{piece.path} has changed since the pool was planned: rows are missing")
         except (OSError, pa.ArrowException, KeyError) as error:
-            raise UnreadableShard(f"{piece.path} cannot be read: {' '.join(str(error).split())}") from error
+            raise UnreadableShard(f"{piece.path} cannot be read: {reason(error)}") from error
 
     def _open(self, path: str) -> OpenFile:
-        location = locate(f"{self._root.rstrip('/')}/{path}")
+        location = locate(join(self._root, path))
         file = location.filesystem.open_input_file(location.path)
         return OpenFile(file, pq.read_metadata(file))
 
@@ -130,9 +127,8 @@ class ShardReader:
         """The piece as tables of `rows` rows, or several times as many where rows are small. They fit together, also
         where the files of a shard differ in the order of their columns or in what may be null."""
         position = -piece.start  # a range inside a huge row group: what lies before it is read and dropped
-        at_once = rows * max(
-            1, PARSED_BYTES // max(1, rows * bytes_of_row(file.metadata, piece.row_group, self._columns))
-        )
+        bytes_of_block = rows * bytes_of_row(file.metadata, piece.row_group, self._columns)
+        at_once = rows * max(1, PARSED_BYTES // max(1, bytes_of_block))
         batches = file.iter_batches(at_once, row_groups=[piece.row_group], columns=self._columns, use_threads=False)
         for batch in batches:
             skip = max(0, -position)

@@ -24,7 +24,8 @@ from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.footers import FOOTERS
 from poolscore.engine.run.journal import ShardReport, read_reports
-from poolscore.engine.storage import LocalStorage, Storage, open_storage
+from poolscore.engine.storage import Storage, open_storage
+from poolscore.engine.uri import local_path
 
 REASONS = 20  # commonest reasons of rejection that are kept
 FORMAT = 1  # of the run directory; readers of a newer one read older ones
@@ -40,7 +41,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet")
-_USERINFO = re.compile(r"(?<=://)[^/\s]+@")
+_USERINFO = re.compile(r"(?<=://)(?!anonymous@)[^/\s]+@")
 
 
 @dataclass(frozen=True)
@@ -229,9 +230,20 @@ def sweep(run: RunDirectory) -> None:
 
 
 def set_aside(root: str) -> str:
-    """Move an old run out of the way, for --fresh; nothing is deleted. Returns where it went."""
-    assert isinstance(open_storage(root), LocalStorage)
-    base = f"{root.rstrip('/')}.old-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Move an old run out of the way, for --fresh; nothing is deleted. Returns where it went.
+
+    Raises:
+        ConfigError: it cannot be moved. In object storage nothing can, at once; a copy that is stopped half-way would
+            leave two halves of a run.
+    """
+    path = local_path(root)
+    if path is None:
+        raise ConfigError(
+            f"--fresh: {root} holds a run, and object storage cannot move it aside; choose another run.dir, or move it "
+            "yourself"
+        )
+    root = str(path)
+    base = f"{root}.old-{time.strftime('%Y%m%d-%H%M%S')}"
     to = next(name for name in chain([base], (f"{base}-{i}" for i in count(2))) if not Path(name).exists())
     try:
         Path(root).rename(to)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from poolscore.engine.config import Config
+from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.journal import ShardReport
@@ -87,7 +87,7 @@ def gather(run: RunDirectory) -> Facts:
 def _selection(run: RunDirectory) -> Selection:
     finished = run.info["status"] in (directory.DONE, directory.INCOMPLETE)
     if finished and directory.SELECTION in run.storage.names(""):
-        with pq.ParquetFile(run.storage.path(directory.SELECTION)) as file:
+        with open_parquet(run.storage.path(directory.SELECTION)) as file:
             every = file.read(columns=["score", "score_name", "method", "prediction"])
             first = next(file.iter_batches(SHOWN), None)
             best = file.schema_arrow.empty_table() if first is None else pa.Table.from_batches([first])

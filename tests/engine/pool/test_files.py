@@ -98,6 +98,7 @@ def test_nothing_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == f"there is nothing at {tmp_path}/none"
     assert refusal(tmp_path / "none" / "*.parquet").startswith("no Parquet file at")
     assert "is no glob" in refusal(tmp_path / "**x")
+    assert "no storage of this kind" in refusal("hdfs://bucket/pool")
 
 
 def test_a_pool_without_rows_is_refused_but_empty_files_are_not(tmp_path: Path) -> None:
