@@ -298,6 +298,16 @@ class RunConfig(Section):
     max_bad_fraction: Annotated[Number, Field(ge=0, le=1)] = 0.01  # rejected rows that stop the job
 
 
+class PricesConfig(Section):
+    """What things cost, in one currency of your choice, for the estimate of `plan --preview`."""
+
+    currency: str = "USD"
+    gpu_hour: Annotated[Number, Field(ge=0)] | None = None
+    cpu_hour: Annotated[Number, Field(ge=0)] | None = None  # of one core
+    thousand_requests: Annotated[Number, Field(ge=0)] | None = None  # to object storage
+    egress_gb: Annotated[Number, Field(ge=0)] | None = None  # read from storage, 10^9 bytes
+
+
 class Config(Section):
     """A whole configuration file."""
 
@@ -309,6 +319,7 @@ class Config(Section):
     select: SelectConfig
     check: CheckConfig | None = None
     run: RunConfig
+    prices: PricesConfig = PricesConfig()
 
     @model_validator(mode="after")
     def _onnx_runtime_does_it_its_own_way(self) -> Config:

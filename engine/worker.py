@@ -29,6 +29,7 @@ from poolscore.engine.model.passes import McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Probe
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
+from poolscore.engine.preview import Preview, Sample, preview
 from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
@@ -100,6 +101,15 @@ class ShardWorker:
             worker=self.name,
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
+
+    def preview(self, sample: Sample) -> Preview:
+        """Score a sample of the pool; nothing is written.
+
+        Raises:
+            ConfigError: no row of it can be scored.
+            UnreadableShard: a file of the pool cannot be read.
+        """
+        return preview(self._scorer, sample, str(self.profile["device"]))
 
     def _compile(self, artefact: Artefact) -> str:
         """Compile the model from what the driver left, by scoring a blank batch. Returns which programs it runs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -151,6 +151,14 @@ def plan(prepared: Prepared) -> None:
     )
     facts.add("one such worker", f"{rate:,.0f} rows/s without reading and decoding: {hours:,.2f} hours for the pool")
     facts.show()
+
+
+def facts(title: str, lines: Iterable[tuple[str, str]]) -> None:
+    """Labels and values."""
+    found = _Facts(title)
+    for label, value in lines:
+        found.add(label, value)
+    found.show()
 
 
 def _layer(layer: DropoutLayer) -> str:

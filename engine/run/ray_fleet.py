@@ -22,6 +22,7 @@ from poolscore.engine.config import RunConfig
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError, UnreadableShard
 from poolscore.engine.pool.plan import Shard
+from poolscore.engine.preview import Preview, Sample
 from poolscore.engine.run.fleet import Event, Failed, Joined, Lost, Scored, what_failed
 from poolscore.engine.worker import Job, ShardWorker
 
@@ -46,6 +47,9 @@ class _Actor:
     def score(self, shard: Shard) -> Any:
         return self._worker.score(shard)
 
+    def preview(self, sample: Sample) -> Any:
+        return self._worker.preview(sample)
+
     def leave_path(self, folders: Sequence[str]) -> None:
         # Ray puts the driver's working directory on the path of its workers. Code is imported from what is installed
         # and from model.path, nothing else: the same as in the driver.
@@ -55,7 +59,7 @@ class _Actor:
 class RayFleet:
     """See Fleet. A worker that dies is replaced."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, most_workers: int | None = None) -> None:
         config = job.config.run
         self._job = job
         self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (str(Path.cwd()),)
@@ -69,8 +73,8 @@ class RayFleet:
             if self._owns_ray:
                 cores = os.cpu_count() or 1
                 _connect(config.address, max(cores, config.threads, (config.workers or 1) * config.threads))
-            self._options, count = _actor_options(config)
-            for _ in range(count):
+            self._options, self.workers = _actor_options(config)
+            for _ in range(min(self.workers, most_workers or self.workers)):
                 self._start_worker()
         except BaseException:
             self.close()
@@ -101,6 +105,18 @@ class RayFleet:
                 ray.kill(actor)
         if self._owns_ray:
             ray.shutdown()
+
+    def preview(self, sample: Sample) -> Preview:
+        """Score a sample on the first worker that is ready."""
+        try:
+            previewed: Preview = ray.get(self._actors[self.free()[0]].preview.remote(sample))
+        except RayTaskError as error:
+            if isinstance(error.cause, PoolscoreError):
+                raise error.cause from error
+            raise ConfigError(f"plan --preview: {what_failed(error.cause)}") from error
+        except RayError as error:
+            raise StoppedError(f"plan --preview: its worker died: {one_line(error)}") from error
+        return previewed
 
     def _start_worker(self) -> None:
         worker, self._next = self._next, self._next + 1
@@ -150,6 +166,21 @@ class RayFleet:
         self._start_worker()
         # An actor works in the order of submission, so the first unfinished shard is the one it was at.
         return Lost(worker, given[0] if given else None, tuple(given[1:]), one_line(error))
+
+
+def preview_on_ray(job: Job, sample: Sample) -> tuple[Preview, int]:
+    """Score a sample on a worker of the cluster.
+
+    Returns:
+        What became of it, and how many such workers the job would have.
+    """
+    fleet = RayFleet(job, most_workers=1)
+    try:
+        while not fleet.free():
+            fleet.wait(1.0)
+        return fleet.preview(sample), fleet.workers
+    finally:
+        fleet.close()
 
 
 def _actor_options(config: RunConfig) -> tuple[dict[str, Any], int]:
