@@ -110,7 +110,7 @@ def _page(config: Config, previewed: Preview, facts: list[Fact]) -> str:
     lines = lines_of(ranked.append_column("score", best[config.selected_by]), config)
     pictures = _pictures(config, previewed)
     shown = cards(lines, pictures) if pictures.by_row else table(lines)
-    told = "".join(f"<dt>{esc(name)}</dt><dd>{esc(value, 500)}</dd>" for name, value in facts)
+    told = "".join(f"<div><dt>{esc(name)}</dt><dd>{esc(value, 500)}</dd></div>" for name, value in facts)
     return page(
         "poolscore preview",
         [
