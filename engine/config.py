@@ -295,7 +295,10 @@ class RunConfig(Section):
     batch_size: Positive = 64  # rows; every batch is padded to it
     shard_rows: Positive = 65_536
     threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score
-    max_bad_fraction: Annotated[Number, Field(ge=0, le=1)] = 0.01  # rejected rows that stop the job
+    decode_threads: Annotated[Whole, Field(ge=0)] | None = None  # of a worker; 0: the model's own; default: its cores
+    read_ahead: Positive = 256 << 20  # bytes that a worker reads and decodes ahead of the model
+    max_bad_fraction: Annotated[Number, Field(ge=0, le=1)] = 0.01  # share of rejected rows that stops the job
+    max_bad_rows: Annotated[Whole, Field(ge=0)] | None = None  # number of rejected rows that stops the job
 
 
 class PricesConfig(Section):

@@ -8,8 +8,10 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,6 +38,9 @@ from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import Scorer
 from poolscore.engine.storage import Storage, open_storage
 
+A = TypeVar("A")
+B = TypeVar("B")
+
 REASONS = 5  # commonest reasons of rejection that a report carries
 REASON_LENGTH = 200  # characters
 
@@ -58,6 +63,10 @@ class Job:
 class ShardWorker:
     """Scores shards of one job.
 
+    Two shards may be scored at a time, each by a call of `score` on a thread of its own: the second is read and decoded
+    ahead while the first is in the model, and the first is written while the second is. The model is built and run on
+    one thread, shard after shard.
+
     Raises:
         ConfigError: the model, the exclude list or the run directory here is not the driver's.
     """
@@ -65,13 +74,18 @@ class ShardWorker:
     def __init__(self, job: Job, name: str = "in-process") -> None:
         self.name = f"{name}@{socket.gethostname()}"
         self._threads = job.config.run.threads
+        self._threaded = bool(job.config.run.decode_threads)
         self._score_names = scores_of(job.config.model.task, job.config.passes.count)
         self._storage = open_storage(job.config.run.dir)
+        self._ended = 0.0  # when the last shard was
         if job.run_id is not None:
             _require_same_directory(self._storage, job.run_id)
-        with numeric_settings(self._threads):
-            self._scorer = build_scorer(job)
-            compiled = self._compile(job.compiled) if job.compiled else "no"
+        self._device = ThreadPoolExecutor(1, thread_name_prefix="poolscore-device")
+        try:
+            self._scorer, compiled = self._on_device(self._build, job)
+        except BaseException:
+            self.close()
+            raise
         of_model = {**self._scorer.model.profile, "compiled": compiled}
         self.profile: Profile = numeric_profile(job.config, self._scorer.decoder.device, of_model)
 
@@ -80,26 +94,32 @@ class ShardWorker:
 
         Raises:
             UnreadableShard: a file of the pool cannot be read.
-            StoppedError: the run directory cannot be written.
+            StoppedError: the run directory cannot be written, or the worker was closed.
         """
         started = time.monotonic()
-        with numeric_settings(self._threads):
-            blocks = list(self._scorer.score_shard(shard))
-        scores = pa.concat_tables([block.scores for block in blocks])
-        errors = pa.concat_tables([block.errors for block in blocks])
+        with self._scorer.feed(shard, self._threaded) as feed:
+            inferred = self._on_device(self._scorer.infer, feed)
+            scored = self._scorer.collect(inferred)
+        scores, errors = scored.scores, scored.errors
         attempt = f"part-{shard.index:05d}-{secrets.token_hex(4)}.parquet"
+        with feed.stages.time("write"):
+            scores_name = self._write(f"scores/{attempt}", scores)
+            errors_name = self._write(f"errors/{attempt}", errors) if errors.num_rows else None
+        # The time of a shard begins where the one before ends: the sum over shards is the time of the worker.
+        began, self._ended = max(started, self._ended), time.monotonic()
         return ShardReport(
             shard=shard.index,
-            scores=self._write(f"scores/{attempt}", scores),
-            errors=self._write(f"errors/{attempt}", errors) if errors.num_rows else None,
+            scores=scores_name,
+            errors=errors_name,
             scored=scores.num_rows,
             rejected=errors.num_rows,
             excluded=shard.rows - scores.num_rows - errors.num_rows,
             best=self._best(scores),
             reasons=dict(Counter(e[:REASON_LENGTH] for e in errors["error"].to_pylist()).most_common(REASONS)),
-            seconds=time.monotonic() - started,
+            seconds=self._ended - began,
             worker=self.name,
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            stages={stage: round(seconds, 4) for stage, seconds in feed.stages.seconds.items()},
         )
 
     def preview(self, sample: Sample) -> Preview:
@@ -109,7 +129,24 @@ class ShardWorker:
             ConfigError: no row of it can be scored.
             UnreadableShard: a file of the pool cannot be read.
         """
-        return preview(self._scorer, sample, str(self.profile["device"]))
+        return self._on_device(lambda drawn: preview(self._scorer, drawn, str(self.profile["device"])), sample)
+
+    def close(self) -> None:
+        """End the thread of the model; a shard that is in it is given up."""
+        if hasattr(self, "_scorer"):
+            self._scorer.stopped.set()
+        self._device.shutdown(wait=True, cancel_futures=True)
+
+    def _on_device(self, call: Callable[[A], B], given: A) -> B:
+        def run() -> B:
+            with numeric_settings(self._threads):
+                return call(given)
+
+        return self._device.submit(run).result()
+
+    def _build(self, job: Job) -> tuple[Scorer, str]:
+        self._scorer = build_scorer(job)
+        return self._scorer, self._compile(job.compiled) if job.compiled else "no"
 
     def _compile(self, artefact: Artefact) -> str:
         """Compile the model from what the driver left, by scoring a blank batch. Returns which programs it runs."""

@@ -20,6 +20,22 @@ SAMPLE_ROWS = 1000  # read, at most, in search of a row that can be decoded
 Bad = dict[int, tuple[str, str]]  # row of a block → stage and reason
 
 
+class HostBatch:
+    """A block of rows, decoded on the host."""
+
+    def __init__(self, arrays: dict[str, NDArray[Any]], bad: Bad) -> None:
+        self.arrays = arrays  # by input, [batch_size, …]
+        self.bad = bad  # rows that cannot be decoded; their slots are zero
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def release(self) -> None:
+        """The device has its copy."""
+
+
 class BatchDecoder:
     """Decodes blocks of rows into batches of one fixed size."""
 
@@ -36,14 +52,22 @@ class BatchDecoder:
 
         Their slots, and those behind the last row, are zero-filled: no row's place depends on its neighbours.
         """
+        batch = self.read(rows)
+        return self.to_device(batch), batch.bad
+
+    def read(self, rows: Rows) -> HostBatch:
+        """Decode on the host."""
         bad: Bad = {int(i): ("read", "id is null") for i in np.flatnonzero(rows.ids.is_null())}
-        inputs: dict[str, Tensor] = {}
+        arrays: dict[str, NDArray[Any]] = {}
         for name, decoder in self._decoders.items():
-            buffer = self._buffer(name, self._batch_size)
-            for i, reason in decoder.decode(rows.table, buffer).items():
+            arrays[name] = self._buffer(name, self._batch_size)
+            for i, reason in decoder.decode(rows.table, arrays[name]).items():
                 bad.setdefault(i, ("decode", f"{name}: {reason}" if name else reason))
-            inputs[name] = self._to_model(name, buffer)
-        return inputs, bad
+        return HostBatch(arrays, bad)
+
+    def to_device(self, batch: HostBatch) -> dict[str, Tensor]:
+        """The model's inputs, on the device."""
+        return {name: self._to_model(name, array) for name, array in batch.arrays.items()}
 
     def blank(self, rows: int) -> dict[str, Tensor]:
         """Inputs of zero-filled rows, on the device: what a model can be traced with where no row is at hand."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +11,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import UnreadableShard
+from poolscore.engine.filesystem import locate
 from poolscore.engine.keys import IdSet, Keys, id_text, keys_of
+from poolscore.engine.pool.fetch import REQUEST, OpenFile, ReadAhead, bytes_of_row
 from poolscore.engine.pool.plan import Piece, Shard
+
+PARSED_BYTES = 4 << 20  # of rows, at most, that Arrow makes at once, where a block is smaller
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,10 @@ class Rows:
         at = pa.array(keep)
         return Rows(self.table.filter(at), self.row_ids[keep], self.keys[keep], self.ids.filter(at))
 
+    def select(self, columns: Sequence[str]) -> Rows:
+        """The same rows with these columns only."""
+        return Rows(self.table.select(columns), self.row_ids, self.keys, self.ids)
+
     def slice(self, start: int, stop: int) -> Rows:
         """Rows start..stop."""
         return Rows(
@@ -47,20 +54,34 @@ class ShardReader:
     """Reads shards of one pool: only the needed columns, block after block."""
 
     def __init__(self, root: str, columns: Sequence[str], id_column: str | None, exclude: IdSet) -> None:
-        self._root = Path(root)
+        self._root = root
         self._columns = list(dict.fromkeys([*columns, *([id_column] if id_column else [])]))
         self._id_column = id_column
         self._exclude = exclude
 
-    def blocks(self, shard: Shard, rows: int) -> Iterator[Rows]:
+    def ahead(self, shard: Shard, budget: int = REQUEST) -> ReadAhead:
+        """Begin to fetch a shard, at most `budget` bytes ahead of what is read of it."""
+        return ReadAhead(self._open, shard.pieces, self._columns, budget)
+
+    def blocks(self, shard: Shard, rows: int, source: ReadAhead | None = None) -> Iterator[Rows]:
         """Blocks of exactly `rows` rows; the last of a shard may be shorter. Excluded rows do not count; a shard
         without other rows gives one empty block.
 
-        Memory: one block, and what Arrow holds for the row group being streamed.
+        Memory: what is fetched ahead, PARSED_BYTES of rows or one block, and a page of the file or two.
+
+        Args:
+            source: what `ahead(shard)` gave, which the caller closes.
+
+        Raises:
+            UnreadableShard: a file cannot be read, or is not what was planned.
         """
+        if source is None:
+            with self.ahead(shard) as source:
+                yield from self.blocks(shard, rows, source)
+            return
         waiting: list[Rows] = []
         given = 0
-        for part in self._parts(shard, rows):
+        for part in self._parts(shard, rows, source):
             waiting.append(part)
             if sum(map(len, waiting)) >= rows:
                 joined = _join(waiting)
@@ -73,18 +94,13 @@ class ShardReader:
         if len(rest) or not given:
             yield rest
 
-    def _parts(self, shard: Shard, rows: int) -> Iterator[Rows]:
+    def _parts(self, shard: Shard, rows: int, source: ReadAhead) -> Iterator[Rows]:
         row_id = shard.row_id
-        opened: tuple[str, pq.ParquetFile] | None = None
         try:
             for piece in shard.pieces:
-                if opened is None or opened[0] != piece.path:
-                    if opened is not None:
-                        opened[1].close()
-                    # pre_buffer keeps whole row groups in memory: 700 MB instead of 50 MB for an image pool (NOTES)
-                    opened = piece.path, pq.ParquetFile(self._root / piece.path, pre_buffer=False)
+                file = source.begin()
                 found = 0
-                for table in self._tables(opened[1], piece, rows):
+                for table in self._tables(file, piece, rows):
                     yield self._identified(table, piece, found, row_id + found)
                     found += table.num_rows
                 if found != piece.rows:  # rows that are not there must not pass for excluded ones
@@ -92,15 +108,19 @@ class ShardReader:
                 row_id += piece.rows
         except (OSError, pa.ArrowException, KeyError) as error:
             raise UnreadableShard(f"{piece.path} cannot be read: {' '.join(str(error).split())}") from error
-        finally:
-            if opened is not None:
-                opened[1].close()
+
+    def _open(self, path: str) -> OpenFile:
+        location = locate(f"{self._root.rstrip('/')}/{path}")
+        file = location.filesystem.open_input_file(location.path)
+        return OpenFile(file, pq.read_metadata(file))
 
     def _tables(self, file: pq.ParquetFile, piece: Piece, rows: int) -> Iterator[pa.Table]:
-        """The piece as tables of at most `rows` rows. They fit together, also where the files of a shard differ in the
-        order of their columns or in what may be null."""
+        """The piece as tables of `rows` rows, or several times as many where rows are small. They fit together, also
+        where the files of a shard differ in the order of their columns or in what may be null."""
         position = -piece.start  # a range inside a huge row group: what lies before it is read and dropped
-        for batch in file.iter_batches(rows, row_groups=[piece.row_group], columns=self._columns):
+        at_once = rows * max(1, PARSED_BYTES // max(1, rows * bytes_of_row(file.metadata, piece.row_group, self._columns)))
+        batches = file.iter_batches(at_once, row_groups=[piece.row_group], columns=self._columns, use_threads=False)
+        for batch in batches:
             skip = max(0, -position)
             take = min(batch.num_rows, piece.rows - position) - skip
             if take > 0:

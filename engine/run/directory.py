@@ -53,6 +53,7 @@ class Totals:
     worker_seconds: float = 0.0  # spent scoring, added over the workers
     peak_memory: int = 0  # bytes, of the largest worker
     reasons: Mapping[str, int] = field(default_factory=dict)
+    stages: Mapping[str, float] = field(default_factory=dict)  # seconds of each, added over the workers
 
     @property
     def rows(self) -> int:
@@ -67,6 +68,8 @@ class Totals:
     def plus(self, report: ShardReport) -> Totals:
         """With one more shard."""
         reasons = Counter(self.reasons) + Counter(report.reasons)
+        names = dict.fromkeys([*self.stages, *report.stages])
+        stages = {name: self.stages.get(name, 0.0) + report.stages.get(name, 0.0) for name in names}
         return Totals(
             shards=self.shards + 1,
             scored=self.scored + report.scored,
@@ -76,6 +79,7 @@ class Totals:
             worker_seconds=self.worker_seconds + report.seconds,
             peak_memory=max(self.peak_memory, report.peak_memory),
             reasons=dict(reasons.most_common(REASONS)),
+            stages=stages,
         )
 
 

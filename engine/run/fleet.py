@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from poolscore.engine.config_text import one_line
+from poolscore.engine.cores import with_decode_threads
 from poolscore.engine.errors import PoolscoreError, UnreadableShard
 from poolscore.engine.pool.plan import Shard
-from poolscore.engine.profile import Profile
+from poolscore.engine.profile import Profile, choose_device
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.worker import Job, ShardWorker
+
+IN_FLIGHT = 2  # shards given to a worker at once: the second is read ahead while the first is in the model
 
 
 @dataclass(frozen=True)
@@ -72,37 +77,44 @@ class Fleet(Protocol):
 
 
 class LocalFleet:
-    """One worker in this process; it works while it is waited for."""
+    """One worker in this process, on threads."""
 
     def __init__(self, job: Job) -> None:
-        self._worker = ShardWorker(job)
-        self._given: Shard | None = None
+        on_gpu = choose_device(job.config).type == "cuda"
+        run = with_decode_threads(job.config.run, os.cpu_count() or 1, on_gpu)
+        self._worker = ShardWorker(replace(job, config=job.config.model_copy(update={"run": run})))
+        self._threads = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="poolscore-shard")
+        self._given: dict[Future[ShardReport], Shard] = {}
         self._joined = False
 
     def free(self) -> Sequence[int]:
         """See Fleet."""
-        return [0] if self._joined and self._given is None else []
+        return [0] if self._joined and len(self._given) < IN_FLIGHT else []
 
     def submit(self, worker: int, shard: Shard) -> None:
         """See Fleet."""
-        self._given = shard
+        self._given[self._threads.submit(self._worker.score, shard)] = shard
 
     def wait(self, seconds: float) -> list[Event]:
         """See Fleet."""
         if not self._joined:
             self._joined = True
             return [Joined(0, self._worker.profile)]
-        shard, self._given = self._given, None
-        if shard is None:
-            return []
-        try:
-            return [Scored(self._worker.score(shard))]
-        except UnreadableShard as error:
-            return [Failed(shard, str(error))]
-        except PoolscoreError:
-            raise
-        except Exception as error:  # one row that makes the model raise must not end the night
-            return [Failed(shard, what_failed(error))]
+        done, _ = wait(self._given, timeout=seconds, return_when=FIRST_COMPLETED)
+        return [self._event(future, self._given.pop(future)) for future in list(self._given) if future in done]
 
     def close(self) -> None:
         """See Fleet."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._worker.close()
+        self._threads.shutdown(wait=True)
+
+    def _event(self, future: Future[ShardReport], shard: Shard) -> Event:
+        try:
+            return Scored(future.result())
+        except UnreadableShard as error:
+            return Failed(shard, str(error))
+        except PoolscoreError:
+            raise
+        except Exception as error:  # one row that makes the model raise must not end the night
+            return Failed(shard, what_failed(error))

@@ -15,7 +15,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.storage import Storage
@@ -40,6 +40,7 @@ class ShardReport:
     seconds: float
     worker: str
     peak_memory: int  # bytes, of the worker so far
+    stages: dict[str, float] = field(default_factory=dict)  # seconds of each; none in the records of older versions
 
 
 class Journal:

@@ -13,17 +13,19 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from poolscore.engine.config import RunConfig
 from poolscore.engine.config_text import one_line
+from poolscore.engine.cores import Node, cores_per_worker, with_decode_threads
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError, UnreadableShard
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview, Sample
-from poolscore.engine.run.fleet import Event, Failed, Joined, Lost, Scored, what_failed
+from poolscore.engine.run.fleet import IN_FLIGHT, Event, Failed, Joined, Lost, Scored, what_failed
 from poolscore.engine.worker import Job, ShardWorker
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -31,7 +33,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-IN_FLIGHT = 2  # shards given to a worker at once: the next one is there when the last one ends
 MAX_DEATHS_AT_START = 3  # workers that die before they are ready, in a row
 LOCAL_OBJECT_STORE = 80_000_000  # bytes; Ray's minimum, since nothing large travels
 
@@ -71,9 +72,11 @@ class RayFleet:
         self._owns_ray = not ray.is_initialized()
         try:
             if self._owns_ray:
-                cores = os.cpu_count() or 1
-                _connect(config.address, max(cores, config.threads, (config.workers or 1) * config.threads))
+                needed = config.threads + (config.decode_threads or 0)
+                _connect(config.address, max(os.cpu_count() or 1, (config.workers or 1) * needed))
             self._options, self.workers = _actor_options(config)
+            run = with_decode_threads(config, self._options["num_cpus"], bool(self._options["num_gpus"]))
+            self._job = replace(job, config=job.config.model_copy(update={"run": run}))
             for _ in range(min(self.workers, most_workers or self.workers)):
                 self._start_worker()
         except BaseException:
@@ -185,15 +188,22 @@ def preview_on_ray(job: Job, sample: Sample) -> tuple[Preview, int]:
 
 def _actor_options(config: RunConfig) -> tuple[dict[str, Any], int]:
     """What an actor asks of the cluster, and how many there are to be."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
+    nodes = [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    gpus = sum(node.gpus for node in nodes) if config.device != "cpu" else 0
     if config.device == "cuda" and not gpus:
         raise ConfigError("run.device: 'cuda' is asked for, but the Ray cluster has no GPU")
-    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
-    if config.threads > largest:
-        raise ConfigError(f"run.threads: {config.threads} are asked for, no node of the Ray cluster has that many CPUs")
-    count = config.workers or gpus or max(1, int(resources.get("CPU", 1)) // config.threads)
-    return {"num_cpus": config.threads, "num_gpus": 1 if gpus else 0, "max_restarts": 0, "max_task_retries": 0}, count
+    needed = config.threads + (config.decode_threads or 0)
+    if needed > max((node.cpus for node in nodes), default=0):
+        asked = "run.threads and run.decode_threads" if config.decode_threads else "run.threads"
+        raise ConfigError(f"{asked}: {needed} are asked for, no node of the Ray cluster has that many CPUs")
+    count = config.workers or gpus or max(1, sum(node.cpus for node in nodes) // needed)
+    cores = needed if config.decode_threads is not None else cores_per_worker(nodes, count, needed, bool(gpus))
+    options = {"num_cpus": cores, "num_gpus": 1 if gpus else 0, "max_restarts": 0, "max_task_retries": 0}
+    return {**options, "max_concurrency": IN_FLIGHT}, count
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    return Node(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
 
 
 def _connect(address: str | None, slots: int) -> None:

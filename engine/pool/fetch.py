@@ -1,0 +1,315 @@
+"""Step 3a, below Parquet: the bytes of a shard's columns, fetched by threads before they are asked for.
+
+Column chunks are cut into requests of up to REQUEST bytes, in the order in which a reader comes to need them. Requests
+are sent as long as what is fetched and not yet read stays within a budget, across row groups and files: storage that
+takes 80 ms to its first byte is asked for the next pieces while the present one is decoded.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import groupby
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from poolscore.engine.pool.plan import Piece
+
+REQUEST = 8 << 20  # bytes, at most, of one read
+GAP = 1 << 20  # bytes between two column chunks that are read along rather than asked past
+BUFFER = 1 << 20  # bytes that the Parquet reader takes at once, of each column
+THREADS = 16  # requests in flight; Arrow's S3 client allows 25 connections
+FILES_AHEAD = 16  # opened before they are needed
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file of the pool, with its footer read."""
+
+    file: pa.NativeFile
+    metadata: pq.FileMetaData
+
+
+class _Request:
+    """Consecutive bytes of a file."""
+
+    def __init__(self, offset: int, length: int, needed: int) -> None:
+        self.offset, self.length = offset, length
+        self.unread = needed  # of the columns in use
+        self.done = False  # read, or not needed any more
+        self.data: Future[bytes] | None = None  # None: not sent
+
+
+class ReadAhead:
+    """Fetches the columns of a shard's pieces, at most `budget` bytes ahead. Close it, also after an error.
+
+    Args:
+        open_file: path of a piece → the open file; called on threads.
+        pieces: in the order in which they will be read.
+        columns: names of columns at the top level.
+        budget: bytes fetched or on their way and not yet read. A reader that asks for what the budget has no room for
+            gets it all the same (one REQUEST more): it could not go on otherwise.
+    """
+
+    def __init__(
+        self, open_file: Callable[[str], OpenFile], pieces: Sequence[Piece], columns: Sequence[str], budget: int
+    ) -> None:
+        self.peak = 0  # bytes held at once
+        self._budget = budget
+        self._columns = tuple(columns)
+        self._open_file = open_file
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="poolscore-fetch")
+        self._lock = threading.RLock()
+        self._held = 0
+        self._closed = False
+        self._sending = False
+        self._paths = [path for path, _ in groupby(piece.path for piece in pieces)]
+        self._piece_files = _file_numbers(pieces)
+        self._opened: list[Future[OpenFile]] = []  # of the first of the paths
+        self._unplanned = deque(zip(self._piece_files, pieces, strict=True))
+        self._unsent: deque[tuple[OpenFile, _Request]] = deque()
+        self._planned: deque[tuple[OpenFile, list[_Request]]] = deque()  # of pieces that were not begun
+        self._begun = 0  # pieces
+        self._file: OpenFile | None = None
+        self._parquet: pq.ParquetFile | None = None
+        self._current: list[_Request] = []  # of the piece being read, by offset
+        self._top_up()
+
+    def begin(self) -> pq.ParquetFile:
+        """Begin with the next piece, done with the one before. Returns the file to read it from.
+
+        Raises:
+            OSError, pa.ArrowException: the file cannot be opened.
+        """
+        self._finish_piece()
+        i = self._piece_files[self._begun]
+        opened = self._opening(i).result()
+        if self._parquet is None or self._file is not opened:
+            self._close_file()
+            window = pa.PythonFile(_Window(self, opened.file.size()), mode="r")
+            self._parquet = pq.ParquetFile(window, metadata=opened.metadata, pre_buffer=False, buffer_size=BUFFER)
+        with self._lock:
+            while not self._planned:
+                self._plan()
+            self._file, requests = self._planned.popleft()
+            self._current = sorted(requests, key=lambda request: request.offset)
+            self._begun += 1
+        return self._parquet
+
+    def read(self, offset: int, length: int) -> bytes | memoryview:
+        """Bytes of the file whose piece is being read."""
+        assert self._file is not None
+        parts: list[memoryview] = []
+        while length > 0:
+            at = bisect_right(self._current, offset, key=lambda request: request.offset) - 1
+            request = self._current[at] if at >= 0 else None
+            if request is None or request.done or offset >= request.offset + request.length:
+                parts.append(memoryview(self._file.file.read_at(length, offset)))  # not foreseen; seldom
+                break
+            start = offset - request.offset
+            part = self._data(request)[start : start + length]
+            parts.append(part)
+            offset, length = offset + len(part), length - len(part)
+            request.unread -= len(part)
+            if request.unread <= 0:
+                self._release(request)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Fetch no more; waits for the requests on their way."""
+        with self._lock:
+            self._closed = True
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        for opened in self._opened:
+            if not opened.cancelled() and opened.exception() is None:
+                opened.result().file.close()
+        self._current, self._held = [], 0
+
+    def _close_file(self) -> None:
+        if self._parquet is not None and self._file is not None:
+            self._parquet.close()
+            self._file.file.close()
+
+    def __enter__(self) -> ReadAhead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _opening(self, i: int) -> Future[OpenFile]:
+        with self._lock:
+            while len(self._opened) <= i and not self._closed:
+                future = self._pool.submit(self._open_file, self._paths[len(self._opened)])
+                self._opened.append(future)
+                future.add_done_callback(lambda _: self._top_up())
+            return self._opened[i]
+
+    def _top_up(self) -> None:
+        """Send what the budget has room for."""
+        with self._lock:
+            if not self._sending:  # a file that is open at once calls back from within
+                self._sending = True
+                try:
+                    while not self._closed and self._send_next():
+                        pass
+                finally:
+                    self._sending = False
+
+    def _send_next(self) -> bool:
+        """Plan a piece or send a request; False: there is nothing to send now."""
+        if not self._unsent:
+            if not self._unplanned or not self._can_plan():
+                return False
+            self._plan()
+            return True
+        file, request = self._unsent[0]
+        if not request.done and request.data is None:
+            if self._held and self._held + request.length > self._budget:
+                return False
+            self._send(file, request)
+        self._unsent.popleft()
+        return True
+
+    def _can_plan(self) -> bool:
+        """Whether the file of the next piece is open; it and those behind it are being opened."""
+        i = self._unplanned[0][0]
+        self._opening(min(i + FILES_AHEAD, len(self._paths) - 1))
+        opened = self._opened[i]
+        return opened.done() and not opened.cancelled() and opened.exception() is None
+
+    def _plan(self) -> None:
+        i, piece = self._unplanned.popleft()
+        opened = self._opening(i).result()
+        requests = _requests(opened.metadata, piece.row_group, self._columns)
+        self._planned.append((opened, requests))
+        self._unsent.extend((opened, request) for request in requests)
+
+    def _send(self, file: OpenFile, request: _Request) -> None:
+        self._held += request.length
+        self.peak = max(self.peak, self._held)
+        request.data = self._pool.submit(_read, file.file, request.offset, request.length)
+
+    def _data(self, request: _Request) -> memoryview:
+        with self._lock:
+            if request.data is None:
+                assert self._file is not None
+                self._send(self._file, request)
+            data = request.data
+        assert data is not None
+        return memoryview(data.result())
+
+    def _release(self, *requests: _Request) -> None:
+        with self._lock:
+            for request in requests:
+                if request.data is not None:
+                    request.data.cancel()
+                    request.data = None
+                    self._held -= request.length
+                request.done = True
+        self._top_up()
+
+    def _finish_piece(self) -> None:
+        """What was fetched for it and never read goes; so do requests that were not sent."""
+        self._release(*self._current)
+        self._current = []
+
+
+class _Window:
+    """What Arrow takes for a file: reads at any place are answered from what was fetched."""
+
+    closed = False
+
+    def __init__(self, source: ReadAhead, size: int) -> None:
+        self._source, self._size, self._at = source, size, 0
+
+    def read(self, length: int = -1) -> bytes | memoryview:
+        length = self._size - self._at if length < 0 else min(length, self._size - self._at)
+        data = self._source.read(self._at, length) if length > 0 else b""
+        self._at += len(data)
+        return data
+
+    read_buffer = read  # without a copy
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """The file itself is the source's."""
+
+
+def _read(file: pa.NativeFile, offset: int, length: int) -> bytes:
+    data: bytes = file.read_at(length, offset)
+    if len(data) != length:
+        raise OSError(f"it ends at byte {offset + len(data)}, in the middle of a row group")
+    return data
+
+
+def _file_numbers(pieces: Sequence[Piece]) -> list[int]:
+    """Of each piece: how many times the path changed before it."""
+    numbers: list[int] = []
+    for before, piece in zip([None, *pieces], pieces, strict=False):
+        numbers.append(numbers[-1] + (before.path != piece.path) if before is not None else 0)
+    return numbers
+
+
+def _requests(footer: pq.FileMetaData, row_group: int, columns: Sequence[str]) -> list[_Request]:
+    """The columns' chunks of a row group, in the order in which they are read side by side."""
+    if row_group >= footer.num_row_groups:
+        return []  # the file has changed, as its reader will find
+    chunks: list[tuple[int, int]] = []  # start, end
+    for chunk in _chunks(footer.row_group(row_group), columns):
+        first = chunk.dictionary_page_offset
+        start = chunk.data_page_offset if first is None else min(first, chunk.data_page_offset)
+        chunks.append((start, start + chunk.total_compressed_size))
+    placed: list[tuple[float, _Request]] = []  # with the share of its extent that lies before it
+    for extent in _extents(sorted(chunks)):
+        start, end = extent[0][0], extent[-1][1]
+        for offset in range(start, end, REQUEST):
+            stop = min(offset + REQUEST, end)
+            needed = sum(max(0, min(stop, last) - max(offset, first)) for first, last in extent)
+            placed.append(((offset - start) / (end - start), _Request(offset, stop - offset, needed)))
+    return [request for _, request in sorted(placed, key=lambda one: one[0])]
+
+
+def bytes_of_row(footer: pq.FileMetaData, row_group: int, columns: Sequence[str]) -> int:
+    """Uncompressed bytes of a row, on average over the row group."""
+    if row_group >= footer.num_row_groups:
+        return 0
+    group = footer.row_group(row_group)
+    total: int = sum(chunk.total_uncompressed_size for chunk in _chunks(group, columns))
+    return total // max(1, group.num_rows)
+
+
+def _chunks(group: pq.RowGroupMetaData, columns: Sequence[str]) -> list[pq.ColumnChunkMetaData]:
+    """Of the columns named, and of what lies inside them."""
+    names = frozenset(columns)
+
+    def wanted(path: str) -> bool:  # 'image.bytes' lies in the column 'image'; a column may have a dot in its own name
+        return any(path[:end] in names for end in (*(i for i, c in enumerate(path) if c == "."), len(path)))
+
+    chunks = (group.column(i) for i in range(group.num_columns))
+    return [chunk for chunk in chunks if wanted(chunk.path_in_schema)]
+
+
+def _extents(chunks: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Small chunks that lie close together share requests; a long one is read beside the others."""
+    extents: list[list[tuple[int, int]]] = []
+    for start, end in chunks:
+        together = extents and start - extents[-1][-1][1] <= GAP and end - extents[-1][0][0] <= REQUEST
+        if together:
+            extents[-1].append((start, end))
+        elif end > start:
+            extents.append([(start, end)])
+    return extents
