@@ -84,7 +84,5 @@ class Ahead(Generic[T]):
     def _has_room(self) -> bool:
         """Waits for it; False: nobody wants more."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or not self._waiting or self._held + self._last <= self._budget
-            )
+            self._changed.wait_for(lambda: self._closed or not self._waiting or self._held + self._last <= self._budget)
             return not self._closed

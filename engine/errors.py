@@ -5,6 +5,7 @@ x PoolscoreError
   + StoppedError       exit code 4: storage or cluster failed; the run directory can be resumed
   + InterruptedRun     exit code 130: Ctrl-C or SIGTERM; the run directory can be resumed
   + UnreadableShard    a part of the pool cannot be read; the shard is tried again, then set aside and named
+  + OutOfMemory        a batch does not fit on the device; the shard is tried again, then the job stops (exit code 4)
 
 Every message says what is wrong, where, and what to do. A message is one line. Exit code 3 (finished, but some shards
 could not be scored) is no exception: a selection was written, and the run says that it is incomplete.
@@ -45,3 +46,7 @@ class InterruptedRun(PoolscoreError):
 
 class UnreadableShard(PoolscoreError):
     """A part of the pool cannot be read."""
+
+
+class OutOfMemory(PoolscoreError):
+    """A batch does not fit on the device."""

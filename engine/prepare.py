@@ -40,7 +40,17 @@ from poolscore.engine.worker import Job, input_columns
 
 OWN_COLUMNS = {"row_id", "key", "id", "prediction", "confidence", "rank", "score", "method", "score_name", *SCORES}
 # Configuration that does not change a score: a run may be resumed with other values.
-INCIDENTAL = ("pool.uri", "pool.exclude", "model.path", "model.weights", "model.trust", "select.", "check", "run.", "prices.")
+INCIDENTAL = (
+    "pool.uri",
+    "pool.exclude",
+    "model.path",
+    "model.weights",
+    "model.trust",
+    "select.",
+    "check",
+    "run.",
+    "prices.",
+)
 ESSENTIAL = ("run.batch_size", "run.threads")
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from torch import Tensor
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.near_duplicates import near_duplicate_rate
@@ -62,8 +63,8 @@ class Preview:
 
 
 def draw_sample(plan: Plan, rows: int, seed: int) -> Sample:
-    """About `rows` rows of the pool: runs of neighbours at up to PLACES places drawn by the seed, because rows drawn one by
-    one would each cost the reading of a row group."""
+    """About `rows` rows of the pool: runs of neighbours at up to PLACES places drawn by the seed, because rows drawn
+    one by one would each cost the reading of a row group."""
     rows = min(rows, plan.rows)
     run = -(-rows // PLACES)
     starts = np.arange(0, plan.rows, run)
@@ -132,8 +133,8 @@ def preview(scorer: Scorer, sample: Sample, device: str) -> Preview:
                 best.schema.get_field_index("row_id"), "row_id", pa.array(sample.row_ids[best["row_id"].to_numpy()])
             ),
             inputs=seen.inputs,
-            near_duplicates=near_duplicate_rate(seen.picked_NF, seen.centre_F),
-            near_duplicates_at_random=near_duplicate_rate(seen.control_NF, seen.centre_F),
+            near_duplicates=near_duplicate_rate(seen.of_picked, seen.centre),
+            near_duplicates_at_random=near_duplicate_rate(seen.of_control, seen.centre),
         )
 
 
@@ -145,15 +146,15 @@ def _best(scores: pa.Table, by: str, sampled: int) -> pa.Table:
 @dataclass(frozen=True)
 class _Seen:
     inputs: pa.Table
-    picked_NF: NDArray[np.float32]
-    control_NF: NDArray[np.float32]
-    centre_F: NDArray[np.float64]
+    of_picked: NDArray[np.float32]
+    of_control: NDArray[np.float32]
+    centre: NDArray[np.float64]
     passes_cost: float
 
 
 def _look_again(scorer: Scorer, sample: Sample, picked: list[int], control: list[int]) -> _Seen:
-    """Features at the frontier, and the inputs, of a few rows of the sample. It is read once more: keeping the features of
-    all rows could take more memory than a worker has."""
+    """Features at the frontier, and the inputs, of a few rows of the sample. It is read once more: keeping the features
+    of all rows could take more memory than a worker has."""
     wanted = set(picked) | set(control)
     features: dict[int, NDArray[np.float32]] = {}
     inputs: dict[int, pa.Table] = {}
@@ -177,14 +178,14 @@ def _look_again(scorer: Scorer, sample: Sample, picked: list[int], control: list
     assert total_F is not None
     return _Seen(
         inputs=pa.concat_tables([inputs[i] for i in picked]),
-        picked_NF=np.stack([features[i] for i in picked]),
-        control_NF=np.stack([features[i] for i in control]),
-        centre_F=total_F / rows_seen,
+        of_picked=np.stack([features[i] for i in picked]),
+        of_control=np.stack([features[i] for i in control]),
+        centre=total_F / rows_seen,
         passes_cost=cost,
     )
 
 
-def _passes_cost(scorer: Scorer, inputs: Mapping[str, object], keys: object) -> float:
+def _passes_cost(scorer: Scorer, inputs: Mapping[str, Tensor], keys: Tensor) -> float:
     """Median time of T passes over that of one, in turn, scores included."""
 
     def seconds(count: int) -> float:
@@ -194,4 +195,4 @@ def _passes_cost(scorer: Scorer, inputs: Mapping[str, object], keys: object) -> 
 
     both = [(seconds(1), seconds(scorer.config.passes.count)) for _ in range(REPEATS)][1:]
     one, all_passes = zip(*both, strict=True)
-    return median(all_passes) / median(one)
+    return float(median(all_passes) / median(one))

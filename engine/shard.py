@@ -171,7 +171,7 @@ class Inferred:
         for rows, found in zip(self.rows, self._bad, strict=True):
             bad |= {start + i: reason for i, reason in found.items() if i < len(rows)}
             start += len(rows)
-        for i in np.flatnonzero(~self.column("finite")).tolist():
+        for i in np.flatnonzero(self.column("finite") == 0).tolist():
             bad.setdefault(i, ("reduce", "the model's output is not finite"))
         return dict(sorted(bad.items()))
 

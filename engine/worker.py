@@ -19,7 +19,8 @@ import pyarrow.parquet as pq
 import torch
 
 from poolscore.engine.config import Config
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.config_text import one_line
+from poolscore.engine.errors import ConfigError, OutOfMemory
 from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
@@ -94,6 +95,7 @@ class ShardWorker:
 
         Raises:
             UnreadableShard: a file of the pool cannot be read.
+            OutOfMemory: the device has no room for a batch and its passes.
             StoppedError: the run directory cannot be written, or the worker was closed.
         """
         started = time.monotonic()
@@ -142,7 +144,10 @@ class ShardWorker:
             with numeric_settings(self._threads):
                 return call(given)
 
-        return self._device.submit(run).result()
+        try:
+            return self._device.submit(run).result()
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(one_line(error)) from error
 
     def _build(self, job: Job) -> tuple[Scorer, str]:
         self._scorer = build_scorer(job)
@@ -189,7 +194,8 @@ def build_scorer(job: Job) -> Scorer:
         raise ConfigError(
             f"pool.exclude: {config.pool.exclude} changed since the job began; leave it as it is till the end"
         )
-    decoder = BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device)
+    threads = max(1, config.run.decode_threads or 0)
+    decoder = BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device, threads)
     sample = decoder.blank(PROBE_ROWS)
     return Scorer(
         config=config,

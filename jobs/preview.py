@@ -115,7 +115,8 @@ def _page(config: Config, previewed: Preview, facts: list[Fact]) -> str:
         "poolscore preview",
         [
             f"""<header><p class="over">poolscore preview</p><h1>{rows(previewed.rows)} scored for a try</h1></header>
-<section aria-labelledby="told"><h2 id="told">What a night of it would take</h2><dl class="facts">{told}</dl></section>""",
+<section aria-labelledby="told"><h2 id="told">What a night of it would take</h2>
+<dl class="facts">{told}</dl></section>""",
             f"""<section aria-labelledby="batch"><h2 id="batch">The {rows(best.num_rows)} that it would pick</h2>
 <p class="lead">The best of the sample by {esc(config.selected_by)}, best first.</p>{shown}</section>""",
         ],

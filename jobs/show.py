@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from poolscore.engine.stages import STAGES, bounding_stage, idle_share
+
 if TYPE_CHECKING:
     from poolscore.engine.advise import Advised
     from poolscore.engine.check import CheckResult
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from poolscore.engine.pool.plan import Plan
     from poolscore.engine.prepare import Prepared
     from poolscore.engine.run.coordinator import State
-    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.engine.run.directory import RunDirectory, Totals
     from poolscore.engine.score import RunResult
 
 console = Console(highlight=False)
@@ -258,6 +260,7 @@ def summary(result: RunResult, report_path: str) -> None:
     if result.listed and not totals.excluded:
         warn("no id of pool.exclude is in the pool; are they written as in pool.id?")
     facts.add("time", f"{_duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
+    _add_stages(facts, totals)
     facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
     facts.add("selection", result.selection)
     facts.add("report", report_path)
@@ -278,6 +281,8 @@ def status(run: RunDirectory, as_json: bool) -> None:
             "excluded": totals.excluded,
         },
         "rows_per_worker_second": totals.rows_per_worker_second,
+        "stage_seconds": dict(totals.stages),
+        "idle_share": idle_share(totals.stages) if totals.stages else None,
         "set_aside": info.get("set_aside", {}),
         "created": info["created"],
         "updated": info["updated"],
@@ -292,9 +297,19 @@ def status(run: RunDirectory, as_json: bool) -> None:
         "rows", f"{totals.rows:,} of {pool['rows']:,}; {totals.rejected:,} rejected, {totals.excluded:,} excluded"
     )
     facts.add("speed", f"{totals.rows_per_worker_second:,.0f} rows/s per worker")
+    _add_stages(facts, totals)
     for shard, reason in state["set_aside"].items():
         facts.add(f"shard {shard}", f"set aside: {reason}")
     facts.show()
+
+
+def _add_stages(facts: _Facts, totals: Totals) -> None:
+    """Where the workers' time went; stages overlap, so theirs are no shares of a whole."""
+    bound = bounding_stage(totals.stages)
+    if bound is None:
+        return  # written by an older version, or nothing is scored yet
+    seconds = ", ".join(f"{stage} {totals.stages.get(stage, 0.0):,.1f}" for stage in STAGES if stage != "idle")
+    facts.add("stages", f"{seconds} s on all workers; device idle {idle_share(totals.stages):.0%}; '{bound}' bounds")
 
 
 class _Facts:

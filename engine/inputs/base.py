@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import torch
+
+V = TypeVar("V")
+Reasons = dict[int, str]  # row of a table → why it cannot be decoded
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Decoder(Protocol):
     """From Arrow columns to a batch. Split in two, so that as few bytes as possible travel to the device:
     `decode` fills a host buffer (uint8 for pictures), `to_model` does the arithmetic where the model is."""
 
+    parallel: bool  # whether `decode` may run on several threads at once, each with rows of its own
+
     @property
     def columns(self) -> tuple[str, ...]:
         """Columns of the pool that are read."""
@@ -40,33 +45,40 @@ class Decoder(Protocol):
     def row_spec(self, table: pa.Table) -> RowSpec | None:
         """Shape and dtype of a row, read off the first row of `table` that can be decoded; None if none can."""
 
-    def decode(self, table: pa.Table, out: NDArray[Any]) -> dict[int, str]:
-        """Fill out[i] from row i of `table`, N rows; out is [≥ N, *shape] and zero.
+    def decode(self, table: pa.Table, out: NDArray[Any]) -> Reasons:
+        """Fill out[i] from row i of `table`, N rows; out is [≥ N, *shape] and may hold anything.
 
         Returns:
-            row → reason, for each row that cannot be decoded; its slot stays zero.
+            row → reason, for each row that cannot be decoded; its slot is zero.
         """
 
     def to_model(self, batch: torch.Tensor) -> torch.Tensor:
         """[N, *shape] as decoded → the model's input, on the device of `batch`."""
 
 
-def decode_each(values: Sequence[Any], out: NDArray[Any], decode_one: Any) -> dict[int, str]:
-    """Fill out[i] with decode_one(values[i]); nulls and bad rows are returned with their reason."""
-    bad: dict[int, str] = {}
+def decode_each(
+    values: Iterable[V | None], out: NDArray[Any], decode_into: Callable[[V, NDArray[Any]], None]
+) -> Reasons:
+    """Fill each out[i] by decode_into(value, out[i]); nulls and bad rows are zero, and returned with their reason."""
+    bad: Reasons = {}
     for i, value in enumerate(values):
         try:
             if value is None:
                 raise BadRow("null")
-            row = decode_one(value)
-            if row.shape != out.shape[1:]:
-                raise BadRow(f"shape {list(row.shape)}, expected {list(out.shape[1:])}")
-            if row.dtype != out.dtype:
-                raise BadRow(f"dtype {row.dtype}, expected {out.dtype}")
-            out[i] = row
+            decode_into(value, out[i, ...])  # a view, also where a row is one number
         except BadRow as error:
             bad[i] = str(error)
+            out[i] = 0
     return bad
+
+
+def put_row(row: NDArray[Any], slot: NDArray[Any]) -> None:
+    """Copy a decoded row to its place in the batch; raise BadRow if it is not like the others."""
+    if row.shape != slot.shape:
+        raise BadRow(f"shape {list(row.shape)}, expected {list(slot.shape)}")
+    if row.dtype != slot.dtype:
+        raise BadRow(f"dtype {row.dtype}, expected {slot.dtype}")
+    slot[...] = row
 
 
 def normalised(x: torch.Tensor, mean: Sequence[float], std: Sequence[float], axis: int) -> torch.Tensor:

@@ -4,86 +4,147 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.inputs.base import Decoder, RowSpec
+from poolscore.engine.inputs.base import Decoder, Reasons, RowSpec
+from poolscore.engine.inputs.buffers import BufferRing, Buffers, blank_rows
 from poolscore.engine.pool.read import Rows
 
 SAMPLE_ROWS = 1000  # read, at most, in search of a row that can be decoded
+# Chunks of rows that threads take: enough of them to share unequal rows out, none so small that handing it over counts.
+CHUNKS_PER_THREAD, LEAST_CHUNK = 2, 4
 
 Bad = dict[int, tuple[str, str]]  # row of a block → stage and reason
 
 
 class HostBatch:
-    """A block of rows, decoded on the host."""
+    """A block of rows, decoded on the host. Its arrays are lent, and belong to the next batch after `release`."""
 
-    def __init__(self, arrays: dict[str, NDArray[Any]], bad: Bad) -> None:
-        self.arrays = arrays  # by input, [batch_size, …]
+    def __init__(self, buffers: Buffers, ring: BufferRing, bad: Bad) -> None:
         self.bad = bad  # rows that cannot be decoded; their slots are zero
+        self.nbytes = ring.nbytes
+        self._buffers: Buffers | None = buffers
+        self._ring = ring
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        return sum(array.nbytes for array in self.arrays.values())
+    def buffers(self) -> Buffers:
+        """What the rows were decoded into."""
+        assert self._buffers is not None, "this batch was released"
+        return self._buffers
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """By input, [batch_size, …]."""
+        return self.buffers.arrays
 
     def release(self) -> None:
-        """The device has its copy."""
+        """The buffers may be used again. Again is allowed, and does nothing."""
+        buffers, self._buffers = self._buffers, None
+        if buffers is not None:
+            self._ring.give(buffers)
 
 
 class BatchDecoder:
-    """Decodes blocks of rows into batches of one fixed size."""
+    """Decodes blocks of rows into batches of one fixed size: `read` on the host, `to_device` behind it.
+
+    Args:
+        threads: that decode. A row's bits do not depend on them.
+    """
 
     def __init__(
-        self, decoders: Mapping[str, Decoder], specs: Mapping[str, RowSpec], batch_size: int, device: torch.device
+        self,
+        decoders: Mapping[str, Decoder],
+        specs: Mapping[str, RowSpec],
+        batch_size: int,
+        device: torch.device,
+        threads: int = 1,
     ) -> None:
         self._decoders = decoders
         self._specs = specs
         self._batch_size = batch_size
         self.device = device
+        on_gpu = device.type == "cuda"
+        self._ring = BufferRing({name: specs[name] for name in decoders}, batch_size, pinned=on_gpu)
+        self._copies = torch.cuda.Stream(device) if on_gpu else None
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads, "decode") if threads > 1 else None
 
     def decode(self, rows: Rows) -> tuple[dict[str, Tensor], Bad]:
-        """The model's inputs by name, [batch_size, …] each, on the device; and the rows that have none.
-
-        Their slots, and those behind the last row, are zero-filled: no row's place depends on its neighbours.
-        """
+        """The model's inputs by name, [batch_size, …] each, on the device; and the rows that have none."""
         batch = self.read(rows)
         return self.to_device(batch), batch.bad
 
     def read(self, rows: Rows) -> HostBatch:
-        """Decode on the host."""
+        """Decode up to `batch_size` rows on the host. May run in another thread, ahead of the device.
+
+        The slots of bad rows, and those behind the last row, are zero: no row's place depends on its neighbours.
+        """
         bad: Bad = {int(i): ("read", "id is null") for i in np.flatnonzero(rows.ids.is_null())}
-        arrays: dict[str, NDArray[Any]] = {}
+        buffers = self._ring.take()
         for name, decoder in self._decoders.items():
-            arrays[name] = self._buffer(name, self._batch_size)
-            for i, reason in decoder.decode(rows.table, arrays[name]).items():
+            out = buffers.arrays[name]
+            out[len(rows) :] = 0
+            for i, reason in self._decode(decoder, rows.table, out).items():
                 bad.setdefault(i, ("decode", f"{name}: {reason}" if name else reason))
-        return HostBatch(arrays, bad)
+        return HostBatch(buffers, self._ring, bad)
 
     def to_device(self, batch: HostBatch) -> dict[str, Tensor]:
-        """The model's inputs, on the device."""
-        return {name: self._to_model(name, array) for name, array in batch.arrays.items()}
+        """The model's inputs by name, [batch_size, …] each. Copies, and releases the batch.
+
+        On a GPU the copy runs on a stream of its own, beside what the model is doing.
+        """
+        inputs: dict[str, Tensor] = {}
+        for name, tensor in self._copied(batch.buffers).items():
+            inputs |= self._to_model(name, tensor)
+        batch.release()
+        return inputs
 
     def blank(self, rows: int) -> dict[str, Tensor]:
         """Inputs of zero-filled rows, on the device: what a model can be traced with where no row is at hand."""
-        return {name: self._to_model(name, self._buffer(name, rows)) for name in self._decoders}
+        inputs: dict[str, Tensor] = {}
+        for name in self._decoders:
+            inputs |= self._to_model(name, blank_rows(self._specs[name], rows).to(self.device))
+        return inputs
 
     def padded_keys(self, rows: Rows) -> Tensor:
         """int64 [batch_size] on the device: the bits of the rows' keys, zero behind the last row."""
-        keys = np.zeros(self._batch_size, dtype=np.int64)
-        keys[: len(rows)] = rows.keys.view(np.int64)
-        return torch.from_numpy(keys).to(self.device)
+        keys = torch.zeros(self._batch_size, dtype=torch.int64, pin_memory=self._copies is not None)
+        keys.numpy()[: len(rows)] = rows.keys.view(np.int64)
+        return keys.to(self.device, non_blocking=True)
 
-    def _buffer(self, name: str, rows: int) -> NDArray[Any]:
-        return np.zeros((rows, *self._specs[name].shape), dtype=self._specs[name].dtype)
+    def _decode(self, decoder: Decoder, table: pa.Table, out: NDArray[Any]) -> Reasons:
+        if self._pool is None or not decoder.parallel:
+            return decoder.decode(table, out)
+        size = max(LEAST_CHUNK, -(-table.num_rows // (CHUNKS_PER_THREAD * self._threads)))
+        starts = range(0, table.num_rows, size)
+        parts = self._pool.map(lambda at: decoder.decode(table.slice(at, size), out[at : at + size]), starts)
+        return {start + i: reason for start, part in zip(starts, parts, strict=True) for i, reason in part.items()}
 
-    def _to_model(self, name: str, buffer: NDArray[Any]) -> Tensor:
-        return self._decoders[name].to_model(torch.from_numpy(buffer).to(self.device))
+    def _copied(self, buffers: Buffers) -> dict[str, Tensor]:
+        if self._copies is None:
+            return buffers.tensors
+        with torch.cuda.stream(self._copies):
+            copies = {name: x.to(self.device, non_blocking=True) for name, x in buffers.tensors.items()}
+            buffers.copied = self._copies.record_event()
+        models = torch.cuda.current_stream(self.device)
+        models.wait_event(buffers.copied)
+        for x in copies.values():
+            x.record_stream(models)  # its memory is the model's stream's to free
+        return copies
+
+    def _to_model(self, name: str, batch: Tensor) -> dict[str, Tensor]:
+        x = self._decoders[name].to_model(batch)
+        if x.untyped_storage().data_ptr() == batch.untyped_storage().data_ptr() and self._copies is None:
+            x = x.clone()  # the buffer will hold other rows soon
+        return {name: x}
 
 
 def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> dict[str, RowSpec]:

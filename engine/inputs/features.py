@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from poolscore.engine.config import FeaturesDecode
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.inputs.base import RowSpec, normalised, not_finite
+from poolscore.engine.inputs.base import Reasons, RowSpec, normalised, not_finite
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 class FeaturesDecoder:
     """[N, columns], int64 on the host if it holds every column, else float64; in `dtype` for the model."""
+
+    parallel = False  # Arrow and numpy take whole columns at a time
 
     def __init__(self, config: FeaturesDecode) -> None:
         self.columns = config.columns
@@ -44,9 +46,9 @@ class FeaturesDecoder:
         floating = any(pa.types.is_floating(kind) or pa.types.is_uint64(kind) for kind in kinds)
         return RowSpec((len(self.columns),), "float64" if floating else "int64")
 
-    def decode(self, table: pa.Table, out: NDArray[Any]) -> dict[int, str]:
+    def decode(self, table: pa.Table, out: NDArray[Any]) -> Reasons:
         """See Decoder."""
-        bad: dict[int, str] = {}
+        bad: Reasons = {}
         for position, name in enumerate(self.columns):
             column = table[name]
             nulls = pc.is_null(column).to_numpy(zero_copy_only=False)

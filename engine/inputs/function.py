@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from poolscore.engine.config import FunctionDecode
 from poolscore.engine.imports import import_name
-from poolscore.engine.inputs.base import BadRow, RowSpec, decode_each
+from poolscore.engine.inputs.base import BadRow, Reasons, RowSpec, decode_each, put_row
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,8 @@ DTYPES = ("float16", "float32", "float64", "bool", "uint8", "int8", "int16", "in
 
 class FunctionDecoder:
     """[N, *shape] exactly as the function gives it, on the host and for the model."""
+
+    parallel = False  # nobody promised that the user's function may be called by two threads at once
 
     def __init__(self, config: FunctionDecode) -> None:
         assert config.column is not None
@@ -40,13 +42,16 @@ class FunctionDecoder:
             return RowSpec(row.shape, str(row.dtype))
         return None
 
-    def decode(self, table: pa.Table, out: NDArray[Any]) -> dict[int, str]:
+    def decode(self, table: pa.Table, out: NDArray[Any]) -> Reasons:
         """See Decoder."""
-        return decode_each(table[self.columns[0]].to_pylist(), out, self._decode_one)
+        return decode_each(table[self.columns[0]].to_pylist(), out, self._decode_into)
 
     def to_model(self, batch: torch.Tensor) -> torch.Tensor:
         """See Decoder."""
         return batch
+
+    def _decode_into(self, value: Any, slot: NDArray[Any]) -> None:
+        put_row(self._decode_one(value), slot)
 
     def _decode_one(self, value: Any) -> NDArray[Any]:
         try:

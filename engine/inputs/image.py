@@ -15,7 +15,7 @@ from PIL import Image
 
 from poolscore.engine.config import ImageDecode
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.inputs.base import BadRow, RowSpec, decode_each, normalised
+from poolscore.engine.inputs.base import BadRow, Reasons, RowSpec, decode_each, normalised, put_row
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +29,8 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 
 class ImageDecoder:
     """uint8 [N, height, width, channels] on the host, float32 [N, channels, height, width] for the model."""
+
+    parallel = True  # simplejpeg and Pillow release the GIL
 
     def __init__(self, config: ImageDecode) -> None:
         assert config.column is not None
@@ -57,14 +59,17 @@ class ImageDecoder:
                     continue
         return None
 
-    def decode(self, table: pa.Table, out: NDArray[Any]) -> dict[int, str]:
+    def decode(self, table: pa.Table, out: NDArray[Any]) -> Reasons:
         """See Decoder."""
-        return decode_each(encoded_bytes(table[self.columns[0]]), out, self._decode_one)
+        return decode_each(encoded_bytes(table[self.columns[0]]), out, self._decode_into)
 
     def to_model(self, batch: torch.Tensor) -> torch.Tensor:
         """ToTensor and Normalize: bytes / 255, then (x − mean) / std for each channel."""
         x = batch.permute(0, 3, 1, 2).float().div_(255.0)
         return normalised(x, self._config.mean, self._config.std, axis=1).contiguous()
+
+    def _decode_into(self, data: bytes, slot: NDArray[np.uint8]) -> None:
+        put_row(self._decode_one(data), slot)
 
     def _decode_one(self, data: bytes) -> NDArray[np.uint8]:
         config = self._config

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from poolscore.engine.config import TensorDecode
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.inputs.base import RowSpec, normalised, not_finite
+from poolscore.engine.inputs.base import Reasons, RowSpec, normalised, not_finite
 
 if TYPE_CHECKING:
     import torch
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 class TensorDecoder:
     """[N, *shape] in the column's own dtype on the host; in `dtype`, normalised, for the model."""
+
+    parallel = False  # Arrow and numpy take whole columns at a time
 
     def __init__(self, config: TensorDecode) -> None:
         assert config.column is not None
@@ -70,7 +72,7 @@ class TensorDecoder:
         lengths = [n for n in pc.list_value_length(table[self.columns[0]]).to_pylist() if n]
         return RowSpec((lengths[0],), dtype) if lengths else None
 
-    def decode(self, table: pa.Table, out: NDArray[Any]) -> dict[int, str]:
+    def decode(self, table: pa.Table, out: NDArray[Any]) -> Reasons:
         """See Decoder."""
         column = table[self.columns[0]].combine_chunks()
         if isinstance(column, pa.ChunkedArray):
@@ -79,7 +81,7 @@ class TensorDecoder:
             column = column.storage
         lengths = pc.list_value_length(column)
         expected = math.prod(out.shape[1:])
-        bad: dict[int, str] = {}
+        bad: Reasons = {}
         for i, length in enumerate(lengths.to_pylist()):
             if not length:
                 bad[i] = "null" if length is None else "an empty list"
@@ -96,6 +98,7 @@ class TensorDecoder:
             bad[int(i)] = "NaN or infinity among the values"
         fine = ~(holes | wrong)
         out[good[fine]] = numbers[fine]
+        out[list(bad)] = 0
         return bad
 
     def to_model(self, batch: torch.Tensor) -> torch.Tensor:

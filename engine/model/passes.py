@@ -152,8 +152,8 @@ class McDropout:
 
     @torch.no_grad()
     def features(self, inputs: Inputs) -> Tensor:
-        """What the model knows of each row before any dropout: the tensors at its stochastic frontier (its inputs, where
-        it is repeated), side by side as [N, F]. Maps are averaged down to 4x4."""
+        """What the model knows of each row before any dropout: the tensors at its stochastic frontier (its inputs,
+        where it is repeated), side by side as [N, F]. Maps are averaged down to 4x4."""
         with self._precision():
             rows = len(next(iter(inputs.values())))
             tensors = self._forward.by_row(self._forward.once(inputs), rows)

@@ -18,10 +18,9 @@ from itertools import groupby
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from poolscore.engine.pool.chunks import Request, requests_of
 from poolscore.engine.pool.plan import Piece
 
-REQUEST = 8 << 20  # bytes, at most, of one read
-GAP = 1 << 20  # bytes between two column chunks that are read along rather than asked past
 BUFFER = 1 << 20  # bytes that the Parquet reader takes at once, of each column
 THREADS = 16  # requests in flight; Arrow's S3 client allows 25 connections
 FILES_AHEAD = 16  # opened before they are needed
@@ -33,16 +32,6 @@ class OpenFile:
 
     file: pa.NativeFile
     metadata: pq.FileMetaData
-
-
-class _Request:
-    """Consecutive bytes of a file."""
-
-    def __init__(self, offset: int, length: int, needed: int) -> None:
-        self.offset, self.length = offset, length
-        self.unread = needed  # of the columns in use
-        self.done = False  # read, or not needed any more
-        self.data: Future[bytes] | None = None  # None: not sent
 
 
 class ReadAhead:
@@ -72,12 +61,12 @@ class ReadAhead:
         self._piece_files = _file_numbers(pieces)
         self._opened: list[Future[OpenFile]] = []  # of the first of the paths
         self._unplanned = deque(zip(self._piece_files, pieces, strict=True))
-        self._unsent: deque[tuple[OpenFile, _Request]] = deque()
-        self._planned: deque[tuple[OpenFile, list[_Request]]] = deque()  # of pieces that were not begun
+        self._unsent: deque[tuple[OpenFile, Request]] = deque()
+        self._planned: deque[tuple[OpenFile, list[Request]]] = deque()  # of pieces that were not begun
         self._begun = 0  # pieces
         self._file: OpenFile | None = None
         self._parquet: pq.ParquetFile | None = None
-        self._current: list[_Request] = []  # of the piece being read, by offset
+        self._current: list[Request] = []  # of the piece being read, by offset
         self._top_up()
 
     def begin(self) -> pq.ParquetFile:
@@ -185,16 +174,16 @@ class ReadAhead:
     def _plan(self) -> None:
         i, piece = self._unplanned.popleft()
         opened = self._opening(i).result()
-        requests = _requests(opened.metadata, piece.row_group, self._columns)
+        requests = requests_of(opened.metadata, piece.row_group, self._columns)
         self._planned.append((opened, requests))
         self._unsent.extend((opened, request) for request in requests)
 
-    def _send(self, file: OpenFile, request: _Request) -> None:
+    def _send(self, file: OpenFile, request: Request) -> None:
         self._held += request.length
         self.peak = max(self.peak, self._held)
         request.data = self._pool.submit(_read, file.file, request.offset, request.length)
 
-    def _data(self, request: _Request) -> memoryview:
+    def _data(self, request: Request) -> memoryview:
         with self._lock:
             if request.data is None:
                 assert self._file is not None
@@ -203,7 +192,7 @@ class ReadAhead:
         assert data is not None
         return memoryview(data.result())
 
-    def _release(self, *requests: _Request) -> None:
+    def _release(self, *requests: Request) -> None:
         with self._lock:
             for request in requests:
                 if request.data is not None:
@@ -262,54 +251,3 @@ def _file_numbers(pieces: Sequence[Piece]) -> list[int]:
     for before, piece in zip([None, *pieces], pieces, strict=False):
         numbers.append(numbers[-1] + (before.path != piece.path) if before is not None else 0)
     return numbers
-
-
-def _requests(footer: pq.FileMetaData, row_group: int, columns: Sequence[str]) -> list[_Request]:
-    """The columns' chunks of a row group, in the order in which they are read side by side."""
-    if row_group >= footer.num_row_groups:
-        return []  # the file has changed, as its reader will find
-    chunks: list[tuple[int, int]] = []  # start, end
-    for chunk in _chunks(footer.row_group(row_group), columns):
-        first = chunk.dictionary_page_offset
-        start = chunk.data_page_offset if first is None else min(first, chunk.data_page_offset)
-        chunks.append((start, start + chunk.total_compressed_size))
-    placed: list[tuple[float, _Request]] = []  # with the share of its extent that lies before it
-    for extent in _extents(sorted(chunks)):
-        start, end = extent[0][0], extent[-1][1]
-        for offset in range(start, end, REQUEST):
-            stop = min(offset + REQUEST, end)
-            needed = sum(max(0, min(stop, last) - max(offset, first)) for first, last in extent)
-            placed.append(((offset - start) / (end - start), _Request(offset, stop - offset, needed)))
-    return [request for _, request in sorted(placed, key=lambda one: one[0])]
-
-
-def bytes_of_row(footer: pq.FileMetaData, row_group: int, columns: Sequence[str]) -> int:
-    """Uncompressed bytes of a row, on average over the row group."""
-    if row_group >= footer.num_row_groups:
-        return 0
-    group = footer.row_group(row_group)
-    total: int = sum(chunk.total_uncompressed_size for chunk in _chunks(group, columns))
-    return total // max(1, group.num_rows)
-
-
-def _chunks(group: pq.RowGroupMetaData, columns: Sequence[str]) -> list[pq.ColumnChunkMetaData]:
-    """Of the columns named, and of what lies inside them."""
-    names = frozenset(columns)
-
-    def wanted(path: str) -> bool:  # 'image.bytes' lies in the column 'image'; a column may have a dot in its own name
-        return any(path[:end] in names for end in (*(i for i, c in enumerate(path) if c == "."), len(path)))
-
-    chunks = (group.column(i) for i in range(group.num_columns))
-    return [chunk for chunk in chunks if wanted(chunk.path_in_schema)]
-
-
-def _extents(chunks: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Small chunks that lie close together share requests; a long one is read beside the others."""
-    extents: list[list[tuple[int, int]]] = []
-    for start, end in chunks:
-        together = extents and start - extents[-1][-1][1] <= GAP and end - extents[-1][0][0] <= REQUEST
-        if together:
-            extents[-1].append((start, end))
-        elif end > start:
-            extents.append([(start, end)])
-    return extents

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from poolscore.engine.errors import UnreadableShard
 from poolscore.engine.filesystem import locate
 from poolscore.engine.keys import IdSet, Keys, id_text, keys_of
-from poolscore.engine.pool.fetch import REQUEST, OpenFile, ReadAhead, bytes_of_row
+from poolscore.engine.pool.chunks import REQUEST, bytes_of_row
+from poolscore.engine.pool.fetch import OpenFile, ReadAhead
 from poolscore.engine.pool.plan import Piece, Shard
 
 PARSED_BYTES = 4 << 20  # of rows, at most, that Arrow makes at once, where a block is smaller
@@ -118,7 +119,9 @@ class ShardReader:
         """The piece as tables of `rows` rows, or several times as many where rows are small. They fit together, also
         where the files of a shard differ in the order of their columns or in what may be null."""
         position = -piece.start  # a range inside a huge row group: what lies before it is read and dropped
-        at_once = rows * max(1, PARSED_BYTES // max(1, rows * bytes_of_row(file.metadata, piece.row_group, self._columns)))
+        at_once = rows * max(
+            1, PARSED_BYTES // max(1, rows * bytes_of_row(file.metadata, piece.row_group, self._columns))
+        )
         batches = file.iter_batches(at_once, row_groups=[piece.row_group], columns=self._columns, use_threads=False)
         for batch in batches:
             skip = max(0, -position)

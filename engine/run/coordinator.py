@@ -40,6 +40,7 @@ class Coordinator:
         done: Totals,
         pool_rows: int,
         max_bad_fraction: float,
+        max_bad_rows: int | None,
         profile: Profile | None,
         on_profile: Callable[[Profile], None],
         on_progress: Callable[[State], None],
@@ -49,6 +50,7 @@ class Coordinator:
         self._totals = done
         self._pool_rows = pool_rows
         self._max_bad_fraction = max_bad_fraction
+        self._max_bad_rows = max_bad_rows
         self._profile = profile
         self._on_profile = on_profile
         self._on_progress = on_progress
@@ -92,9 +94,10 @@ class Coordinator:
                             self._journal.append(report)
                             self._totals = self._totals.plus(report)
                             self._require_mostly_good()
-                    case Failed(shard, reason):
+                    case Failed(shard, reason, hopeless):
                         self._returned(shard.index)
                         self._try_again(shard, reason)
+                        self._require_hope(shard, reason, hopeless)
                     case Lost():
                         self._mourn(event)
             self._on_progress(self._state())
@@ -154,18 +157,30 @@ class Coordinator:
         if not self._totals.shards and self._count_failures() >= enough:
             raise StoppedError(f"no shard could be scored; shard {shard.index} failed last: {reason}")
 
+    def _require_hope(self, shard: Shard, reason: str, hopeless: bool) -> None:
+        if hopeless and shard.index in self._set_aside:
+            raise StoppedError(
+                f"shard {shard.index} does not fit into memory ({reason}); begin anew, with --fresh and a smaller "
+                "run.batch_size or passes.rows_per_call"
+            )
+
     def _require_mostly_good(self) -> None:
         t = self._totals
         seen = t.scored + t.rejected
         allowed = self._max_bad_fraction
         # Bad rows cluster, by file: a few bad shards among the first say nothing of the pool. Half of them do.
         everywhere = t.shards >= ENOUGH_SHARDS and t.rejected > allowed * seen and 2 * t.bad_shards >= t.shards
-        if t.rejected > allowed * self._pool_rows or everywhere:
-            reason, count = max(t.reasons.items(), key=lambda item: item[1])
-            raise ConfigError(
-                f"pool: {t.rejected} of {seen} rows could not be scored, more than run.max_bad_fraction={allowed:g} "
-                f"allows; the commonest reason ({count} rows): {reason}. Mend the input or raise the limit, then resume"
-            )
+        if self._max_bad_rows is not None and t.rejected > self._max_bad_rows:
+            limit = f"run.max_bad_rows={self._max_bad_rows}"
+        elif t.rejected > allowed * self._pool_rows or everywhere:
+            limit = f"run.max_bad_fraction={allowed:g}"
+        else:
+            return
+        reason, count = max(t.reasons.items(), key=lambda item: item[1])
+        raise ConfigError(
+            f"pool: {t.rejected} of {seen} rows could not be scored, more than {limit} allows; the commonest reason "
+            f"({count} rows): {reason}. Mend the input or raise the limit, then resume"
+        )
 
     def _state(self) -> State:
         in_flight = sum(self._in_flight.values())

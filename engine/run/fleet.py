@@ -10,7 +10,7 @@ from typing import Protocol
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import with_decode_threads
-from poolscore.engine.errors import PoolscoreError, UnreadableShard
+from poolscore.engine.errors import OutOfMemory, PoolscoreError, UnreadableShard
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile, choose_device
 from poolscore.engine.run.journal import ShardReport
@@ -40,6 +40,7 @@ class Failed:
 
     shard: Shard
     reason: str
+    hopeless: bool = False  # another shard would fare no better: the job is to stop if it goes on like this
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,19 @@ Event = Joined | Scored | Failed | Lost
 def what_failed(error: BaseException) -> str:
     """An exception in one line."""
     return one_line(f"{type(error).__name__}: {error}")
+
+
+def what_became(shard: Shard, error: BaseException) -> Failed:
+    """A shard that a worker could not score, by what was raised there.
+
+    Raises:
+        PoolscoreError: it concerns the job, not the shard.
+    """
+    if isinstance(error, UnreadableShard | OutOfMemory):
+        return Failed(shard, str(error), hopeless=isinstance(error, OutOfMemory))
+    if isinstance(error, PoolscoreError) or not isinstance(error, Exception):
+        raise error
+    return Failed(shard, what_failed(error))  # one row that makes the model raise must not end the night
 
 
 class Fleet(Protocol):
@@ -110,11 +124,5 @@ class LocalFleet:
         self._threads.shutdown(wait=True)
 
     def _event(self, future: Future[ShardReport], shard: Shard) -> Event:
-        try:
-            return Scored(future.result())
-        except UnreadableShard as error:
-            return Failed(shard, str(error))
-        except PoolscoreError:
-            raise
-        except Exception as error:  # one row that makes the model raise must not end the night
-            return Failed(shard, what_failed(error))
+        error = future.exception()
+        return Scored(future.result()) if error is None else what_became(shard, error)

@@ -22,10 +22,10 @@ from typing import Any
 from poolscore.engine.config import RunConfig
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import Node, cores_per_worker, with_decode_threads
-from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError, UnreadableShard
+from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview, Sample
-from poolscore.engine.run.fleet import IN_FLIGHT, Event, Failed, Joined, Lost, Scored, what_failed
+from poolscore.engine.run.fleet import IN_FLIGHT, Event, Joined, Lost, Scored, what_became, what_failed
 from poolscore.engine.worker import Job, ShardWorker
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -65,7 +65,8 @@ class RayFleet:
         self._job = job
         self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (str(Path.cwd()),)
         self._actors: dict[int, Any] = {}
-        self._given: dict[int, deque[tuple[Any, Shard]]] = {}
+        self._given: dict[int, deque[tuple[Any, Shard]]] = {}  # reference (None: not sent yet) and shard
+        self._suspects: set[int] = set()  # shards that were at work when a worker died: they are scored alone
         self._starting: dict[Any, int] = {}
         self._next = 0
         self._deaths_at_start = 0
@@ -86,20 +87,22 @@ class RayFleet:
     def free(self) -> Sequence[int]:
         """See Fleet."""
         ready = [worker for worker in self._given if worker not in self._starting.values()]
-        return sorted((w for w in ready if len(self._given[w]) < IN_FLIGHT), key=lambda w: len(self._given[w]))
+        return sorted((w for w in ready if self._has_place(w)), key=lambda w: len(self._given[w]))
 
     def submit(self, worker: int, shard: Shard) -> None:
         """See Fleet."""
-        self._given[worker].append((self._actors[worker].score.remote(shard), shard))
+        self._given[worker].append((None, shard))
+        self._send(worker)
 
     def wait(self, seconds: float) -> list[Event]:
         """See Fleet."""
-        working = {given[0][0]: worker for worker, given in self._given.items() if given}
+        working = {ref: worker for worker, given in self._given.items() for ref, _ in given if ref is not None}
         refs = [*self._starting, *working]
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         if not ready:
             ready, _ = ray.wait(refs, num_returns=1, timeout=seconds)
-        return [self._started(ref) if ref in self._starting else self._finished(ref, working[ref]) for ref in ready]
+        events = (self._started(ref) if ref in self._starting else self._finished(ref, working[ref]) for ref in ready)
+        return [event for event in events if event is not None]
 
     def close(self) -> None:
         """See Fleet."""
@@ -120,6 +123,17 @@ class RayFleet:
         except RayError as error:
             raise StoppedError(f"plan --preview: its worker died: {one_line(error)}") from error
         return previewed
+
+    def _has_place(self, worker: int) -> bool:
+        given = self._given[worker]
+        return len(given) < IN_FLIGHT and not any(shard.index in self._suspects for _, shard in given)
+
+    def _send(self, worker: int) -> None:
+        """Send what was given; a suspect only once it is alone."""
+        given = self._given[worker]
+        for i, (ref, shard) in enumerate(given):
+            if ref is None and (i == 0 or shard.index not in self._suspects):
+                given[i] = self._actors[worker].score.remote(shard), shard
 
     def _start_worker(self) -> None:
         worker, self._next = self._next, self._next + 1
@@ -146,29 +160,34 @@ class RayFleet:
         self._deaths_at_start = 0
         return Joined(worker, profile)
 
-    def _finished(self, ref: Any, worker: int) -> Event:
-        _, shard = self._given[worker][0]
+    def _finished(self, ref: Any, worker: int) -> Event | None:
+        """None: the worker was found dead by another of its shards."""
+        given = self._given.get(worker, deque())
+        shard = next((shard for reference, shard in given if reference == ref), None)
+        if shard is None:
+            return None
         try:
-            report = ray.get(ref)
+            event: Event = Scored(ray.get(ref))
         except RayTaskError as error:
-            self._given[worker].popleft()
-            if isinstance(error.cause, UnreadableShard):
-                return Failed(shard, str(error.cause))
-            if isinstance(error.cause, PoolscoreError):
-                raise error.cause from error
-            return Failed(shard, what_failed(error.cause))  # such as one row that makes the model raise
+            event = what_became(shard, error.cause)
         except RayError as error:  # the actor or its node died, or Ray killed it for its memory
             return self._lost(worker, error)
-        self._given[worker].popleft()
-        return Scored(report)
+        given.remove((ref, shard))
+        self._send(worker)
+        return event
 
     def _lost(self, worker: int, error: Exception) -> Event:
-        given = [shard for _, shard in self._given.pop(worker)]
+        given = self._given.pop(worker)
         with suppress(RayError):
             ray.kill(self._actors.pop(worker))  # it may only be out of reach; a late report of its does no harm
         self._start_worker()
-        # An actor works in the order of submission, so the first unfinished shard is the one it was at.
-        return Lost(worker, given[0] if given else None, tuple(given[1:]), one_line(error))
+        at_work = [shard for ref, shard in given if ref is not None]
+        if len(at_work) == 1:
+            unsent = tuple(shard for ref, shard in given if ref is None)
+            return Lost(worker, at_work[0], unsent, one_line(error))
+        # Which of them it died of cannot be known: none is blamed, and each is scored with no other beside it.
+        self._suspects.update(shard.index for shard in at_work)
+        return Lost(worker, None, tuple(shard for _, shard in given), one_line(error))
 
 
 def preview_on_ray(job: Job, sample: Sample) -> tuple[Preview, int]:

@@ -348,7 +348,8 @@ def test_a_shard_that_kills_its_worker_three_times_is_set_aside_and_named(tmp_pa
     assert result.exit_code == INCOMPLETE
     assert list(result.set_aside) == [3]
     assert "its worker died" in result.set_aside[3]
-    assert (tmp_path / "killed").read_text() == "killed\n" * 3
+    # The first time, another shard may be at work beside it; then nobody is blamed, and both are scored alone.
+    assert (tmp_path / "killed").read_text() in ("killed\n" * 3, "killed\n" * 4)
     assert result.totals.scored == 180
     run = RunDirectory(config.run.dir)
     assert run.info["status"] == "incomplete"

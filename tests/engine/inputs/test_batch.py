@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from poolscore.engine.config import FeaturesDecode, TensorDecode, parse_config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs import DECODERS, build_decoders
-from poolscore.engine.inputs.base import Decoder, RowSpec
+from poolscore.engine.inputs.base import BadRow, Decoder, Reasons, RowSpec, decode_each, put_row
 from poolscore.engine.inputs.batch import SAMPLE_ROWS, BatchDecoder, find_row_specs
 from poolscore.engine.inputs.features import FeaturesDecoder
 from poolscore.engine.inputs.tensor import TensorDecoder
@@ -81,6 +84,87 @@ def test_keys_keep_their_bits() -> None:
     rows.keys[:] = [2**64 - 1, 2**63]
     keys = BatchDecoder({"": numbers("b")}, {"": RowSpec((1,), "int64")}, 3, CPU).padded_keys(rows)
     assert (keys.dtype, keys.tolist()) == (torch.int64, [-1, -(2**63), 0])
+
+
+class OddNumbers:
+    """A decoder that threads may share: odd numbers come through, the others are bad."""
+
+    parallel = True
+    columns = ("x",)
+
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+
+    def decode(self, table: pa.Table, out: NDArray[Any]) -> Reasons:
+        self.threads.add(threading.current_thread().name)
+        time.sleep(0.001)
+        return decode_each(table["x"].to_pylist(), out, self._into)
+
+    def _into(self, value: int, slot: NDArray[Any]) -> None:
+        slot[:] = value  # a decoder that writes in place may fail halfway
+        if value % 2 == 0:
+            raise BadRow(f"{value} is even")
+
+    def to_model(self, batch: torch.Tensor) -> torch.Tensor:
+        return batch
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
+def test_threads_and_used_buffers_change_nothing(threads: int) -> None:
+    odd = OddNumbers()
+    specs = {"a": RowSpec((3,), "int64"), "b": RowSpec((1,), "int64")}
+    decoder = BatchDecoder({"a": odd, "b": numbers("x")}, specs, 70, CPU, threads)  # type: ignore[dict-item]
+    for start, count in ((5, 70), (0, 0), (200, 61), (7, 3)):
+        values = list(range(start, start + count))
+        inputs, bad = decoder.decode(rows_of(x=pa.array(values, pa.int64())))
+        assert bad == {i: ("decode", f"a: {x} is even") for i, x in enumerate(values) if x % 2 == 0}
+        expected = [[x] * 3 if x % 2 else [0] * 3 for x in values] + [[0] * 3] * (70 - count)
+        assert inputs["a"].tolist() == expected
+        assert inputs["b"].flatten().tolist() == values + [0] * (70 - count)
+    assert (len(odd.threads) > 1) == (threads > 1)
+
+
+def test_a_row_may_be_one_number() -> None:
+    out = np.full(3, 7)
+    assert decode_each([5, None], out, lambda value, slot: put_row(np.array(value), slot)) == {1: "null"}
+    assert out.tolist() == [5, 0, 7]
+
+
+def test_buffers_are_lent_until_they_are_released() -> None:
+    decoder = BatchDecoder({"": numbers("x")}, {"": RowSpec((1,), "int64")}, 2, CPU)
+    first, second = decoder.read(rows_of(x=[1, 2])), decoder.read(rows_of(x=[3]))
+    assert first.nbytes == 16
+    lent = first.arrays[""]
+    assert (lent.tolist(), second.arrays[""].tolist()) == ([[1], [2]], [[3], [0]])
+    inputs = decoder.to_device(first)
+    first.release()  # a second time: it must not give the buffers to two batches
+    third, fourth = decoder.read(rows_of(x=[5])), decoder.read(rows_of(x=[7]))
+    assert third.arrays[""] is lent
+    assert fourth.arrays[""] is not lent
+    assert inputs[""].tolist() == [[1], [2]]  # no view of what now holds other rows
+    with pytest.raises(AssertionError, match="released"):
+        first.arrays  # noqa: B018
+
+
+def test_what_the_model_sees_is_no_view_of_a_buffer() -> None:
+    decoder = BatchDecoder({"": vectors()}, {"": RowSpec((2,), "float32")}, 2, CPU)
+    before, _ = decoder.decode(rows_of(x=pa.array([[1, 2]], pa.list_(pa.float32()))))
+    decoder.decode(rows_of(x=pa.array([[8, 9]], pa.list_(pa.float32()))))
+    assert before[""].tolist() == [[1, 2], [0, 0]]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_a_buffer_waits_for_its_copy() -> None:
+    decoder = BatchDecoder({"": vectors()}, {"": RowSpec((1 << 20,), "float32")}, 8, torch.device("cuda"), 2)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(8 << 20, dtype=np.float32)), 1 << 20)
+    for start in range(4):
+        rows = rows_of(x=column.slice(start, 4))
+        batch = decoder.read(rows)
+        assert batch.buffers.tensors[""].is_pinned()
+        x = decoder.to_device(batch)[""]
+        decoder.read(rows_of(x=column.slice(0, 1))).release()  # writes into the buffer just given back
+        assert torch.equal(x[:4].cpu(), torch.arange(4 << 20).float().view(4, -1) + (start << 20))
+        assert torch.equal(decoder.padded_keys(rows).cpu()[:4], torch.from_numpy(rows.keys.view(np.int64)))
 
 
 def test_row_specs_come_from_the_first_rows_that_can_be_decoded() -> None:

@@ -40,6 +40,7 @@ def make(fleet: Fleet, record: Any = None, **options: Any) -> Coordinator:
     defaults: dict[str, Any] = {
         "done": Totals(),
         "pool_rows": 1000,
+        "max_bad_rows": None,
         "max_bad_fraction": 0.01,
         "profile": None,
         "on_profile": lambda profile: None,
