@@ -87,10 +87,11 @@ def prepare_files(data: Path, folder: Path, rows: int) -> Path:
 
 def train(labelled: pa.Table, out: Path) -> None:
     """150 epochs of Adam on the labelled images."""
-    from poolscore.engine.inputs.image import decode_picture
+    from poolscore.engine.config import ImageDecode
+    from poolscore.engine.inputs.picture import decode_picture
 
     torch.manual_seed(0)
-    pixels = np.stack([decode_picture(b, "L") for b in labelled["image"].to_pylist()])
+    pixels = np.stack([decode_picture(b, ImageDecode(mode="L")) for b in labelled["image"].to_pylist()])
     x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255) - MEAN) / STD
     y = torch.from_numpy(labelled["label"].to_numpy().copy())
     model = network()
@@ -138,13 +139,14 @@ class FixedMasks(nn.Module):
 
 def untouched_difference(folder: Path, sizes: tuple[int, int], passes: int = 20, rows: int = 4096) -> float:
     """Largest difference in BALD that the model itself shows between two batch sizes, repeated at its input."""
-    from poolscore.engine.inputs.image import decode_picture
+    from poolscore.engine.config import ImageDecode
+    from poolscore.engine.inputs.picture import decode_picture
 
     model = network().eval()
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     model[5], model[9] = FixedMasks(0.25, 0, passes, (32, 5, 5)), FixedMasks(0.5, 1, passes, (128,))
     images = pq.read_table(folder / "pool", columns=["image"])["image"].to_pylist()[:rows]
-    pixels = np.stack([decode_picture(image, "L") for image in images])
+    pixels = np.stack([decode_picture(image, ImageDecode(mode="L")) for image in images])
     x = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div(255) - MEAN) / STD
     scores = []
     for size in sizes:

@@ -22,6 +22,7 @@ from pydantic import (
 
 from poolscore.engine.config_text import NOT_YAML, first_message, from_yaml, one_line
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.pool.expression import parse as parse_filter
 from poolscore.engine.scores import Task, require_score
 
 
@@ -32,12 +33,25 @@ def _no_flag(given: Any) -> Any:
     return given
 
 
+AUTO = 0  # batch_size 'auto', until it is measured
+
+
+def _auto(given: Any) -> Any:
+    """'auto' is kept as a number, so that a batch size is one everywhere."""
+    if given == "auto":
+        return AUTO
+    if isinstance(given, str) or (isinstance(given, int) and given < 1):
+        raise ValueError(f"must be 'auto' or a number of rows, got {given!r}")
+    return given
+
+
 Whole = Annotated[int, BeforeValidator(_no_flag)]
 Number = Annotated[float, BeforeValidator(_no_flag), Field(allow_inf_nan=False)]
 Positive = Annotated[Whole, Field(ge=1)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 Size = Positive | tuple[Positive, Positive]
 D = TypeVar("D", "TensorDecode", "FeaturesDecode")
+PILLOWS_LIMIT = 178_956_970  # pixels; above it Pillow refuses by itself
 Dtype = Literal["float32", "float64", "int32", "int64", "bool"]
 
 
@@ -63,11 +77,18 @@ class ImageDecode(Section):
 
     Resized, cropped and normalised as torchvision's Resize (bilinear with antialias, on Pillow's own code), CenterCrop,
     ToTensor and Normalize do it; the model sees float32 [N, channels, height, width].
+
+    The pixels are those of `PIL.Image.open(…).convert(mode)`, which torchvision's ImageFolder and timm call: alpha is
+    dropped, 16-bit colour keeps its high bytes. 16-bit grey and floating-point pictures, which Pillow would clip to
+    white, are set aside.
     """
 
     kind: Literal["image"] = "image"
     column: str | None = None
     mode: Literal["RGB", "L"] = "RGB"  # colour or grey
+    exif: Literal["ignore", "apply"] = "ignore"  # turn pictures as their camera was held: as in training!
+    max_pixels: Annotated[Positive, Field(le=PILLOWS_LIMIT)] = 1 << 26  # of one picture; more is taken for a bomb
+    method: Literal["exact", "scaled"] = "exact"  # scaled: JPEGs are read at 1/2, 1/4 or 1/8 where resize allows it
     resize: Size | None = None  # the shorter side, or [height, width]; pixels
     crop: Size | None = None  # centre crop; pixels
     mean: tuple[Number, ...] = (0.0,)  # per channel, of values in 0..1
@@ -79,6 +100,12 @@ class ImageDecode(Section):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
                 raise ValueError(f"{name} has {len(values)} values, mode {self.mode} needs 1 or {channels}")
+        return self
+
+    @model_validator(mode="after")
+    def _scaled_to_something(self) -> ImageDecode:
+        if self.method == "scaled" and self.resize is None:
+            raise ValueError("method: 'scaled' reads pictures at about the size of resize; give resize")
         return self
 
 
@@ -156,6 +183,9 @@ class PoolConfig(Section):
     id: str | None = None  # column; default: the row is known by its file and place
     keep: tuple[str, ...] = ()  # columns carried into scores and selections
     exclude: str | None = None  # Parquet or CSV of ids that are labelled already
+    filter: str | None = None  # only rows for which this holds, such as: split == "train" and size > 10
+    sample: PositiveNumber | None = None  # for a try: a fraction (below 1) or a number of rows, drawn by passes.seed
+    bad_files: Literal["stop", "skip"] = "stop"  # files that cannot be read: refuse the pool, or list and leave out
 
     @model_validator(mode="after")
     def _one_way_to_name_inputs(self) -> PoolConfig:
@@ -176,6 +206,20 @@ class PoolConfig(Section):
     @classmethod
     def _lists_are_tuples(cls, given: Any) -> Any:
         return tuple(given) if isinstance(given, list) else given
+
+    @field_validator("filter")
+    @classmethod
+    def _filter_can_be_read(cls, given: str | None) -> str | None:
+        if given is not None:
+            parse_filter(given)
+        return given
+
+    @field_validator("sample")
+    @classmethod
+    def _sample_is_a_share_or_a_number(cls, given: float | None) -> float | None:
+        if given is not None and given >= 1 and given != int(given):
+            raise ValueError(f"must be a fraction below 1 or a whole number of rows, got {given:g}")
+        return given
 
     def named_inputs(self) -> dict[str, Decode]:
         """Decoders by input name; the one unnamed input is called ''."""
@@ -292,7 +336,7 @@ class RunConfig(Section):
     address: str | None = None  # of a Ray cluster; default: an embedded one
     workers: Positive | None = None  # default: one per GPU, or one per core without GPUs
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_size: Positive = 64  # rows; every batch is padded to it
+    batch_size: Annotated[Positive | Literal[0], BeforeValidator(_auto)] = 64  # rows; every batch is padded to it
     shard_rows: Positive = 65_536
     threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score
     decode_threads: Annotated[Whole, Field(ge=0)] | None = None  # of a worker; 0: the model's own; default: its cores

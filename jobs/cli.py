@@ -119,12 +119,12 @@ def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) ->
     from poolscore.engine.prepare import prepare_job
     from poolscore.engine.run.directory import RunDirectory
     from poolscore.engine.score import score_pool
-    from poolscore.engine.storage import open_storage, require_writable
+    from poolscore.engine.storage import open_storage
     from poolscore.jobs.report import write_report
 
-    require_writable(open_storage(config.run.dir))
+    open_storage(config.run.dir).require_writable()
     with show.busy("looking at pool and model"):
-        prepared = prepare_job(config)
+        prepared = prepare_job(config, fresh=fresh)
     show.warnings(prepared)
     with show.Progress(prepared.plan) as progress:
         result = score_pool(
@@ -200,7 +200,7 @@ def schema() -> None:
 
 @app.command()
 def pack(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of images, IDX, .npy, .npz or CSV.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of images, .tar, IDX, .npy, .npz or CSV.")],
     pool: Annotated[Path, typer.Argument(metavar="POOL", help="Folder to write.")],
     labels: Annotated[Path | None, typer.Option(help="IDX or NumPy file with one label per row.")] = None,
     label_from_folder: Annotated[bool, typer.Option(help="An image's first folder is its label.")] = False,
@@ -210,8 +210,14 @@ def pack(
     delimiter: Annotated[str | None, typer.Option(help="Of a CSV; default: comma, .tsv: tab.")] = None,
     id_column: Annotated[str, typer.Option(help="Name of the id column.")] = "id",
     overwrite: Annotated[bool, typer.Option(help="Replace an older pool of `pack`.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew where a stopped pack left parts.")] = False,
 ) -> None:
-    """A folder of images, IDX or NumPy arrays, or a CSV into a well-shaped Parquet pool."""
+    """A folder of images, tar files, IDX or NumPy arrays, or a CSV into a well-shaped Parquet pool.
+
+    A pack that was stopped goes on where it was when it is given again.
+    """
+    from poolscore.jobs.pack import default_workers
     from poolscore.jobs.pack import pack as run_pack
 
     with show.counting("packing") as progress:
@@ -226,6 +232,8 @@ def pack(
             delimiter=delimiter,
             id_column=id_column,
             overwrite=overwrite,
+            workers=workers or default_workers(),
+            fresh=fresh,
             progress=progress,
         )
     show.done(str(summary))

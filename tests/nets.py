@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from poolscore.engine.inputs.image import decode_picture
+from poolscore.engine.config import ImageDecode
+from poolscore.engine.inputs.picture import decode_picture
 
 
 def cnn(classes: int = 10, p: float = 0.3) -> nn.Module:
@@ -120,4 +121,4 @@ def lethal(value: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
 def slow_digit(value: bytes) -> np.ndarray[Any, np.dtype[np.float32]]:
     """A decode function for PNG digits that takes as many seconds as the environment says."""
     time.sleep(float(os.environ.get("SLOW_DIGIT", "0")))
-    return decode_picture(value, "L").transpose(2, 0, 1).astype(np.float32) / 255
+    return decode_picture(value, ImageDecode(mode="L")).transpose(2, 0, 1).astype(np.float32) / 255

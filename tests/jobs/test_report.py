@@ -27,6 +27,7 @@ from report_workshop import (
 )
 
 from poolscore.engine import RunDirectory, score_pool
+from poolscore.engine.config import ImageDecode
 from poolscore.jobs.report import write_report
 from poolscore.jobs.report.pictures import thumbnail
 from poolscore.jobs.report.text import number, percent
@@ -87,7 +88,7 @@ def test_every_selected_row_has_its_own_picture(whole: RunDirectory) -> None:
     images = page.all("img")
     assert [image["alt"] for image in images] == [row["id"] for row in selection]
     for image, row in zip(images, selection, strict=True):
-        assert image["src"] == thumbnail(original[row["id"]], "L").uri
+        assert image["src"] == thumbnail(original[row["id"]], ImageDecode(mode="L")).uri
         assert (image["width"], image["height"], image["class"]) == ("96", "96", "pixelated")
     first = selection[0]
     names = whole.config.model.class_names

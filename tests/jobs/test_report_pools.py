@@ -23,6 +23,7 @@ from report_workshop import (
 )
 
 from poolscore.engine import RunDirectory, score_pool
+from poolscore.engine.config import ImageDecode
 from poolscore.jobs.report import balance, pictures, rejected, summary
 from poolscore.jobs.report.distribution import BINS, FINE, Spread
 from poolscore.jobs.report.histogram import svg
@@ -97,7 +98,9 @@ def test_pictures_out_of_a_row_group_of_many_shards(workshop: Workshop, id_colum
     images = require_harmless(page_of(config.run.dir)).all("img")
     original = pq.read_table(pool)["image"].to_pylist()
     row_ids = pq.read_table(Path(config.run.dir) / "selection.parquet")["row_id"].to_pylist()
-    assert [image["src"] for image in images] == [thumbnail(original[row_id], "L").uri for row_id in row_ids]
+    assert [image["src"] for image in images] == [
+        thumbnail(original[row_id], ImageDecode(mode="L")).uri for row_id in row_ids
+    ]
 
 
 def test_many_large_pictures_stay_small(workshop: Workshop) -> None:
@@ -207,7 +210,7 @@ def test_values_become_text() -> None:
 
 @pytest.mark.parametrize(("shape", "kind", "shown"), [((8, 8), "png", (96, 96)), ((200, 400), "png", (96, 48))])
 def test_thumbnails_of_grey_pictures(shape: tuple[int, int], kind: str, shown: tuple[int, int]) -> None:
-    picture = thumbnail(encoded(np.zeros(shape, np.uint8)), "L")
+    picture = thumbnail(encoded(np.zeros(shape, np.uint8)), ImageDecode(mode="L"))
     assert picture.uri.startswith(f"data:image/{kind};base64,")
     assert (picture.width, picture.height) == shown
     assert max(shown) <= EDGE

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from conftest import rows_of
 from numpy.typing import NDArray
 
 from poolscore.engine.config import FeaturesDecode, TensorDecode, parse_config
@@ -19,17 +20,8 @@ from poolscore.engine.inputs.base import BadRow, Decoder, Reasons, RowSpec, deco
 from poolscore.engine.inputs.batch import SAMPLE_ROWS, BatchDecoder, find_row_specs
 from poolscore.engine.inputs.features import FeaturesDecoder
 from poolscore.engine.inputs.tensor import TensorDecoder
-from poolscore.engine.keys import keys_of
-from poolscore.engine.pool.read import Rows
 
 CPU = torch.device("cpu")
-
-
-def rows_of(ids: list[str | None] | None = None, **columns: Any) -> Rows:
-    table = pa.table(columns)
-    ids = ids or [f"r{i}" for i in range(table.num_rows)]
-    keys = keys_of([i or "" for i in ids])
-    return Rows(table, np.arange(table.num_rows, dtype=np.int64), keys, pa.array(ids, pa.string()))
 
 
 def vectors(column: str = "x", **config: Any) -> Decoder:

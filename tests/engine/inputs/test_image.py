@@ -3,65 +3,24 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from numpy.typing import NDArray
+from odd_pictures import WHOLE, Pixels, by_pillow, encoded, jpeg_of_size, picture, png_of_size
 from PIL import Image
 
 from poolscore.engine.config import ImageDecode
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.inputs import image
 from poolscore.engine.inputs.base import BadRow, RowSpec
-from poolscore.engine.inputs.image import ImageDecoder, decode_picture
-
-Pixels = NDArray[np.uint8]
-
-
-def picture(mode: str = "RGB", height: int = 23, width: int = 37, seed: int = 0) -> Image.Image:
-    """Smooth with some noise, so that lossy formats and resizing have something to do."""
-    y, x = np.mgrid[:height, :width]
-    noise = np.random.default_rng(seed).integers(0, 60, (height, width, 4))
-    waves = np.stack([x * 5, y * 7, x + y * 3, 255 - x * 4], axis=2) + noise
-    return Image.fromarray((waves % 256).astype(np.uint8)).convert(mode)
+from poolscore.engine.inputs.image import ImageDecoder
+from poolscore.engine.inputs.picture import decode_picture
 
 
-def encoded(picture: Image.Image, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
-
-
-PALETTE = picture("RGB").quantize(7)
-FILES: dict[str, bytes] = {
-    "jpeg": encoded(picture(), "JPEG"),
-    "jpeg-444": encoded(picture(), "JPEG", subsampling=0, quality=97),
-    "jpeg-progressive": encoded(picture(height=64, width=50), "JPEG", progressive=True),
-    "jpeg-grey": encoded(picture("L"), "JPEG"),
-    "jpeg-cmyk": encoded(picture("CMYK"), "JPEG"),
-    "png": encoded(picture(), "PNG"),
-    "png-alpha": encoded(picture("RGBA"), "PNG"),
-    "png-grey-alpha": encoded(picture("LA"), "PNG"),
-    "png-palette": encoded(PALETTE, "PNG"),
-    "png-palette-alpha": encoded(PALETTE, "PNG", transparency=3),
-    "png-bits": encoded(picture("1"), "PNG"),
-    "webp": encoded(picture(), "WEBP"),
-    "webp-alpha": encoded(picture("RGBA"), "WEBP", lossless=True),
-    "bmp": encoded(picture(), "BMP"),
-    "gif": encoded(picture(), "GIF"),
-    "gif-animated": encoded(picture(), "GIF", save_all=True, append_images=[picture(seed=1)]),
-    "tiff": encoded(picture(), "TIFF"),
-}
-
-
-def by_pillow(data: bytes, mode: str) -> Pixels:
-    pixels = np.array(Image.open(io.BytesIO(data)).convert(mode))
-    return pixels.reshape(*pixels.shape[:2], -1)
+def decode(data: bytes, mode: Any = "RGB", **config: Any) -> Pixels:
+    return decode_picture(data, ImageDecode(mode=mode, **config))
 
 
 def decoder(**config: Any) -> ImageDecoder:
@@ -72,21 +31,13 @@ def table(*values: bytes | None) -> pa.Table:
     return pa.table({"image": pa.array(values, pa.binary())})
 
 
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("name", FILES)
-def test_pixels_are_pillows(name: str, mode: str) -> None:
-    pixels = decode_picture(FILES[name], mode)
-    assert pixels.dtype == np.uint8
-    np.testing.assert_array_equal(pixels, by_pillow(FILES[name], mode))
-
-
 @pytest.mark.parametrize("quality", [5, 50, 100])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (17, 31), (64, 3)])
 def test_jpeg_bits_are_pillows(quality: int, subsampling: int, size: tuple[int, int]) -> None:
     data = encoded(picture("RGB", *size), "JPEG", quality=quality, subsampling=subsampling)
     for mode in ("RGB", "L"):
-        np.testing.assert_array_equal(decode_picture(data, mode), by_pillow(data, mode))
+        np.testing.assert_array_equal(decode(data, mode), by_pillow(data, mode))
 
 
 def torchvision_size(width: int, height: int, size: int) -> tuple[int, int]:
@@ -139,114 +90,66 @@ def test_the_model_sees_normalised_channels(mode: Any) -> None:
     assert torch.equal(grey, (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 2)
 
 
-def decoded_or_bad(data: bytes, mode: str = "RGB") -> bool:
-    try:
-        pixels = decode_picture(data, mode)
-    except BadRow as error:
-        reason = str(error)
-    else:
-        assert (str(pixels.dtype), pixels.shape[2]) == ("uint8", len(mode))
-        return True
-    assert reason
-    assert "\n" not in reason
-    return False
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_a_file_that_is_cut_short_is_decoded_or_bad(name: str) -> None:
-    data = FILES[name]
-    assert not any(decoded_or_bad(data[: len(data) * tenth // 10]) for tenth in range(4))
-    for tenth in range(4, 10):
-        decoded_or_bad(data[: len(data) * tenth // 10], "L")
-
-
 @pytest.mark.parametrize("name", ["jpeg", "jpeg-progressive", "jpeg-grey", "jpeg-cmyk"])
 def test_a_jpeg_that_is_cut_short_is_never_half_grey(name: str) -> None:
-    data = FILES[name]
-    assert not any(decoded_or_bad(data[: len(data) * tenth // 10]) for tenth in range(10))
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_flipped_bytes_are_decoded_or_bad(name: str) -> None:
-    random = np.random.default_rng(zlib.crc32(name.encode()))
-    for turn in range(60):
-        data = bytearray(FILES[name])
-        reach = len(data) if turn % 2 else min(len(data), 120)
-        for _ in range(turn % 3 + 1):
-            data[random.integers(reach)] ^= random.integers(1, 256)
-        decoded_or_bad(bytes(data), "RGB" if turn % 4 else "L")
-
-
-def png_header(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    data = WHOLE[name]
+    for tenth in range(10):
+        with pytest.raises(BadRow):
+            decode(data[: len(data) * tenth // 10])
 
 
 def test_bombs_are_refused_before_they_are_unpacked() -> None:
     for width, height in ((60_000, 60_000), (1 << 14, (1 << 12) + 1)):
         with pytest.raises(BadRow, match=r"pixels"):
-            decode_picture(png_header(width, height), "RGB")
-    jpeg = bytearray(FILES["jpeg"])
-    at = jpeg.index(b"\xff\xc0") + 5
-    jpeg[at : at + 4] = struct.pack(">HH", 65_000, 65_000)
+            decode(png_of_size(width, height), "RGB")
     with pytest.raises(BadRow, match=r"65000x65000 pixels, more than"):
-        decode_picture(bytes(jpeg), "RGB")
+        decode(jpeg_of_size(65_000, 65_000))
 
 
 def test_a_line_is_not_resized_into_a_bomb() -> None:
     line = encoded(Image.new("L", (60_000, 1)), "PNG")
     out = np.zeros((1, 224, 224, 3), np.uint8)
     (reason,) = decoder(resize=224, crop=224).decode(table(line), out).values()
-    assert reason == f"13440000x224 pixels, more than {image.MAX_PIXELS}"
+    assert reason == f"13440000x224 pixels, more than {1 << 26}"
 
 
 def test_other_formats_are_refused() -> None:
     for kind in ("EPS", "PPM", "ICO"):
         with pytest.raises(BadRow, match=r"no picture that can be decoded: cannot identify"):
-            decode_picture(encoded(picture(), kind), "RGB")
+            decode(encoded(picture(), kind), "RGB")
     for data in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", b"GIF89a", b"<svg/>", b"\xff\xd8\xff", b"\x00"):
         with pytest.raises(BadRow):
-            decode_picture(data, "RGB")
+            decode(data)
     with pytest.raises(BadRow, match=r"^empty$"):
-        decode_picture(b"", "RGB")
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-@pytest.mark.parametrize("values", [np.array([[0, 65_535]], np.uint16), np.array([[0.5, 700.0]], np.float32)])
-def test_more_than_8_bits_a_channel_are_refused_not_clipped(mode: str, values: NDArray[Any]) -> None:
-    with pytest.raises(BadRow, match=r"more than 8 bits a channel"):
-        decode_picture(encoded(Image.fromarray(values), "TIFF"), mode)
+        decode(b"")
 
 
 def test_bad_rows_keep_their_slot_empty_and_say_why() -> None:
-    good, other = FILES["png"], encoded(picture("RGB", 5, 5), "PNG")
+    good, other = WHOLE["png"], encoded(picture("RGB", 5, 5), "PNG")
     out = np.zeros((8, 23, 37, 3), np.uint8)
     bad = decoder().decode(table(good, None, b"", other, b"\xff\xd8\xffbroken", good), out)
     assert set(bad) == {1, 2, 3, 4}
     assert (bad[1], bad[2], bad[3]) == ("null", "empty", "shape [5, 5, 3], expected [23, 37, 3]")
-    assert bad[4].startswith("broken JPEG: ")
+    assert bad[4] == "no picture that can be decoded: cannot identify image file"
     assert [bool(slot.any()) for slot in out] == [True, False, False, False, False, True, False, False]
     np.testing.assert_array_equal(out[5], by_pillow(good, "RGB"))
 
 
 def test_a_picture_smaller_than_the_crop_is_bad() -> None:
     out = np.zeros((1, 30, 30, 3), np.uint8)
-    assert decoder(crop=30).decode(table(FILES["png"]), out) == {0: "37x23 pixels, smaller than the crop of 30x30"}
+    assert decoder(crop=30).decode(table(WHOLE["png"]), out) == {0: "37x23 pixels, smaller than the crop of 30x30"}
 
 
 def test_the_row_spec_is_the_first_picture_that_can_be_decoded() -> None:
-    assert decoder().row_spec(table(None, b"", b"no", FILES["png"])) == RowSpec((23, 37, 3), "uint8")
-    assert decoder(mode="L").row_spec(table(FILES["jpeg"])) == RowSpec((23, 37, 1), "uint8")
+    assert decoder().row_spec(table(None, b"", b"no", WHOLE["png"])) == RowSpec((23, 37, 3), "uint8")
+    assert decoder(mode="L").row_spec(table(WHOLE["jpeg"])) == RowSpec((23, 37, 1), "uint8")
     assert decoder().row_spec(table(None, b"no")) is None
     assert decoder().row_spec(table()) is None
 
 
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
 def test_hugging_faces_struct_is_read(kind: pa.DataType) -> None:
-    values = [{"bytes": FILES["png"], "path": "a"}, {"bytes": None, "path": "b"}, None]
+    values = [{"bytes": WHOLE["png"], "path": "a"}, {"bytes": None, "path": "b"}, None]
     column = pa.array(values, pa.struct([("bytes", kind), ("path", pa.string())]))
     for rows, expected in ((column, {1: "null", 2: "null"}), (column.slice(1), {0: "null", 1: "null"})):
         out = np.zeros((len(rows), 23, 37, 3), np.uint8)
