@@ -22,6 +22,7 @@ from pydantic import (
 
 from poolscore.engine.config_text import NOT_YAML, first_message, from_yaml, one_line
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.pool.expression import parse as parse_filter
 from poolscore.engine.scores import Task, require_score
 
 
@@ -170,6 +171,9 @@ class PoolConfig(Section):
     id: str | None = None  # column; default: the row is known by its file and place
     keep: tuple[str, ...] = ()  # columns carried into scores and selections
     exclude: str | None = None  # Parquet or CSV of ids that are labelled already
+    filter: str | None = None  # only rows for which this holds, such as: split == "train" and size > 10
+    sample: PositiveNumber | None = None  # for a try: a fraction (below 1) or a number of rows, drawn by passes.seed
+    bad_files: Literal["stop", "skip"] = "stop"  # files that cannot be read: refuse the pool, or list and leave out
 
     @model_validator(mode="after")
     def _one_way_to_name_inputs(self) -> PoolConfig:
@@ -190,6 +194,20 @@ class PoolConfig(Section):
     @classmethod
     def _lists_are_tuples(cls, given: Any) -> Any:
         return tuple(given) if isinstance(given, list) else given
+
+    @field_validator("filter")
+    @classmethod
+    def _filter_can_be_read(cls, given: str | None) -> str | None:
+        if given is not None:
+            parse_filter(given)
+        return given
+
+    @field_validator("sample")
+    @classmethod
+    def _sample_is_a_share_or_a_number(cls, given: float | None) -> float | None:
+        if given is not None and given >= 1 and given != int(given):
+            raise ValueError(f"must be a fraction below 1 or a whole number of rows, got {given:g}")
+        return given
 
     def named_inputs(self) -> dict[str, Decode]:
         """Decoders by input name; the one unnamed input is called ''."""

@@ -108,10 +108,10 @@ def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) ->
     from poolscore.engine.prepare import prepare_job
     from poolscore.engine.run.directory import RunDirectory
     from poolscore.engine.score import score_pool
-    from poolscore.engine.storage import open_storage, require_writable
+    from poolscore.engine.storage import open_storage
     from poolscore.jobs.report import write_report
 
-    require_writable(open_storage(config.run.dir))
+    open_storage(config.run.dir).require_writable()
     with show.busy("looking at pool and model"):
         prepared = prepare_job(config)
     show.warnings(prepared)

@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pyarrow import fs
 
-from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate
+from poolscore.engine.filesystem import locate, reason
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 UNKNOWN = -1  # size of a link that leads nowhere: it is listed, so that it is told of
@@ -53,7 +52,7 @@ def list_files(uri: str) -> Listing:
         root, entries = _local(uri) if "://" not in uri else _remote(uri)
         files = sorted(entries)
     except OSError as error:
-        raise ConfigError(f"{uri} cannot be listed ({one_line(error.strerror or error)})") from error
+        raise ConfigError(f"{uri} cannot be listed ({reason(error)})") from error
     if not files:
         raise ConfigError(f"no Parquet file at {uri}")
     return Listing(

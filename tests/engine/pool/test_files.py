@@ -22,7 +22,8 @@ def write(path: Path, rows: int = 3, **options: Any) -> Path:
 
 
 def paths(uri: object) -> list[str]:
-    return [file.path for file in find_files(str(uri)).files]
+    found: list[str] = find_files(str(uri)).table["path"].to_pylist()
+    return found
 
 
 def refusal(uri: object) -> str:
@@ -38,9 +39,10 @@ def test_one_file_is_a_pool(tmp_path: Path) -> None:
     path = write(tmp_path / "_odd name ü.data", 7, row_group_size=3)
     pool = find_files(str(path))
     assert pool.root == str(tmp_path)
-    (file,) = pool.files
-    assert (file.path, file.rows, file.row_groups) == ("_odd name ü.data", 7, (3, 3, 1))
-    assert file.bytes == path.stat().st_size
+    (file,) = pool.table.to_pylist()
+    assert (file["path"], file["group_rows"], file["matches"]) == ("_odd name ü.data", [3, 3, 1], [True] * 3)
+    assert (file["bytes"], file["modified"]) == (path.stat().st_size, path.stat().st_mtime_ns)
+    assert (pool.rows, pool.bytes, len(pool), pool.first) == (7, path.stat().st_size, 1, "_odd name ü.data")
     assert pool.schema.names == ["id"]
 
 
@@ -95,7 +97,7 @@ def test_nothing_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == f"there is nothing at {tmp_path}/none"
     assert refusal(tmp_path / "none" / "*.parquet").startswith("no Parquet file at")
     assert "is no glob" in refusal(tmp_path / "**x")
-    assert "only local paths" in refusal("s3://bucket/pool")
+    assert "no storage of this kind" in refusal("hdfs://bucket/pool")
 
 
 def test_a_pool_without_rows_is_refused_but_empty_files_are_not(tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_a_pool_without_rows_is_refused_but_empty_files_are_not(tmp_path: Path) 
     write(tmp_path / "b.parquet")
     write(tmp_path / "d.parquet")
     pool = find_files(str(tmp_path))
-    assert [file.rows for file in pool.files] == [0, 3, 0, 3, 0]
+    assert pool.rows_F.tolist() == [0, 3, 0, 3, 0]
     assert pool.schema.field("id").type == pa.int64()
     pool.require_columns({"id": "pool.id"})
 
@@ -151,8 +153,8 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 def test_the_fingerprint_tells_contents_of_equal_size_apart(tmp_path: Path) -> None:
     def described(values: list[int]) -> tuple[int, str]:
         pq.write_table(pa.table({"id": values}), tmp_path / "a.parquet", compression="none", use_dictionary=False)
-        (file,) = find_files(str(tmp_path)).files
-        return file.bytes, file.fingerprint
+        (file,) = find_files(str(tmp_path)).table.to_pylist()
+        return file["bytes"], file["fingerprint"]
 
     one, same, other = described([1, 2, 3]), described([1, 2, 3]), described([1, 2, 4])
     assert one == same
