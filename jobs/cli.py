@@ -200,7 +200,9 @@ def schema() -> None:
 
 @app.command()
 def pack(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of images, .tar, IDX, .npy, .npz or CSV.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder of images, .tar, Parquet pool, IDX, .npy, .npz or CSV.")
+    ],
     pool: Annotated[Path, typer.Argument(metavar="POOL", help="Folder to write.")],
     labels: Annotated[Path | None, typer.Option(help="IDX or NumPy file with one label per row.")] = None,
     label_from_folder: Annotated[bool, typer.Option(help="An image's first folder is its label.")] = False,
@@ -209,15 +211,20 @@ def pack(
     label_key: Annotated[str | None, typer.Option(help="Array of a .npz that holds the labels.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="Of a CSV; default: comma, .tsv: tab.")] = None,
     id_column: Annotated[str, typer.Option(help="Name of the id column.")] = "id",
+    image_column: Annotated[str, typer.Option(help="Name of the column of pictures.")] = "image",
+    resize: Annotated[str | None, typer.Option(metavar="SIDE", help="Shorter side, or HEIGHTxWIDTH; pixels.")] = None,
+    encode: Annotated[str, typer.Option(help="Resized pictures: jpeg, or png (without loss).")] = "jpeg",
+    quality: Annotated[int, typer.Option(help="Of resized JPEGs.", min=1, max=100)] = 95,
+    exif: Annotated[str, typer.Option(help="Resized pictures: ignore the camera's turn, or apply it.")] = "ignore",
     overwrite: Annotated[bool, typer.Option(help="Replace an older pool of `pack`.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew where a stopped pack left parts.")] = False,
 ) -> None:
-    """A folder of images, tar files, IDX or NumPy arrays, or a CSV into a well-shaped Parquet pool.
+    """A folder of images, tar files, a pool, IDX or NumPy arrays, or a CSV into a well-shaped Parquet pool.
 
     A pack that was stopped goes on where it was when it is given again.
     """
-    from poolscore.jobs.pack import default_workers
+    from poolscore.jobs.pack import Resize, default_workers
     from poolscore.jobs.pack import pack as run_pack
 
     with show.counting("packing") as progress:
@@ -230,7 +237,9 @@ def pack(
             array_key=array_key,
             label_key=label_key,
             delimiter=delimiter,
+            resize=None if resize is None else Resize.of(resize, encode, quality, exif),
             id_column=id_column,
+            image_column=image_column,
             overwrite=overwrite,
             workers=workers or default_workers(),
             fresh=fresh,
