@@ -6,7 +6,7 @@ The sample is scored by the very pipeline of a worker, on the device that the jo
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -27,14 +27,6 @@ PLACES = 64  # of the pool that a sample is read from: each costs a row group of
 PICKED = 48  # rows that stand for the selection, at most
 SHARE = 20  # and at most one of so many sampled rows
 REPEATS = 5  # of the batch on which T passes are compared with one
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Rows of the pool, as one shard, and where they lie in the plan."""
-
-    shard: Shard
-    row_ids: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -62,40 +54,40 @@ class Preview:
         return self.rows / self.seconds
 
 
-def draw_sample(plan: Plan, rows: int, seed: int) -> Sample:
-    """About `rows` rows of the pool: runs of neighbours at up to PLACES places drawn by the seed, because rows drawn
-    one by one would each cost the reading of a row group."""
+def draw_sample(plan: Plan, rows: int, seed: int) -> Shard:
+    """About `rows` rows of the pool as one shard: runs of neighbours at up to PLACES places drawn by the seed, because
+    rows drawn one by one would each cost the reading of a row group."""
     rows = min(rows, plan.rows)
     run = -(-rows // PLACES)
     starts = np.arange(0, plan.rows, run)
     chosen = np.sort(np.random.default_rng(seed).choice(starts, size=min(len(starts), -(-rows // run)), replace=False))
-    firsts = np.array([shard.row_id for shard in plan.shards])
+    ends = np.cumsum(plan.shards.rows)
     pieces: list[Piece] = []
-    row_ids: list[NDArray[np.int64]] = []
     for start in chosen.tolist():
-        shard = plan.shards[int(np.searchsorted(firsts, start, side="right")) - 1]
-        for piece, first in _cut_out(shard, start, min(start + run, shard.row_id + shard.rows)):
-            pieces.append(piece)
-            row_ids.append(np.arange(first, first + piece.rows, dtype=np.int64))
-    joined = np.concatenate(row_ids)
-    return Sample(Shard(0, 0, len(joined), tuple(pieces)), joined)
+        at = int(np.searchsorted(ends, start, side="right"))
+        shard = plan.shards[at]
+        pieces += _cut_out(shard, start - int(ends[at]) + shard.rows, run)
+    return Shard(0, pieces[0].row_id, sum(piece.rows for piece in pieces), tuple(pieces))
 
 
-def _cut_out(shard: Shard, start: int, stop: int) -> list[tuple[Piece, int]]:
-    """The pieces of rows start..stop of the plan, with the row_id of the first row of each."""
-    found = []
-    at = shard.row_id
+def _cut_out(shard: Shard, start: int, rows: int) -> Iterator[Piece]:
+    """Up to `rows` rows of a shard from its row `start` on."""
+    at = 0
     for piece in shard.pieces:
-        low, high = max(start, at), min(stop, at + piece.rows)
-        if low < high:
-            skip = low - at
-            part = replace(piece, start=piece.start + skip, file_row=piece.file_row + skip, rows=high - low)
-            found.append((part, low))
+        skip = max(0, start - at)
+        taken = min(at + piece.rows, start + rows) - at - skip
+        if taken > 0:
+            yield replace(
+                piece,
+                start=piece.start + skip,
+                file_row=piece.file_row + skip,
+                row_id=piece.row_id + skip,
+                rows=taken,
+            )
         at += piece.rows
-    return found
 
 
-def preview(scorer: Scorer, sample: Sample, device: str) -> Preview:
+def preview(scorer: Scorer, sample: Shard, device: str) -> Preview:
     """Score a sample and look at it.
 
     Raises:
@@ -105,16 +97,16 @@ def preview(scorer: Scorer, sample: Sample, device: str) -> Preview:
     config = scorer.config
     with numeric_settings(config.run.threads):
         cpu, started = time.process_time(), time.monotonic()
-        with scorer.feed(sample.shard, threaded=True) as feed:
+        with scorer.feed(sample, threaded=True) as feed:
             result = scorer.collect(scorer.infer(feed))
         seconds, cpu = time.monotonic() - started, time.process_time() - cpu
         rejected = pc.value_counts(result.errors["error"]).to_pylist()
         if not result.scores.num_rows:
             raise ConfigError(
-                f"plan --preview: none of {sample.shard.rows} rows could be scored"
+                f"plan --preview: none of {sample.rows} rows could be scored"
                 + (f"; the commonest reason: {max(rejected, key=lambda r: r['counts'])['values']}" if rejected else "")
             )
-        best = _best(result.scores, config.selected_by, sample.shard.rows)
+        best = _best(result.scores, config.selected_by, sample.rows)
         rng = np.random.default_rng(config.passes.seed)
         control = rng.choice(result.scores["row_id"].to_numpy(), size=best.num_rows, replace=False)
         seen = _look_again(scorer, sample, [*best["row_id"].to_pylist()], control.tolist())
@@ -129,9 +121,7 @@ def preview(scorer: Scorer, sample: Sample, device: str) -> Preview:
             stages=dict(feed.stages.seconds),
             bounded_by=bounding_stage(feed.stages.seconds),
             passes_cost=seen.passes_cost,
-            picks=best.set_column(
-                best.schema.get_field_index("row_id"), "row_id", pa.array(sample.row_ids[best["row_id"].to_numpy()])
-            ),
+            picks=best,
             inputs=seen.inputs,
             near_duplicates=near_duplicate_rate(seen.of_picked, seen.centre),
             near_duplicates_at_random=near_duplicate_rate(seen.of_control, seen.centre),
@@ -152,7 +142,7 @@ class _Seen:
     passes_cost: float
 
 
-def _look_again(scorer: Scorer, sample: Sample, picked: list[int], control: list[int]) -> _Seen:
+def _look_again(scorer: Scorer, sample: Shard, picked: list[int], control: list[int]) -> _Seen:
     """Features at the frontier, and the inputs, of a few rows of the sample. It is read once more: keeping the features
     of all rows could take more memory than a worker has."""
     wanted = set(picked) | set(control)
@@ -160,7 +150,7 @@ def _look_again(scorer: Scorer, sample: Sample, picked: list[int], control: list
     inputs: dict[int, pa.Table] = {}
     total_F: NDArray[np.float64] | None = None
     rows_seen, cost = 0, float("nan")
-    for rows in scorer.reader.blocks(sample.shard, scorer.config.run.batch_size):
+    for rows in scorer.reader.blocks(sample, scorer.config.run.batch_size):
         if not len(rows):
             continue
         batch, bad = scorer.decoder.decode(rows)

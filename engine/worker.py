@@ -33,7 +33,7 @@ from poolscore.engine.model.probe import PROBE_ROWS, Probe
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
-from poolscore.engine.preview import Preview, Sample, preview
+from poolscore.engine.preview import Preview, preview
 from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
@@ -128,7 +128,7 @@ class ShardWorker:
             stages={stage: round(seconds, 4) for stage, seconds in feed.stages.seconds.items()},
         )
 
-    def preview(self, sample: Sample) -> Preview:
+    def preview(self, sample: Shard) -> Preview:
         """Score a sample of the pool; nothing is written.
 
         Raises:

@@ -57,12 +57,11 @@ def run_preview(prepared: Prepared, sampled: int, path: Path) -> None:
 
 def _estimate(prepared: Prepared, previewed: Preview, workers: int) -> Estimate:
     plan = prepared.plan
-    pieces = sum(len(shard.pieces) for shard in plan.shards)
     work = Work(
         rows=plan.rows,
         rows_per_second=previewed.rows_per_second,
         cpu_seconds_per_row=previewed.cpu_seconds / previewed.rows,
-        requests=plan.files + pieces + len(plan.shards),
+        requests=plan.files + plan.pieces.num_rows + len(plan.shards),
         bytes=plan.bytes,
     )
     return estimate(work, workers, previewed.on_gpu, prepared.config.prices)
@@ -132,7 +131,7 @@ def _pictures(config: Config, previewed: Preview) -> Pictures:
     for row_id, data in zip(row_ids, encoded_bytes(previewed.inputs[decode.column]), strict=True):
         try:
             if data is not None:
-                found.by_row[row_id] = thumbnail(data, decode.mode)
+                found.by_row[row_id] = thumbnail(data, decode)
         except BadRow as error:
             found.problems[str(error)] += 1
     return found

@@ -24,7 +24,7 @@ from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import Node, cores_per_worker, with_decode_threads
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
-from poolscore.engine.preview import Preview, Sample
+from poolscore.engine.preview import Preview
 from poolscore.engine.run.fleet import IN_FLIGHT, Event, Joined, Lost, Scored, what_became, what_failed
 from poolscore.engine.worker import Job, ShardWorker
 
@@ -48,7 +48,7 @@ class _Actor:
     def score(self, shard: Shard) -> Any:
         return self._worker.score(shard)
 
-    def preview(self, sample: Sample) -> Any:
+    def preview(self, sample: Shard) -> Any:
         return self._worker.preview(sample)
 
     def leave_path(self, folders: Sequence[str]) -> None:
@@ -112,7 +112,7 @@ class RayFleet:
         if self._owns_ray:
             ray.shutdown()
 
-    def preview(self, sample: Sample) -> Preview:
+    def preview(self, sample: Shard) -> Preview:
         """Score a sample on the first worker that is ready."""
         try:
             previewed: Preview = ray.get(self._actors[self.free()[0]].preview.remote(sample))
@@ -190,7 +190,7 @@ class RayFleet:
         return Lost(worker, None, tuple(shard for _, shard in given), one_line(error))
 
 
-def preview_on_ray(job: Job, sample: Sample) -> tuple[Preview, int]:
+def preview_on_ray(job: Job, sample: Shard) -> tuple[Preview, int]:
     """Score a sample on a worker of the cluster.
 
     Returns:
