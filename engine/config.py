@@ -352,6 +352,7 @@ class ScoreConfig(Section):
     """How scores are formed where the task leaves a choice."""
 
     reduce: Literal["sum", "max"] = "sum"  # multilabel: over the labels
+    accurate_bald: bool = False  # bald as mean_t KL(p_t || mean p): right far below 1e-6 nats, and slower
 
 
 class SelectConfig(Section):
@@ -410,6 +411,12 @@ class Config(Section):
     check: CheckConfig | None = None
     run: RunConfig
     prices: PricesConfig = PricesConfig()
+
+    @model_validator(mode="after")
+    def _regression_has_no_bald(self) -> Config:
+        if self.score.accurate_bald and self.model.task is Task.REGRESSION:
+            raise ValueError("score.accurate_bald: the task regression has no bald: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _onnx_runtime_does_it_its_own_way(self) -> Config:
