@@ -29,6 +29,7 @@ class ImageDecoder:
         assert config.column is not None
         self.columns = (config.column,)
         self._config = config
+        self._untouched = config.resize is None and config.crop is None
 
     def check(self, schema: pa.Schema) -> None:
         """See Decoder."""
@@ -62,8 +63,7 @@ class ImageDecoder:
         return normalised(x, self._config.mean, self._config.std, axis=1).contiguous()
 
     def _decode_into(self, data: memoryview, slot: Pixels) -> None:
-        untouched = self._config.resize is None and self._config.crop is None
-        pixels = decode_picture(data, self._config, slot) if untouched else self._decode_one(data)
+        pixels = decode_picture(data, self._config, slot) if self._untouched else self._decode_one(data)
         if pixels is not slot:
             put_row(pixels, slot)
 
