@@ -52,12 +52,18 @@ def plan(
     overrides: Overrides = None,
     advise: Annotated[bool, typer.Option("--advise", help="Try other passes, layers and precisions.")] = False,
     rows: Annotated[int, typer.Option(help="Rows that --advise scores in each way.", min=1)] = 512,
+    preview: Annotated[
+        int | None, typer.Option(help="Score N rows for real: rates, pictures, hours, price.", metavar="N", min=1)
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster on whose GPU --preview measures.")] = None,
+    page: Annotated[Path, typer.Option(help="Where --preview writes its page.")] = Path("preview.html"),
 ) -> None:
-    """Dry run: rows, shards, bytes, live dropout, and one batch scored."""
+    """Dry run: rows, shards, bytes, live dropout, and one batch scored; with --preview also a real try on a sample."""
     from poolscore.engine.config import load_config
     from poolscore.engine.prepare import prepare_job
 
-    config = load_config(config_file, overrides or ())
+    changes = [*(overrides or ()), *([f"run.address={address}"] if address else [])]
+    config = load_config(config_file, changes)
     with show.busy("looking at pool and model"):
         prepared = prepare_job(config)
     show.plan(prepared)
@@ -68,6 +74,11 @@ def plan(
         with show.busy("scoring a sample in each way"):
             advised = try_settings(prepared, rows)
         show.advice(advised)
+    if preview is not None:
+        from poolscore.jobs.preview import run_preview
+
+        with show.busy(f"scoring {preview:,} rows"):
+            run_preview(prepared, preview, page)
 
 
 @app.command()
@@ -113,7 +124,7 @@ def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) ->
 
     open_storage(config.run.dir).require_writable()
     with show.busy("looking at pool and model"):
-        prepared = prepare_job(config)
+        prepared = prepare_job(config, fresh=fresh)
     show.warnings(prepared)
     with show.Progress(prepared.plan) as progress:
         result = score_pool(

@@ -141,10 +141,12 @@ class BatchDecoder:
         return copies
 
     def _to_model(self, name: str, batch: Tensor) -> dict[str, Tensor]:
-        x = self._decoders[name].to_model(batch)
-        if x.untyped_storage().data_ptr() == batch.untyped_storage().data_ptr() and self._copies is None:
-            x = x.clone()  # the buffer will hold other rows soon
-        return {name: x}
+        given = self._decoders[name].to_model(batch)
+        named = given if isinstance(given, dict) else {name: given}
+        if self._copies is not None:
+            return named
+        lent = batch.untyped_storage().data_ptr()  # the buffer, which will hold other rows soon
+        return {name: x.clone() if x.untyped_storage().data_ptr() == lent else x for name, x in named.items()}
 
 
 def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> dict[str, RowSpec]:

@@ -33,6 +33,7 @@ FILES = pa.schema(  # one row a file
         ("group_bytes", pa.list_(pa.int64())),
         ("matches", pa.list_(pa.bool_())),
         ("compressed_twice", pa.list_(pa.string())),
+        ("codecs", pa.list_(pa.string())),
         ("dictionary", pa.list_(pa.string())),
     ]
 )

@@ -102,7 +102,7 @@ class Plan:
         if "row_id" not in table.schema.names:
             rows = table["rows"].to_numpy()
             table = table.append_column("row_id", pa.array(np.cumsum(rows) - rows))
-        pieces = table.replace_schema_metadata().cast(PIECES).unify_dictionaries().combine_chunks()
+        pieces = table.replace_schema_metadata().select(PIECES.names).cast(PIECES).unify_dictionaries().combine_chunks()
         return cls(
             about["root"],
             about["digest"],
