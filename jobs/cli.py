@@ -249,6 +249,21 @@ def pack(
 
 
 @app.command()
+def doctor(
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="A Parquet file, a folder of them, or a glob.")],
+    id_column: Annotated[str, typer.Option(help="Name of the id column.")] = "id",
+    rows: Annotated[int, typer.Option(help="Pictures to decode, about.", min=1)] = 256,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """The health of a pool: row groups, files, codecs, ids, a sample of pictures, and what to repack."""
+    from poolscore.jobs.doctor import examine
+
+    with show.busy("looking at the pool"):
+        found = examine(pool, id_column=id_column, rows=rows)
+    show.done(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
+
+
+@app.command()
 def demo(
     folder: Annotated[Path, typer.Option("--dir", help="Where to work; made anew.")] = Path("poolscore-demo"),
     workers: Annotated[int, typer.Option(help="Ray workers.")] = 2,

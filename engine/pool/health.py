@@ -72,7 +72,7 @@ class Finding:
     Attributes:
         kind: a name for scripts, such as `huge_row_groups`.
         what: what was found, with numbers.
-        where: the first file it was found in.
+        where: the first file it was found in; '' where it is not of single files.
         advice: what to do.
     """
 
@@ -82,7 +82,7 @@ class Finding:
     advice: str
 
     def __str__(self) -> str:
-        return f"{self.what} (first: {self.where}): {self.advice}"
+        return f"{self.what}{f' (first: {self.where})' if self.where else ''}: {self.advice}"
 
 
 def look(metadata: pq.FileMetaData) -> FileHealth:

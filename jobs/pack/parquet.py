@@ -16,9 +16,8 @@ from itertools import islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate
+from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.pool.health import FileHealth, look
 from poolscore.engine.pool.listing import Listing, list_files
 from poolscore.jobs.pack.contract import MIB, PIECE_BYTES, PIECE_ROWS, UNREADABLE, Names, Packed, Source
@@ -105,7 +104,7 @@ def read_footers(listing: Listing) -> Iterator[Footer | Unreadable]:
                 metadata = pq.read_metadata(file)
             return Footer(path, metadata.schema.to_arrow_schema(), look(metadata))
         except _BROKEN as error:
-            return path, one_line(error)
+            return path, reason(error)
 
     paths = iter(listing.paths)
     with ThreadPoolExecutor(FOOTER_THREADS) as threads:
@@ -178,7 +177,7 @@ def _pieces(listing: Listing, schema: pa.Schema, start: int) -> Iterator[list[Ro
                     row += shape.num_rows
         except _BROKEN as error:
             if number >= start:
-                yield [Rows(path, row, None, f"{UNREADABLE}: {one_line(error)}")]
+                yield [Rows(path, row, None, f"{UNREADABLE}: {reason(error)}")]
             number += 1
 
 
