@@ -49,7 +49,7 @@ OWN_COLUMNS = {"row_id", "key", "id", "prediction", "confidence", "rank", "score
 # Configuration that does not change a score: a run may be resumed with other values.
 INCIDENTAL = (
     *("pool.uri", "pool.exclude", "pool.bad_files", "model.path", "model.weights", "model.trust"),
-    *("select.", "check", "run."),
+    *("select.", "check", "run.", "prices."),
 )
 COUNTED_PIECES = 2_000  # of row groups: in a larger pool rows are not counted in advance
 LOOKED_AT = 64  # rows at a time, until the batch size is measured

@@ -200,7 +200,7 @@ def _read_part(storage: Storage, report: ShardReport, columns: Sequence[str]) ->
     try:
         at = locate(path)
         with pq.ParquetFile(at.path, filesystem=at.filesystem, pre_buffer=True) as file:  # one request for many columns
-            return file.read(columns)
-    except (OSError, pa.ArrowException) as error:
+            return file.read(columns).select(list(columns))  # which misses none, as `read` does
+    except (OSError, pa.ArrowException, KeyError) as error:
         why = reason(error)
         raise StoppedError(f"{path}, which the journal names, cannot be read ({why}); bring it back") from error

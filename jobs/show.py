@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -203,6 +203,14 @@ def _size(size: float) -> str:
         if size < 1000:
             return f"{size:,.1f} {unit}"
     return f"{size / 1000:,.1f} TB"
+
+
+def facts(title: str, lines: Iterable[tuple[str, str]]) -> None:
+    """Labels and values."""
+    found = _Facts(title)
+    for label, value in lines:
+        found.add(label, value)
+    found.show()
 
 
 def _layer(layer: DropoutLayer) -> str:

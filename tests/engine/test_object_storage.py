@@ -115,7 +115,7 @@ def test_what_is_denied_is_not_called_missing(denied: ObjectStorage) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"^run.dir: s3://.*/run cannot be written \(access is denied"):
         denied.require_writable()
-    with pytest.raises(ConfigError, match=r"^pool.uri: s3://.* cannot be read \(access is denied"):
+    with pytest.raises(ConfigError, match=r"^pool.uri: s3://.* cannot be listed \(access is denied"):
         find_files(denied.root)
     with pytest.raises(ConfigError, match=r"^pool.exclude: .*sent.csv cannot be read .*: access is denied"):
         read_ids(denied.path("sent.csv"), "id")
