@@ -132,7 +132,7 @@ def table_of_footers(folder: Path) -> dict[str, Any]:
         return PoolFile(path, sum(sizes), i, f"{i:016x}", schema, rows, sizes, (True,) * len(rows))
 
     driver = Driver()
-    parts = [table_of(map(file, range(at, at + 1000))) for at in range(0, TABLE_FILES, 1000)]
+    parts = (table_of(map(file, range(at, at + 1000))) for at in range(0, TABLE_FILES, 1000))
     pool = PoolFiles("s3://bucket/pool", pa.concat_tables(parts).unify_dictionaries().combine_chunks().sort_by("path"))
     with tempfile.TemporaryDirectory() as run_dir:
         cache = RunFooters(LocalStorage(run_dir))

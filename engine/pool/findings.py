@@ -9,6 +9,7 @@ from poolscore.engine.pool.health import FileHealth, Finding, PoolHealth
 from poolscore.engine.pool.plan import Plan
 
 SHARDS_PER_WORKER = 4  # so that workers end at about the same time
+SMALL_POOL = 256_000_000  # bytes: it is read in seconds, however it is cut
 LEAST_ROWS = 1_000  # of a worker: with fewer, nothing is gained by more shards
 
 
@@ -22,7 +23,7 @@ def findings_of(pool: PoolFiles, plan: Plan, uri: str, workers: int | None) -> l
     health = PoolHealth()
     for path, file in _health(pool):
         health.add(path, file)
-    found = health.findings(uri)
+    found = [one for one in health.findings(uri) if pool.bytes >= SMALL_POOL or not one.kind.startswith("tiny_")]
     if workers is not None and len(plan.shards) < workers and plan.rows >= LEAST_ROWS * workers:
         found.append(_few_shards(pool, plan, workers))
     return found

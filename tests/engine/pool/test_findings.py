@@ -40,7 +40,8 @@ def test_what_the_footers_tell() -> None:
     huge = found(described([[20 * MB], [20 * MB, 300 * MB]]))["huge_row_groups"]
     assert "1 of 3 row groups over 256 MB, up to 300 MB" in huge.what
     assert (huge.where, "photos/" in huge.advice) == ("1", True)
-    assert "100 of 100 files are under 4 MB" in found(described([[MB]] * 100, file_bytes=MB))["tiny_files"].what
+    assert "300 of 300 files are under 4 MB" in found(described([[MB]] * 300, file_bytes=MB))["tiny_files"].what
+    assert found(described([[MB]] * 200, file_bytes=MB)) == {}  # a small pool
     assert "500 of 500 row groups are under 250 kB" in found(described([[9] * 50] * 10))["tiny_row_groups"].what
 
 
