@@ -103,7 +103,11 @@ class ObjectStorage:
     def _put(self, name: str, data: bytes, new: bool) -> bool:
         place = parse_object_uri(self.path(name))
         with self._stopping(name, "written"):
-            return writer_for(place).put(place, data, new)
+            try:
+                return writer_for(place).put(place, data, new)
+            except FileNotFoundError:  # so gcsfs calls a bucket that is not there
+                self._require_bucket()
+                raise
 
     def _require_bucket(self) -> None:
         """A bucket that is not there is no empty one, though Arrow calls both by one name."""
