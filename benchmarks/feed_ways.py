@@ -98,7 +98,8 @@ def ray_data(config: Config, job: Job) -> None:
 
     ray.data.DataContext.get_current().enable_progress_bars = False
     workers = config.run.workers or 1
-    ray.data.read_parquet(config.pool.uri, columns=["id", "image"]).map_batches(
+    blocks = 8 * workers  # by itself it would make one of a small pool, and keep one actor busy
+    ray.data.read_parquet(config.pool.uri, columns=["id", "image"], override_num_blocks=blocks).map_batches(
         Model,
         fn_constructor_args=(job,),
         batch_size=config.run.batch_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poolscore.engine.config import Config, flatten
+from poolscore.engine.batch_size import measure_batch_size
+from poolscore.engine.config import AUTO, Config, flatten
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, PoolscoreError, UnreadableShard
 from poolscore.engine.exclude import digest_of, read_ids
@@ -30,10 +32,12 @@ from poolscore.engine.model.passes import Cost, McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Inputs, Probe
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.files import FooterCache, PoolFiles, find_files
+from poolscore.engine.pool.findings import findings_of
+from poolscore.engine.pool.health import Finding
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.pool.read import Rows, ShardReader
 from poolscore.engine.profile import choose_device, numeric_settings
-from poolscore.engine.run.directory import redacted
+from poolscore.engine.run.directory import RUN, RunDirectory, redacted
 from poolscore.engine.run.footers import RunFooters
 from poolscore.engine.scores import SCORES, Task
 from poolscore.engine.shard import Scorer
@@ -45,9 +49,10 @@ OWN_COLUMNS = {"row_id", "key", "id", "prediction", "confidence", "rank", "score
 # Configuration that does not change a score: a run may be resumed with other values.
 INCIDENTAL = (
     *("pool.uri", "pool.exclude", "pool.bad_files", "model.path", "model.weights", "model.trust"),
-    *("select.", "check", "run."),
+    *("select.", "check", "run.", "prices."),
 )
 COUNTED_PIECES = 2_000  # of row groups: in a larger pool rows are not counted in advance
+LOOKED_AT = 64  # rows at a time, until the batch size is measured
 ESSENTIAL = ("run.batch_size", "run.threads")
 
 
@@ -66,6 +71,7 @@ class Prepared:
     cost: Cost
     programs: bytes  # what was compiled, to be written where the job's artefact says
     uncompiled_because: str | None  # why the model is not compiled, if it was tried
+    findings: list[Finding]  # about the pool: what costs time or memory
 
     @property
     def mask_bytes(self) -> int:
@@ -73,8 +79,11 @@ class Prepared:
         return self.scorer.model.mask_bytes
 
 
-def prepare_job(config: Config) -> Prepared:
+def prepare_job(config: Config, *, fresh: bool = False) -> Prepared:
     """Look at pool, exclude list and model, and score one batch.
+
+    Args:
+        fresh: a run that is in the run directory has no say. Otherwise a batch size 'auto' is the one that it has.
 
     Raises:
         ConfigError: whatever is wrong with them; nothing was started, and nothing written but the footers of a large
@@ -88,18 +97,28 @@ def prepare_job(config: Config) -> Prepared:
     pool, plan, choice = _look_at_pool(config, RunFooters(open_storage(config.run.dir)))
     exclude = read_ids(config.pool.exclude, config.pool.id)
     reader = ShardReader(plan.root, input_columns(config), config.pool.id, exclude, choice)
+    device = choose_device(config)
+    if not fresh:
+        config = _as_begun(config)
+    _require_measurable(config, device)
+    rows = config.run.batch_size or LOOKED_AT
     try:
         narrow = ShardReader(plan.root, [], config.pool.id, exclude, choice)
         first = _first_shard(config, plan, narrow)
         _check_rows(config, plan, narrow, len(exclude))
         with numeric_settings(config.run.threads):
             decoders = build_decoders(config)
-            specs = find_row_specs(decoders, _blocks(reader, plan, config.run.batch_size, first))
-            decoder = BatchDecoder(decoders, specs, config.run.batch_size, choose_device(config))
-            batch = _first_good_batch(decoder, _blocks(reader, plan, config.run.batch_size, first))
+            specs = find_row_specs(decoders, _blocks(reader, plan, rows, first))
+            decoder = BatchDecoder(decoders, specs, rows, device)
+            batch = _first_good_batch(decoder, _blocks(reader, plan, rows, first))
             network = load_network(config.model)
-            identity = _identity(config, plan, exclude, specs, network)
             scorer, probe, cost = _build(config, reader, decoder, network, batch)
+            if config.run.batch_size == AUTO:
+                config = _with_batch_size(scorer, batch, int(plan.shards.rows.max()))
+                decoder = BatchDecoder(decoders, specs, config.run.batch_size, device)
+                batch = _first_good_batch(decoder, _blocks(reader, plan, config.run.batch_size, first))
+                scorer = replace(scorer, config=config, decoder=decoder)
+            identity = _identity(config, plan, exclude, specs, network)
             _score_first_batch(scorer, batch)
             compiled, programs, uncompiled_because = _compile(scorer, batch)
             seconds = _seconds(scorer, batch)
@@ -108,7 +127,42 @@ def prepare_job(config: Config) -> Prepared:
     because = scorer.model.repeated_because
     job = Job(config, plan.root, choice, specs, probe, network.weights, digest_of(exclude), because, compiled)
     listed = len(exclude)
-    return Prepared(config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because)
+    findings = findings_of(pool, plan, config.pool.uri, 1 if config.run.executor == "local" else config.run.workers)
+    return Prepared(
+        config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because, findings
+    )
+
+
+def _as_begun(config: Config) -> Config:
+    """A batch size 'auto' as the run that is in the run directory has it."""
+    storage = open_storage(config.run.dir)
+    if config.run.batch_size != AUTO or RUN not in storage.names(""):
+        return config
+    begun = RunDirectory(config.run.dir).info["config"]
+    return _with_sizes(config, begun["run"]["batch_size"], begun["passes"]["rows_per_call"])
+
+
+def _require_measurable(config: Config, device: torch.device) -> None:
+    cluster = config.run.executor == "ray" and (config.run.address or os.environ.get("RAY_ADDRESS"))
+    if config.run.batch_size == AUTO and cluster and device.type == "cpu" and config.run.device != "cpu":
+        raise ConfigError(
+            "run.batch_size: 'auto' is measured where this command runs, and there is no GPU here as the cluster may "
+            "have; give a number of rows, or set run.device: cpu"
+        )
+
+
+def _with_batch_size(scorer: Scorer, batch: _Batch, most: int) -> Config:
+    before = scorer.model.rows_per_call
+    with _failures_in_one_line("batches of several sizes"):
+        size = measure_batch_size(scorer, batch.inputs, batch.good, most)
+    smaller = size.rows_per_call if size.rows_per_call < before else scorer.config.passes.rows_per_call
+    return _with_sizes(scorer.config, size.rows, smaller)
+
+
+def _with_sizes(config: Config, batch_size: int, rows_per_call: int | None) -> Config:
+    run = config.run.model_copy(update={"batch_size": batch_size})
+    passes = config.passes.model_copy(update={"rows_per_call": rows_per_call})
+    return config.model_copy(update={"run": run, "passes": passes})
 
 
 @dataclass(frozen=True)
@@ -126,7 +180,7 @@ def read_sample(config: Config) -> Inputs:
     """
     add_to_path(config.model.path)
     _, plan, choice = _look_at_pool(config, None)
-    rows = config.run.batch_size
+    rows = config.run.batch_size or LOOKED_AT
     reader = ShardReader(plan.root, input_columns(config), config.pool.id, IdSet(), choice)
     decoders = build_decoders(config)
     try:

@@ -67,7 +67,8 @@ def score_pool(
     there = directory.exists(config.run.dir) and not fresh
     if must_resume and not there:
         raise ConfigError(f"--resume: there is no run in {config.run.dir}")
-    prepared = prepared or prepare_job(config)
+    prepared = prepared or prepare_job(config, fresh=fresh)
+    config = prepared.config  # with the batch size as a number
     if config.check is not None:
         checked = check_labelled(config, prepared.scorer)
         on_check(checked)

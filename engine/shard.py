@@ -21,7 +21,7 @@ from poolscore.engine.config import Config
 from poolscore.engine.device_clock import DeviceClock, Mark
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.feed import Feed
-from poolscore.engine.inputs.batch import Bad, BatchDecoder, HostBatch
+from poolscore.engine.inputs.batch import Bad, BatchDecoder
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import Rows, ShardReader
@@ -79,7 +79,7 @@ class Scorer:
             logits_NTC = self.model.logits(inputs, self.decoder.padded_keys(rows))[: len(rows)]
             modelled = inferred.clock.mark()
             kept = rows.table.select(keep).append_column(ID, rows.ids)
-            inferred.add(rows, kept, batch, self.statistics(logits_NTC), (start, copied, modelled))
+            inferred.add(rows, kept, batch.bad, self.statistics(logits_NTC), (start, copied, modelled))
         return inferred
 
     def collect(self, inferred: Inferred) -> ScoredShard:
@@ -107,6 +107,7 @@ class Scorer:
             model.task.value,
             [name for name in scores if SCORES[name].from_logits],
             reduce=self.config.score.reduce if model.task is Task.MULTILABEL else "sum",
+            accurate_bald=self.config.score.accurate_bald,
             predicts_noise=model.predicts_noise,
         )
 
@@ -142,10 +143,10 @@ class Inferred:
         self._kept: pa.RecordBatchStreamWriter | None = None  # the columns to keep, and the id
         self.bad: Bad = {}  # by place in the shard
         self._columns: dict[str, Tensor] = {}
-        self._queue: deque[tuple[HostBatch, tuple[Mark, ...]]] = deque()  # blocks that the device may be at
+        self._queue: deque[tuple[Mark, ...]] = deque()  # of blocks that the device may be at
         self._last = clock.mark()
 
-    def add(self, rows: Rows, kept: pa.Table, batch: HostBatch, stats: RowStats, marks: tuple[Mark, ...]) -> None:
+    def add(self, rows: Rows, kept: pa.Table, bad: Bad, stats: RowStats, marks: tuple[Mark, ...]) -> None:
         """A block that was queued on the device, and when it began, was copied, and left the model."""
         start, stop = self.rows, self.rows + len(rows)
         self.rows = stop
@@ -153,7 +154,7 @@ class Inferred:
         if self._kept is None:
             self._kept = pa.ipc.new_stream(self._sink, kept.schema)
         self._kept.write_table(kept)
-        self.bad |= {start + i: reason for i, reason in batch.bad.items()}
+        self.bad |= {start + i: reason for i, reason in bad.items()}
         columns = {**stats.scores, "prediction": stats.prediction, "finite": stats.finite}
         if stats.confidence is not None:
             columns["confidence"] = stats.confidence
@@ -162,7 +163,7 @@ class Inferred:
                 self._columns[name] = self._buffer(values)
             self._columns[name][start:stop].copy_(values, non_blocking=True)
         done = self.clock.mark()
-        self._queue.append((batch, (self._last, *marks, done)))
+        self._queue.append((self._last, *marks, done))
         self._last = done
         if len(self._queue) >= QUEUED:
             self._retire()
@@ -193,9 +194,8 @@ class Inferred:
         return torch.empty(shape, dtype=dtype, pin_memory=values.device.type == "cuda")
 
     def _retire(self) -> None:
-        batch, marks = self._queue.popleft()
+        marks = self._queue.popleft()
         self.clock.wait(marks[-1])
-        batch.release()
         for stage, start, end in zip(("idle", "copy", "model", "reduce"), marks, marks[1:], strict=False):
             self.stages.seconds[stage] += self.clock.seconds(start, end)
 

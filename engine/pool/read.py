@@ -127,9 +127,8 @@ class ShardReader:
         """The piece as tables of `rows` rows, or several times as many where rows are small. They fit together, also
         where the files of a shard differ in the order of their columns or in what may be null."""
         position = -piece.start  # a range inside a huge row group: what lies before it is read and dropped
-        at_once = rows * max(
-            1, PARSED_BYTES // max(1, rows * bytes_of_row(file.metadata, piece.row_group, self._columns))
-        )
+        bytes_of_block = rows * bytes_of_row(file.metadata, piece.row_group, self._columns)
+        at_once = rows * max(1, PARSED_BYTES // max(1, bytes_of_block))
         batches = file.iter_batches(at_once, row_groups=[piece.row_group], columns=self._columns, use_threads=False)
         for batch in batches:
             skip = max(0, -position)
