@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
@@ -32,6 +33,7 @@ B = TypeVar("B")
 ATTEMPTS = 7  # of a call; the pauses between them add up to about half a minute
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # without a byte, before a call counts as failed
+CONNECTIONS = 256  # of a process to S3 at most: footers are small, and each takes two round trips
 NO_REGION = "us-east-1"  # what S3-compatible servers take where nothing is said
 
 _WORDS = (  # what clients call it → what it is
@@ -172,6 +174,7 @@ def _s3(place: ObjectUri) -> fs.S3FileSystem:
 
 @cache
 def _s3_client(endpoint: str | None, region: str | None, anonymous: bool, times: int) -> fs.S3FileSystem:
+    pa.set_io_thread_count(max(pa.io_thread_count(), CONNECTIONS))  # from which the client takes its limit
     return fs.S3FileSystem(
         anonymous=anonymous,
         region=region,

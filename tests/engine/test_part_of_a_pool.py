@@ -72,7 +72,9 @@ def test_folders_are_columns_and_prune(digit_config: Configure, digits: pa.Table
     for day in (1, 2, 3):
         write_pool(tmp_path / "days" / f"day={day}" / "site=a%20b", digits.slice(100 * day, 100), files=1)
     changes = {"uri": str(tmp_path / "days"), "keep": ["day", "label", "site"], "filter": "day >= 2 and label != 0"}
-    result = score_pool(digit_config(pool=changes))
+    pq.write_table(digits.select(["image", "label"]).slice(0, 20), tmp_path / "labelled.parquet")
+    check = {"labelled": str(tmp_path / "labelled.parquet")}  # it needs no more than inputs and label
+    result = score_pool(digit_config(pool=changes, check=check))
     scores = scores_of_run(result.run_dir)
     assert set(scores["day"].to_pylist()) == {2, 3}
     assert set(scores["site"].to_pylist()) == {"a b"}
