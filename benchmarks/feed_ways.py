@@ -127,6 +127,7 @@ def main() -> None:
         )
     config = config_for(folder, uri, executor="ray" if way in ("poolscore", "raydata") else "local", **options)
     prepared = prepare_job(config)
+    before = _resident(os.getpid()) // 1_000_000
     memory = _Memory()
     started, cpu = time.monotonic(), cpu_seconds()
     stages: dict[str, float] = {}
@@ -142,6 +143,7 @@ def main() -> None:
                 "rows": prepared.plan.rows,
                 "seconds": time.monotonic() - started,
                 "cpu_seconds": cpu_seconds() - cpu,
+                "before_MB": before,
                 "peak_MB": memory.stop(),
                 "stages": stages,
             }
