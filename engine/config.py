@@ -144,6 +144,29 @@ def _require_float(decode: D) -> D:
     return decode
 
 
+class TextDecode(Section):
+    """Text through a Hugging Face tokenizer file, or token ids in lists; the model sees two keyword arguments, int64
+    [N, length] each: token ids, and 1 where there is a token.
+
+    The tokenizer's file says on which side texts are padded and cut, and what its special tokens are.
+    """
+
+    kind: Literal["text"]
+    column: str | None = None
+    tokenizer: str | None = None  # a tokenizer.json; default: the column holds lists of token ids
+    length: Positive  # tokens of a row, special ones included; shorter texts are padded
+    truncation: bool = False  # cut longer texts, as in training; otherwise they are set aside
+    pad: Annotated[Whole, Field(ge=0)] | None = None  # id of the padding; default: the tokenizer's, else 0
+    ids: str = "input_ids"  # the model's argument
+    mask: str | None = "attention_mask"  # the model's argument; null: it takes none
+
+    @model_validator(mode="after")
+    def _two_arguments(self) -> TextDecode:
+        if self.ids == self.mask:
+            raise ValueError(f"ids and mask are both named '{self.ids}'")
+        return self
+
+
 class FunctionDecode(Section):
     """A function of the user: `function(value) -> numpy array`, called for each row with the column's Python value.
 
@@ -164,11 +187,12 @@ Decode = Annotated[
     Annotated[ImageDecode, Tag("image")]
     | Annotated[TensorDecode, Tag("tensor")]
     | Annotated[FeaturesDecode, Tag("features")]
+    | Annotated[TextDecode, Tag("text")]
     | Annotated[FunctionDecode, Tag("function")],
     Discriminator(
         _kind_of,
         custom_error_type="kind",
-        custom_error_message="kind must be one of: image, tensor, features, function",
+        custom_error_message="kind must be one of: image, tensor, features, text, function",
     ),
 ]
 
@@ -200,6 +224,18 @@ class PoolConfig(Section):
                 raise ValueError(f"inputs.{name}: no column is named" if name else "input names no column")
             if name and not name.isidentifier():
                 raise ValueError(f"inputs.{name}: the name of an input is a keyword argument of the model")
+        return self
+
+    @model_validator(mode="after")
+    def _arguments_differ(self) -> PoolConfig:
+        taken: dict[str, str] = {}
+        for name, decode in self.named_inputs().items():
+            for argument in arguments_of(name, decode):
+                if not argument.isidentifier() and argument:
+                    raise ValueError(f"decode: '{argument}' is no name of a keyword argument")
+                if argument in taken:
+                    raise ValueError(f"inputs.{name}: '{argument}' is given by inputs.{taken[argument]} as well")
+                taken[argument] = name
         return self
 
     @field_validator("input", mode="before")
@@ -238,6 +274,13 @@ def columns_of(decode: Decode) -> tuple[str, ...]:
     if isinstance(decode, FeaturesDecode):
         return decode.columns
     return (decode.column,) if decode.column is not None else ()
+
+
+def arguments_of(name: str, decode: Decode) -> tuple[str, ...]:
+    """The model's keyword arguments that an input gives; '' is its only one, by position."""
+    if isinstance(decode, TextDecode):
+        return (decode.ids,) if decode.mask is None else (decode.ids, decode.mask)
+    return (name,)
 
 
 class ModelConfig(Section):
@@ -309,6 +352,7 @@ class ScoreConfig(Section):
     """How scores are formed where the task leaves a choice."""
 
     reduce: Literal["sum", "max"] = "sum"  # multilabel: over the labels
+    accurate_bald: bool = False  # bald as mean_t KL(p_t || mean p): right far below 1e-6 nats, and slower
 
 
 class SelectConfig(Section):
@@ -345,6 +389,16 @@ class RunConfig(Section):
     max_bad_rows: Annotated[Whole, Field(ge=0)] | None = None  # number of rejected rows that stops the job
 
 
+class PricesConfig(Section):
+    """What things cost, in one currency of your choice, for the estimate of `plan --preview`."""
+
+    currency: str = "USD"
+    gpu_hour: Annotated[Number, Field(ge=0)] | None = None
+    cpu_hour: Annotated[Number, Field(ge=0)] | None = None  # of one core
+    thousand_requests: Annotated[Number, Field(ge=0)] | None = None  # to object storage
+    egress_gb: Annotated[Number, Field(ge=0)] | None = None  # read from storage, 10^9 bytes
+
+
 class Config(Section):
     """A whole configuration file."""
 
@@ -356,6 +410,13 @@ class Config(Section):
     select: SelectConfig
     check: CheckConfig | None = None
     run: RunConfig
+    prices: PricesConfig = PricesConfig()
+
+    @model_validator(mode="after")
+    def _regression_has_no_bald(self) -> Config:
+        if self.score.accurate_bald and self.model.task is Task.REGRESSION:
+            raise ValueError("score.accurate_bald: the task regression has no bald: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _onnx_runtime_does_it_its_own_way(self) -> Config:
@@ -461,9 +522,14 @@ def _resolve(config: Config, base: Path) -> Config:
     def changed(section: Section, *names: str) -> Any:
         return section.model_copy(update={name: absolute(getattr(section, name)) for name in names})
 
+    def decoded(decode: Decode) -> Any:
+        return changed(decode, "tokenizer") if isinstance(decode, TextDecode) else decode
+
+    pool = changed(config.pool, "uri", "exclude")
+    inputs = {name: decoded(decode) for name, decode in pool.inputs.items()}
     return config.model_copy(
         update={
-            "pool": changed(config.pool, "uri", "exclude"),
+            "pool": pool.model_copy(update={"decode": decoded(pool.decode), "inputs": inputs}),
             "model": changed(config.model, "path", "weights", *(["source"] if config.model.is_file else [])),
             "check": config.check and changed(config.check, "labelled"),
             "run": changed(config.run, "dir"),

@@ -37,9 +37,9 @@ _WORDS = (  # what clients call it → what it is
         "the credentials are wrong or have expired",
     ),
     ("NoCredentials|DefaultCredentialsError", "there are no credentials"),
-    ("SLOW_DOWN|SlowDown|SERVICE_UNAVAILABLE|ServiceUnavailable|status: 503", "the storage is too busy"),
+    ("SLOW_DOWN|SlowDown|SERVICE_UNAVAILABLE|ServiceUnavailable|HTTP status 503", "the storage is too busy"),
     (
-        "NETWORK_CONNECTION|EndpointConnectionError|ConnectTimeoutError|ReadTimeoutError|ClientConnectorError",
+        "NETWORK_CONNECTION|EndpointConnectionError|ConnectTimeoutError|ReadTimeoutError|ConnectionClosedError|REQUEST_TIMEOUT",
         "the endpoint cannot be reached",
     ),
 )
@@ -121,6 +121,17 @@ def s3_endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
+def s3_region(endpoint: str | None) -> str | None:
+    """What the environment says; else NO_REGION for an endpoint of its own, and None, the profile's, for AWS."""
+    given = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return given or (NO_REGION if endpoint else None)
+
+
+def unsigned() -> bool:
+    """Whether the environment says that S3 is asked without credentials."""
+    return os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "true", "yes")
+
+
 def attempts() -> int:
     """Times that a call is made before it counts as failed; AWS_MAX_ATTEMPTS, as in the clouds' own tools."""
     given = os.environ.get("AWS_MAX_ATTEMPTS", "")
@@ -134,9 +145,8 @@ def _local() -> fs.LocalFileSystem:
 
 def _s3(place: ObjectUri) -> fs.S3FileSystem:
     endpoint = s3_endpoint()
-    given = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    region = (given or NO_REGION) if endpoint else _aws_region(place.bucket, given)
-    return _s3_client(endpoint, region, place.anonymous, attempts())
+    region = s3_region(endpoint) if endpoint else _aws_region(place.bucket)
+    return _s3_client(endpoint, region, place.anonymous or unsigned(), attempts())
 
 
 @cache
@@ -152,12 +162,12 @@ def _s3_client(endpoint: str | None, region: str | None, anonymous: bool, times:
 
 
 @cache
-def _aws_region(bucket: str, otherwise: str | None) -> str | None:
+def _aws_region(bucket: str) -> str | None:
     """Where AWS keeps a bucket: another region than the machine's answers no request."""
     try:
         return str(fs.resolve_s3_region(bucket))
     except OSError:  # no such bucket, which is told of where it is read; or a network that reaches one region only
-        return otherwise
+        return s3_region(None)
 
 
 @cache

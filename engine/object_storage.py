@@ -1,30 +1,26 @@
 """A run directory in object storage: S3 and what speaks its language, and Google Cloud Storage.
 
-Arrow's file systems read; fsspec's write, because Arrow has no conditional write. An object is written by one PUT, or,
-where it is large, by an upload in parts that is completed at its end: nobody sees half of it. There is no rename.
+An object is written by one PUT: nobody sees half of it. There is no rename.
 """
 
 from __future__ import annotations
 
 import errno
 import io
-import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import cache
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import fsspec
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
-from poolscore.engine.filesystem import CONNECT_SECONDS, SILENCE_SECONDS, attempts, locate, reason, s3_endpoint
+from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.object_writer import writer_for
 from poolscore.engine.uri import join, parse_object_uri
 
 READERS = 32  # objects that are read at once
-_TAKEN = re.compile("PreconditionFailed|ConditionalRequestConflict|conditionNotMet")
 
 
 class ObjectStorage:
@@ -39,23 +35,20 @@ class ObjectStorage:
         locate(self.root)
 
     def publish(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
-        """See Storage. The object is held in memory while it is written."""
+        """See Storage. The object is held in memory until it is written."""
         buffer = io.BytesIO()
         fill(buffer)
-        with self._stopping(name, "written"):
-            self._put(name, buffer.getvalue(), "overwrite")
+        self._put(name, buffer.getvalue(), new=False)
 
     def create(self, name: str, data: bytes) -> bool:
         """See Storage. An object with the very same bytes counts as ours: where the answer to a PUT is lost it is sent
         again, and finds what it wrote before."""
-        with self._stopping(name, "written"):
-            try:
-                self._put(name, data, "create")
-            except Exception as error:  # clients have no common name for "taken"
-                if not isinstance(error, FileExistsError) and not _TAKEN.search(repr(error.__cause__ or error)):
-                    raise
-                return self._holds(name, data)
-        return True
+        if self._put(name, data, new=True):
+            return True
+        try:
+            return self.read(name) == data
+        except FileNotFoundError:  # somebody is writing it
+            return False
 
     def read(self, name: str) -> bytes:
         """See Storage."""
@@ -78,12 +71,15 @@ class ObjectStorage:
         at = locate(self.path(folder))
         with self._stopping(folder, "read"):
             found = at.filesystem.get_file_info(fs.FileSelector(at.path, allow_not_found=True))
+            if not found:
+                self._require_bucket()
         return sorted(entry.base_name for entry in found if not entry.base_name.startswith("."))
 
     def delete(self, name: str) -> None:
         """See Storage."""
-        with self._stopping(name, "deleted"), suppress(FileNotFoundError):
-            _writer(self.root).rm_file(self._key(name))
+        place = parse_object_uri(self.path(name))
+        with self._stopping(name, "deleted"):
+            writer_for(place).delete(place)
 
     def path(self, name: str) -> str:
         """See Storage."""
@@ -104,17 +100,10 @@ class ObjectStorage:
                 "mix their results; use a newer version of its server, or another run.dir"
             )
 
-    def _put(self, name: str, data: bytes, mode: str) -> None:
-        _writer(self.root).pipe_file(self._key(name), data, mode=mode)
-
-    def _holds(self, name: str, data: bytes) -> bool:
-        try:
-            return self.read(name) == data
-        except FileNotFoundError:  # taken by a write that is not finished
-            return False
-
-    def _key(self, name: str) -> str:
-        return parse_object_uri(self.path(name)).path
+    def _put(self, name: str, data: bytes, new: bool) -> bool:
+        place = parse_object_uri(self.path(name))
+        with self._stopping(name, "written"):
+            return writer_for(place).put(place, data, new)
 
     def _require_bucket(self) -> None:
         """A bucket that is not there is no empty one, though Arrow calls both by one name."""
@@ -135,37 +124,3 @@ class ObjectStorage:
             raise StoppedError(
                 f"{where} cannot be {done} ({why}); mend the storage, then run the same command again"
             ) from error
-
-
-def _writer(root: str) -> Any:
-    place = parse_object_uri(root)
-    if place.scheme == "s3":
-        return _s3_writer(s3_endpoint(), place.anonymous, attempts())
-    return _gs_writer(place.anonymous)
-
-
-@cache
-def _s3_writer(endpoint: str | None, anonymous: bool, times: int) -> Any:
-    settings: dict[str, Any] = {
-        "connect_timeout": CONNECT_SECONDS,
-        "read_timeout": SILENCE_SECONDS,
-        "retries": {"mode": "standard", "total_max_attempts": times},
-    }
-    if endpoint:
-        settings["s3"] = {"addressing_style": "path"}  # as Arrow's: few such servers know a host for each bucket
-    options = {"anon": anonymous, "endpoint_url": endpoint, "config_kwargs": settings}
-    return _fsspec("s3", use_listings_cache=False, **options)
-
-
-@cache
-def _gs_writer(anonymous: bool) -> Any:
-    return _fsspec("gs", use_listings_cache=False, **({"token": "anon"} if anonymous else {}))
-
-
-def _fsspec(kind: str, **options: Any) -> Any:
-    try:
-        return fsspec.filesystem(kind, **options)
-    except ImportError as error:
-        raise ConfigError(
-            f"{kind}:// is read without further packages, but writing to it needs one: pip install 'poolscore[{kind}]'"
-        ) from error

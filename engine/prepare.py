@@ -32,6 +32,8 @@ from poolscore.engine.model.passes import Cost, McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Inputs, Probe
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.files import FooterCache, PoolFiles, find_files
+from poolscore.engine.pool.findings import findings_of
+from poolscore.engine.pool.health import Finding
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.pool.read import Rows, ShardReader
 from poolscore.engine.profile import choose_device, numeric_settings
@@ -47,7 +49,7 @@ OWN_COLUMNS = {"row_id", "key", "id", "prediction", "confidence", "rank", "score
 # Configuration that does not change a score: a run may be resumed with other values.
 INCIDENTAL = (
     *("pool.uri", "pool.exclude", "pool.bad_files", "model.path", "model.weights", "model.trust"),
-    *("select.", "check", "run."),
+    *("select.", "check", "run.", "prices."),
 )
 COUNTED_PIECES = 2_000  # of row groups: in a larger pool rows are not counted in advance
 LOOKED_AT = 64  # rows at a time, until the batch size is measured
@@ -69,6 +71,7 @@ class Prepared:
     cost: Cost
     programs: bytes  # what was compiled, to be written where the job's artefact says
     uncompiled_because: str | None  # why the model is not compiled, if it was tried
+    findings: list[Finding]  # about the pool: what costs time or memory
 
     @property
     def mask_bytes(self) -> int:
@@ -124,7 +127,10 @@ def prepare_job(config: Config, *, fresh: bool = False) -> Prepared:
     because = scorer.model.repeated_because
     job = Job(config, plan.root, choice, specs, probe, network.weights, digest_of(exclude), because, compiled)
     listed = len(exclude)
-    return Prepared(config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because)
+    findings = findings_of(pool, plan, config.pool.uri, 1 if config.run.executor == "local" else config.run.workers)
+    return Prepared(
+        config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because, findings
+    )
 
 
 def _as_begun(config: Config) -> Config:

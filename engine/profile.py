@@ -13,8 +13,9 @@ from pathlib import Path
 
 import torch
 
-from poolscore.engine.config import Config
+from poolscore.engine.config import Config, TextDecode
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.inputs.tokenizer import tokenizer_digest
 
 LIBRARIES = ("torch", "numpy", "pillow", "simplejpeg", "poolscore")
 
@@ -44,8 +45,19 @@ def numeric_profile(config: Config, device: torch.device, of_model: Mapping[str,
         "precision": config.passes.precision,
         "batch_size": config.run.batch_size,
         **of_model,
+        **_of_text(config),
         **{library: version(library) for library in LIBRARIES},
     }
+
+
+def _of_text(config: Config) -> dict[str, str]:
+    """The tokenizers, if there are any."""
+    digests = {
+        f"tokenizer of {decode.column}": tokenizer_digest(decode)
+        for decode in config.pool.named_inputs().values()
+        if isinstance(decode, TextDecode) and decode.tokenizer is not None
+    }
+    return digests | {"tokenizers": version("tokenizers")} if digests else {}
 
 
 def differences(here: Profile, there: Profile) -> list[str]:

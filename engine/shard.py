@@ -110,6 +110,7 @@ class Scorer:
             model.task.value,
             [name for name in scores if SCORES[name].from_logits],
             reduce=self.config.score.reduce if model.task is Task.MULTILABEL else "sum",
+            accurate_bald=self.config.score.accurate_bald,
             predicts_noise=model.predicts_noise,
         )
 

@@ -33,6 +33,7 @@ from poolscore.engine.model.probe import PROBE_ROWS, Probe
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
+from poolscore.engine.preview import Preview, preview
 from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
@@ -126,6 +127,15 @@ class ShardWorker:
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             stages={stage: round(seconds, 4) for stage, seconds in feed.stages.seconds.items()},
         )
+
+    def preview(self, sample: Shard) -> Preview:
+        """Score a sample of the pool; nothing is written.
+
+        Raises:
+            ConfigError: no row of it can be scored.
+            UnreadableShard: a file of the pool cannot be read.
+        """
+        return self._on_device(lambda drawn: preview(self._scorer, drawn, str(self.profile["device"])), sample)
 
     def close(self) -> None:
         """End the thread of the model; a shard that is in it is given up."""

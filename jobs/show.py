@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -157,6 +157,8 @@ def plan(prepared: Prepared) -> None:
     )
     facts.add("one such worker", f"{rate:,.0f} rows/s without reading and decoding: {hours:,.2f} hours for the pool")
     facts.show()
+    for finding in prepared.findings:
+        warn(str(finding))
 
 
 def _pool(prepared: Prepared) -> Iterator[tuple[str, str]]:
@@ -203,6 +205,14 @@ def _size(size: float) -> str:
     return f"{size / 1000:,.1f} TB"
 
 
+def facts(title: str, lines: Iterable[tuple[str, str]]) -> None:
+    """Labels and values."""
+    found = _Facts(title)
+    for label, value in lines:
+        found.add(label, value)
+    found.show()
+
+
 def _layer(layer: DropoutLayer) -> str:
     kind = "" if layer.kind == "element" else f"{layer.kind} "
     return f"{layer.name}: {kind}p={layer.p:g} on {list(layer.shape)}"
@@ -245,6 +255,8 @@ def advice(advised: Advised) -> None:
 
 def warnings(prepared: Prepared) -> None:
     """What must not be overlooked."""
+    for finding in prepared.findings:
+        warn(str(finding))
     because = prepared.scorer.model.repeated_because
     if because is not None and prepared.job.probe.live:
         warn(f"T passes cost T times one: every input is repeated at the model's input, because {because}")

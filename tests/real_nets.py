@@ -82,11 +82,20 @@ def transformer_encoder() -> nn.Module:
 
 
 def bert() -> nn.Module:
+    return _bert(vocab_size=30, max_position_embeddings=16)
+
+
+def bert_of_words() -> nn.Module:
+    """For the vocabulary of a small tokenizer."""
+    return _bert(vocab_size=500, max_position_embeddings=40)
+
+
+def _bert(**sizes: int) -> nn.Module:
     hf = pytest.importorskip("transformers")
     return hf.BertForSequenceClassification(
         hf.BertConfig(
-            vocab_size=30, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48,
-            max_position_embeddings=16, num_labels=5, initializer_range=0.3,
+            **sizes, hidden_size=32, num_hidden_layers=1, num_attention_heads=4, intermediate_size=48, num_labels=5,
+            initializer_range=0.3,
         )
     )  # fmt: skip
 

@@ -48,7 +48,8 @@ class S3Server:
     endpoint: str
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> None:
-        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}{path}", body, method=method)).close()
+        headers = {"Content-Type": "text/plain"}
+        urllib.request.urlopen(urllib.request.Request(self.endpoint + path, body, headers, method=method)).close()
 
     def new_bucket(self) -> str:
         """The URI of a bucket without objects."""
@@ -91,6 +92,7 @@ class Proxy(ThreadingHTTPServer):
         self.lost = 0
         self.tell = tell
         self.seen: list[str] = []  # method and path of each request
+        self.signed = False  # whether any came with credentials
         self.lock = Lock()
         super().__init__(("127.0.0.1", 0), _Handler)
 
@@ -107,6 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.server.lock:
             self.server.seen.append(f"{self.command} {self.path}")
+            self.server.signed |= "Authorization" in self.headers
             busy, lost = self.server.busy > 0, self.server.busy == 0 and self.server.lost > 0
             self.server.busy -= busy
             self.server.lost -= lost

@@ -14,10 +14,12 @@ from poolscore.engine.inputs.features import FeaturesDecoder
 from poolscore.engine.inputs.function import FunctionDecoder
 from poolscore.engine.inputs.image import ImageDecoder
 from poolscore.engine.inputs.tensor import TensorDecoder
+from poolscore.engine.inputs.text import TextDecoder
 
 DECODERS: dict[str, Callable[[Any], Decoder]] = {
     "image": ImageDecoder,
     "tensor": TensorDecoder,
+    "text": TextDecoder,
     "features": FeaturesDecoder,
     "function": FunctionDecoder,
 }

@@ -52,8 +52,9 @@ class Decoder(Protocol):
             row → reason, for each row that cannot be decoded; its slot is zero.
         """
 
-    def to_model(self, batch: torch.Tensor) -> torch.Tensor:
-        """[N, *shape] as decoded → the model's input, on the device of `batch`."""
+    def to_model(self, batch: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        """[N, *shape] as decoded → the model's input, on the device of `batch`; or several, by the names of the model's
+        arguments."""
 
 
 def decode_each(

@@ -141,10 +141,12 @@ class BatchDecoder:
         return copies
 
     def _to_model(self, name: str, batch: Tensor) -> dict[str, Tensor]:
-        x = self._decoders[name].to_model(batch)
-        if x.untyped_storage().data_ptr() == batch.untyped_storage().data_ptr() and self._copies is None:
-            x = x.clone()  # the buffer will hold other rows soon
-        return {name: x}
+        given = self._decoders[name].to_model(batch)
+        named = given if isinstance(given, dict) else {name: given}
+        if self._copies is not None:
+            return named
+        lent = batch.untyped_storage().data_ptr()  # the buffer, which will hold other rows soon
+        return {name: x.clone() if x.untyped_storage().data_ptr() == lent else x for name, x in named.items()}
 
 
 def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> dict[str, RowSpec]:
@@ -163,7 +165,7 @@ def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> d
         if len(specs) == len(decoders):
             return specs
         for name in decoders.keys() - specs.keys():
-            nothing = np.zeros((len(rows), 0))
+            nothing = np.zeros((len(rows), 0, 0, 0))  # a shape that no row has
             reasons.update(decoders[name].decode(rows.table, nothing).values())
         seen += len(rows)
         if seen >= SAMPLE_ROWS:

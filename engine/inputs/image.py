@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from PIL import Image
 from poolscore.engine.config import ImageDecode
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs.base import BadRow, Reasons, RowSpec, decode_each, normalised, put_row
+from poolscore.engine.inputs.columns import value_views
 from poolscore.engine.inputs.picture import Pixels, check_pixels, decode_picture, decode_scaled, resized
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ class ImageDecoder:
         assert config.column is not None
         self.columns = (config.column,)
         self._config = config
+        self._untouched = config.resize is None and config.crop is None
 
     def check(self, schema: pa.Schema) -> None:
         """See Decoder."""
@@ -45,7 +45,7 @@ class ImageDecoder:
 
     def row_spec(self, table: pa.Table) -> RowSpec | None:
         """See Decoder."""
-        for value in encoded_views(table[self.columns[0]]):
+        for value in value_views(_binary(table[self.columns[0]])):
             if value is not None:
                 try:
                     return RowSpec(self._decode_one(value).shape, "uint8")
@@ -55,7 +55,7 @@ class ImageDecoder:
 
     def decode(self, table: pa.Table, out: NDArray[Any]) -> Reasons:
         """See Decoder."""
-        return decode_each(encoded_views(table[self.columns[0]]), out, self._decode_into)
+        return decode_each(value_views(_binary(table[self.columns[0]])), out, self._decode_into)
 
     def to_model(self, batch: torch.Tensor) -> torch.Tensor:
         """ToTensor and Normalize: bytes / 255, then (x − mean) / std for each channel."""
@@ -63,8 +63,7 @@ class ImageDecoder:
         return normalised(x, self._config.mean, self._config.std, axis=1).contiguous()
 
     def _decode_into(self, data: memoryview, slot: Pixels) -> None:
-        untouched = self._config.resize is None and self._config.crop is None
-        pixels = decode_picture(data, self._config, slot) if untouched else self._decode_one(data)
+        pixels = decode_picture(data, self._config, slot) if self._untouched else self._decode_one(data)
         if pixels is not slot:
             put_row(pixels, slot)
 
@@ -86,27 +85,8 @@ def encoded_bytes(column: pa.ChunkedArray) -> list[bytes | None]:
     return values
 
 
-def encoded_views(column: pa.ChunkedArray) -> Iterator[memoryview | None]:
-    """The same, where they lie: nothing is copied."""
-    for chunk in _binary(column).chunks:
-        yield from _views(chunk)
-
-
 def _binary(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if pa.types.is_struct(column.type):
-        column = pc.struct_field(column, "bytes")
-    return column.cast(pa.large_binary()) if pa.types.is_binary_view(column.type) else column
-
-
-def _views(values: pa.Array) -> Iterator[memoryview | None]:
-    if not len(values):  # such an array may lack its buffers
-        return
-    width = np.int64 if pa.types.is_large_binary(values.type) else np.int32
-    ends = np.frombuffer(values.buffers()[1], width)[values.offset : values.offset + len(values) + 1].tolist()
-    data = memoryview(values.buffers()[2] or b"").cast("B")
-    is_there = repeat(True) if not values.null_count else values.is_valid().to_pylist()
-    for (start, end), there in zip(pairwise(ends), is_there, strict=False):
-        yield data[start:end] if there else None
+    return pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
 
 
 def _centre(pixels: Pixels, crop: int | tuple[int, int]) -> Pixels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -101,7 +101,8 @@ def _fetch_weights_beside(uri: str, copy: Path) -> None:
     for name in files_beside(copy):
         to = copy.parent / name
         to.parent.mkdir(parents=True, exist_ok=True)
-        fetch(join(uri.rpartition("/")[0], name), to)
+        with suppress(FileNotFoundError):  # onnx tells which one is missing
+            fetch(join(uri.rpartition("/")[0], name), to)
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

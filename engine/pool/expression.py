@@ -150,10 +150,10 @@ class _Parser:
         self._depth = 0
 
     def condition(self) -> Condition:
-        left = self._all_of()
+        parts = [self._all_of()]
         while self._accept("or"):
-            left = Both("or", left, self._all_of())
-        return left
+            parts.append(self._all_of())
+        return _joined("or", parts)
 
     def expect(self, word: str, called: str) -> None:
         token = self._tokens[self._at]
@@ -168,10 +168,10 @@ class _Parser:
         return found
 
     def _all_of(self) -> Condition:
-        left = self._negated()
+        parts = [self._negated()]
         while self._accept("and"):
-            left = Both("and", left, self._negated())
-        return left
+            parts.append(self._negated())
+        return _joined("and", parts)
 
     def _negated(self) -> Condition:
         self._depth += 1
@@ -222,10 +222,7 @@ class _Parser:
         self.expect(")", "',' or ')'")
         if len(choices) > MOST_VALUES:
             raise ValueError(f"a list of more than {MOST_VALUES} values; give a column that says it shorter")
-        while len(choices) > 1:  # a balanced tree: none of the recursions over it goes deep
-            pairs = zip(choices[::2], choices[1::2], strict=False)
-            choices = [Both("or", *pair) for pair in pairs] + choices[len(choices) // 2 * 2 :]
-        return choices[0]
+        return _joined("or", choices)
 
     def _operand(self) -> Column | Literal:
         token = self._tokens[self._at]
@@ -244,6 +241,14 @@ class _Parser:
             self.expect("a column or a value", "a column or a value")
         self._at += 1
         return operand
+
+
+def _joined(by: OneOf["and", "or"], parts: list[Condition]) -> Condition:
+    """A balanced tree: no recursion over it goes deep."""
+    while len(parts) > 1:
+        pairs = zip(parts[::2], parts[1::2], strict=False)
+        parts = [Both(by, *pair) for pair in pairs] + parts[len(parts) // 2 * 2 :]
+    return parts[0]
 
 
 def _short(text: str) -> str:

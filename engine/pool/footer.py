@@ -14,12 +14,11 @@ from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import reason
+from poolscore.engine.pool.health import LARGE_VALUE, SAVES_NOTHING
 
 TAIL = 64 << 10  # bytes; most footers are shorter, and a read of so much costs what a shorter one does
 END = 8  # bytes: the footer's length, and MAGIC
 MAGIC = b"PAR1"
-LARGE_VALUE = 512  # bytes: binary values of that mean length are encoded pictures, not text
-SAVES_NOTHING = 0.9  # stored to plain bytes: a codec that does no better works on what is compressed already
 Keep = Callable[[str, pa.Schema], pc.Expression]
 
 
@@ -40,6 +39,7 @@ class PoolFile:
     group_bytes: tuple[int, ...]  # of each row group, before compression
     matches: tuple[bool, ...]  # of each row group: false if its statistics rule the filter out
     compressed_twice: tuple[str, ...] = ()  # columns of pictures on which the codec saves nothing
+    codecs: tuple[str, ...] = ()  # of these columns
     dictionary: tuple[str, ...] = ()  # columns of pictures that are dictionary-encoded
 
 
@@ -81,7 +81,8 @@ def read_footer(
         group_rows=tuple(group.num_rows for group in groups),
         group_bytes=tuple(group.total_byte_size for group in groups),
         matches=matches,
-        compressed_twice=tuple(name for name, twice, _ in pictures if twice),
+        compressed_twice=tuple(name for name, codec, _ in pictures if codec),
+        codecs=tuple(codec for _, codec, _ in pictures if codec),
         dictionary=tuple(name for name, _, dictionary in pictures if dictionary),
     )
 
@@ -103,8 +104,8 @@ def _matching(footer: pa.Buffer, groups: int, keep: pc.Expression) -> tuple[bool
     return tuple(i in matching for i in range(groups))
 
 
-def _pictures(metadata: pq.FileMetaData, groups: list[pq.RowGroupMetaData]) -> Iterator[tuple[str, bool, bool]]:
-    """Columns of large binary values: name, whether it is compressed twice, whether it is dictionary-encoded."""
+def _pictures(metadata: pq.FileMetaData, groups: list[pq.RowGroupMetaData]) -> Iterator[tuple[str, str, bool]]:
+    """Columns of large binary values: name, the codec if it saves nothing, whether it is dictionary-encoded."""
     for i in range(metadata.num_columns):
         column = metadata.schema.column(i)
         if column.physical_type != "BYTE_ARRAY" or column.logical_type.type != "NONE":
@@ -114,6 +115,6 @@ def _pictures(metadata: pq.FileMetaData, groups: list[pq.RowGroupMetaData]) -> I
         plain = sum(chunk.total_uncompressed_size for chunk in chunks)
         if plain < LARGE_VALUE * max(1, sum(chunk.num_values for chunk in chunks)):
             continue
-        packed = any(chunk.compression != "UNCOMPRESSED" for chunk in chunks)
+        codec = next((chunk.compression for chunk in chunks if chunk.compression != "UNCOMPRESSED"), "")
         dictionary = any(chunk.has_dictionary_page for chunk in chunks)
-        yield column.path, packed and stored > SAVES_NOTHING * plain, dictionary
+        yield column.path, codec if stored > SAVES_NOTHING * plain else "", dictionary

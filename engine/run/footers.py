@@ -30,8 +30,8 @@ class RunFooters:
         try:
             table = pq.read_table(io.BytesIO(self._storage.read(FOOTERS)))
             if (table.schema.metadata or {}).get(b"filter", b"").decode() == (keep or ""):
-                return table.replace_schema_metadata().cast(FILES)
-        except (OSError, StoppedError, pa.ArrowException):
+                return table.replace_schema_metadata().select(FILES.names).cast(FILES)
+        except (OSError, StoppedError, pa.ArrowException, KeyError):
             pass
         return FILES.empty_table()
 

@@ -77,13 +77,13 @@ class Packed:
     """What became of a piece.
 
     Attributes:
-        batch: its rows, at most about PIECE_BYTES (a single row may be larger).
+        batch: its rows, at most about PIECE_BYTES (a single row may be larger); None where there are none.
         done: items done, from the first on; less than all where the rows would have grown too large.
         set_aside: (name, reason) of what gave no row, in order. What follows a colon in a reason is detail.
         headerless: pictures packed though their header cannot be read.
     """
 
-    batch: pa.RecordBatch
+    batch: pa.RecordBatch | None
     done: int
     set_aside: Sequence[tuple[str, str]] = ()
     headerless: int = 0
@@ -108,14 +108,18 @@ class Source:
         fingerprint: of what is packed, as far as it can be had without reading all of it: a source that has changed
             is noticed by it when a killed pack goes on.
         pieces: `pieces(start)` lists the work from item `start` on. The same every time.
-        work: turns a piece into rows; pickles where it is not `as_it_is`. A row never depends on where pieces end.
+        work: turns a piece into rows; pickles where it is not light. A row never depends on where pieces end.
+        packed: binary columns to compress, by their Parquet paths; encoded pictures are none.
+        light: the work is less than handing it to a worker.
     """
 
     schema: pa.Schema
     rows: int | None
     fingerprint: str
     pieces: Callable[[int], Iterator[Piece]]
-    work: Callable[[Any], Packed] = as_it_is
+    work: Callable[[Any], Packed]
+    packed: frozenset[str] = frozenset()
+    light: bool = False
 
 
 @dataclass

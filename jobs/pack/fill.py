@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from poolscore.engine.errors import ConfigError
-from poolscore.jobs.pack.contract import Limits, Packed, PackSummary, Progress, Source, Tally, as_it_is
+from poolscore.jobs.pack.contract import Limits, Packed, PackSummary, Progress, Source, Tally
 from poolscore.jobs.pack.journal import Journal, Part, Place
 from poolscore.jobs.pack.set_aside import UNFINISHED, SetAside
 from poolscore.jobs.pack.workers import in_order, workers
@@ -48,7 +48,7 @@ def fill(
         ConfigError: no rows; an unfinished pack of another kind is in the way; the source turned out wrong.
         StoppedError: the disk or a worker failed; whole parts remain for the next try.
     """
-    if source.work is as_it_is:
+    if source.light:
         processes = 1
     elif source.rows is not None:
         processes = max(1, min(processes, source.rows // ROWS_PER_WORKER))
@@ -85,17 +85,18 @@ class _Filling:
         self._places: deque[Place] = deque()
 
     def run(self, limits: Limits, processes: int, where: str) -> PackSummary:
+        source = self._source
         if self._progress:
-            self._progress(self._resumed, self._source.rows)
+            self._progress(self._resumed, source.rows)
         with (
             self._listed,
-            workers(processes, self._source.work) as crew,
-            PoolWriter(self._pool, self._source.schema, limits, self._kept, self._on_part) as writer,
+            workers(processes, source.work) as crew,
+            PoolWriter(self._pool, source.schema, limits, self._kept, self._on_part, source.packed) as writer,
         ):
-            for packed in in_order(self._source.pieces(self._items), crew):
+            for packed in in_order(source.pieces(self._items), crew):
                 self._take(packed, writer)
                 if self._progress:
-                    self._progress(max(self._rows, self._resumed), self._source.rows)
+                    self._progress(max(self._rows, self._resumed), source.rows)
             if not self._rows:
                 raise ConfigError(f"none of the files in {where} could be read: nothing to pack")
             writer.finish()
@@ -108,7 +109,7 @@ class _Filling:
             bytes=sum(file.stat().st_size for file in files),
             skipped=dict(self._tally.skipped),
             unreadable=tuple(self._tally.unreadable),
-            columns={field.name: str(field.type) for field in self._source.schema},
+            columns={field.name: str(field.type) for field in source.schema},
             headerless=self._tally.headerless,
             set_aside=None if set_aside is None else str(set_aside),
             resumed=self._resumed,
@@ -124,10 +125,11 @@ class _Filling:
         for name, reason in packed.set_aside:
             self._tally.skip(name, reason)
             self._listed.add(name, reason)
-        there = min(max(0, self._resumed - self._rows), packed.batch.num_rows)
-        self._rows += packed.batch.num_rows
-        writer.write(packed.batch.slice(there))
-        self._forget(writer.rows)
+        if packed.batch is not None:
+            there = min(max(0, self._resumed - self._rows), packed.batch.num_rows)
+            self._rows += packed.batch.num_rows
+            writer.write(packed.batch.slice(there))
+            self._forget(writer.rows)
 
     def _on_part(self, part: Path, rows: int) -> None:
         """Journals a whole part, with the last place at or before its end."""

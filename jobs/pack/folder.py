@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack.contract import MAX_ROW_BYTES, UNREADABLE, Names, Packed, Source, Tally, counted
-from poolscore.jobs.pack.pictures import NotPacked, Pictures, picture_schema
+from poolscore.jobs.pack.pictures import Change, NotPacked, Pictures, picture_schema
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
@@ -26,7 +26,9 @@ Entry = tuple[str, str]
 """A relative POSIX path, and why it is left out; '' for an image."""
 
 
-def folder_source(folder: Path, names: Names, *, label_from_folder: bool) -> Source:
+def folder_source(
+    folder: Path, names: Names, *, label_from_folder: bool, resize: Change | None = None, without: Path | None = None
+) -> Source:
     """Image files below a folder, sorted by their relative POSIX path.
 
     Hidden entries, other extensions, links that lead outside, links to folders, names that are not UTF-8 and files that
@@ -35,13 +37,15 @@ def folder_source(folder: Path, names: Names, *, label_from_folder: bool) -> Sou
 
     Args:
         label_from_folder: adds the label column: the first-level subfolder (string; null for files at the top).
+        resize: what is done to every picture; those that it refuses are set aside.
+        without: a folder that is passed over: the pool, where it lies below.
 
     Raises:
         ConfigError: no image file below the folder.
     """
     root = Path(os.path.realpath(folder))
     rows, seen, listing = 0, Tally(), sha256()
-    for name, reason in walk(root):
+    for name, reason in walk(root, without):
         listing.update(f"{name}\0{reason}\n".encode(errors="surrogateescape"))
         if reason:
             seen.skip(name, reason)
@@ -54,14 +58,16 @@ def folder_source(folder: Path, names: Names, *, label_from_folder: bool) -> Sou
             f"{', '.join(sorted(EXTENSIONS))}; to pack arrays or a CSV, name the file"
         )
     schema = picture_schema(names, with_label=label_from_folder)
-    return Source(schema, rows, listing.hexdigest()[:16], partial(_pieces, root), _Read(root, schema))
+    return Source(schema, rows, listing.hexdigest()[:16], partial(_pieces, root, without), _Read(root, schema, resize))
 
 
-def walk(root: Path) -> Iterator[Entry]:
-    """What lies below `root`, sorted by relative path. Holds one listing for each level, never the whole tree.
+def walk(root: Path, without: Path | None = None) -> Iterator[Entry]:
+    """What lies below `root`, but not in the folder `without`, sorted by relative path.
 
-    A folder sorts as `name/`, so the depth-first order is the order of the whole relative paths.
+    Holds one listing for each level, never the whole tree. A folder sorts as `name/`, so the depth-first order is the
+    order of the whole relative paths.
     """
+    left_out = "" if without is None else os.path.realpath(without)
     levels = [("", iter(_listing(root)))]
     while levels:
         prefix, entries = levels[-1]
@@ -73,6 +79,8 @@ def walk(root: Path) -> Iterator[Entry]:
         elif reason := _why_not(entry, root):
             yield prefix + entry.name, reason
         elif entry.is_dir(follow_symlinks=False):
+            if entry.path == left_out:
+                continue
             levels.append((f"{prefix}{entry.name}/", iter(_listing(Path(entry.path)))))
         else:
             yield prefix + entry.name, ""
@@ -103,8 +111,8 @@ def _why_not(entry: os.DirEntry[str], root: Path) -> str:
     return "" if Path(entry.name).suffix.lower() in EXTENSIONS else "not an image by extension"
 
 
-def _pieces(root: Path, start: int) -> Iterator[list[Entry]]:
-    entries = islice(walk(root), start, None)
+def _pieces(root: Path, without: Path | None, start: int) -> Iterator[list[Entry]]:
+    entries = islice(walk(root, without), start, None)
     while piece := list(islice(entries, PIECE_FILES)):
         yield piece
 
@@ -115,9 +123,10 @@ class _Read:
 
     root: Path
     schema: pa.Schema
+    resize: Change | None
 
     def __call__(self, piece: Sequence[Entry]) -> Packed:
-        pictures = Pictures(self.schema)
+        pictures = Pictures(self.schema, self.resize)
         for name, reason in piece:
             if reason:
                 pictures.set_aside(name, reason)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 
 from poolscore.jobs.pack.contract import PIECE_BYTES, Names, Packed
 from poolscore.jobs.pack.picture import header_size
+
+Change = Callable[[bytes], tuple[bytes, tuple[int, int]]]
+"""Makes another picture of one; also gives its width and height. Raises NotPacked."""
 
 
 class NotPacked(Exception):
@@ -24,10 +27,14 @@ def picture_schema(names: Names, *, with_label: bool) -> pa.Schema:
 
 
 class Pictures:
-    """Collects the rows of a piece."""
+    """Collects the rows of a piece.
 
-    def __init__(self, schema: pa.Schema) -> None:
-        self._schema = schema
+    Args:
+        resize: what is done to every picture; None leaves them as they are.
+    """
+
+    def __init__(self, schema: pa.Schema, resize: Change | None = None) -> None:
+        self._schema, self._resize = schema, resize
         self._rows: list[tuple[object, ...]] = []
         self._set_aside: list[tuple[str, str]] = []
         self._bytes = self._done = self._headerless = 0
@@ -38,8 +45,12 @@ class Pictures:
         return self._bytes >= PIECE_BYTES
 
     def add(self, name: str, data: bytes, *others: object) -> None:
-        """One picture; `others` are the columns between image and width, as far as the schema has them."""
-        size = header_size(data)
+        """One picture; `others` are the columns between image and width, as far as the schema has them.
+
+        Raises:
+            NotPacked: it cannot be resized; nothing was added.
+        """
+        data, size = self._resize(data) if self._resize else (data, header_size(data))
         self._headerless += size is None
         between = len(self._schema) - 4
         self._rows.append((name, data, *others[:between], *(size or (None, None))))
@@ -57,7 +68,9 @@ class Pictures:
 
     def packed(self) -> Packed:
         """What was added."""
-        columns: Sequence[Sequence[object]] = list(zip(*self._rows, strict=True)) or [()] * len(self._schema)
-        arrays = [pa.array(values, type=field.type) for values, field in zip(columns, self._schema, strict=True)]
-        batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        batch = None
+        if self._rows:
+            columns = zip(zip(*self._rows, strict=True), self._schema, strict=True)
+            arrays = [pa.array(values, type=field.type) for values, field in columns]
+            batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
         return Packed(batch, self._done, self._set_aside, self._headerless)

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from poolscore.engine.errors import ConfigError
-from poolscore.jobs.pack.contract import MIB, Names, Source, file_fingerprint, printable
+from poolscore.jobs.pack.contract import MIB, Names, Source, as_it_is, file_fingerprint, printable
 
 BLOCK_BYTES = 4 * MIB
 """Text read at a time; a single record must be shorter."""
@@ -71,7 +71,8 @@ def csv_source(path: Path, names: Names, *, delimiter: str | None, text_columns:
     schema = pa.schema([pa.field(name, table.types[name]) for name in header])
     if names.id not in header:
         schema = schema.insert(0, pa.field(names.id, pa.int64()))
-    return Source(schema, rows, file_fingerprint(path), partial(_pieces, table, schema, names.id not in header))
+    pieces = partial(_pieces, table, schema, names.id not in header)
+    return Source(schema, rows, file_fingerprint(path), pieces, as_it_is, light=True)
 
 
 def _settle_header(table: _Csv, names: Names, text_columns: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack.contract import PIECE_BYTES, PIECE_ROWS, UNREADABLE, Names, Packed, Source, file_fingerprint
 from poolscore.jobs.pack.folder import walk
-from poolscore.jobs.pack.pictures import NotPacked, Pictures, picture_schema
+from poolscore.jobs.pack.pictures import Change, NotPacked, Pictures, picture_schema
 from poolscore.jobs.pack.tar_samples import KEPT, FieldData, Sample, samples
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -43,7 +43,7 @@ def find_tars(source: Path) -> list[Tar]:
     return sorted((path.relative_to(root).as_posix(), path) for path in found if is_tar(path.name) and path.is_file())
 
 
-def tar_source(source: Path, names: Names) -> Source:
+def tar_source(source: Path, names: Names, resize: Change | None = None) -> Source:
     """Samples of one or many tar files, tar after tar, in the order of their members.
 
     A sample gives a row if it has a picture: its first field with a picture's extension. Of the others `.cls` becomes
@@ -68,7 +68,7 @@ def tar_source(source: Path, names: Names) -> Source:
     if len(set(schema.names)) < len(schema):
         raise ConfigError(f"two columns would have one name ({', '.join(schema.names)}): choose other column names")
     prints = file_fingerprint(*(path for _, path in tars))
-    return Source(schema, None, prints, partial(_pieces, tars), _Read(schema, tuple(kept)))
+    return Source(schema, None, prints, partial(_pieces, tars), _Read(schema, tuple(kept), resize))
 
 
 def _listed(tars: Sequence[Tar]) -> Iterator[Sample]:
@@ -141,9 +141,10 @@ class _Read:
 
     schema: pa.Schema
     kept: tuple[str, ...]
+    resize: Change | None
 
     def __call__(self, piece: Sequence[Sample]) -> Packed:
-        pictures = Pictures(self.schema)
+        pictures = Pictures(self.schema, self.resize)
         with _Tars() as tars:
             for sample in piece:
                 if sample.reason:

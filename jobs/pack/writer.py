@@ -9,6 +9,7 @@ renames take milliseconds, not an instant: a power cut just then leaves whole fi
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -79,6 +80,7 @@ class PoolWriter:
     Args:
         kept: whole parts of an earlier try; the rows that follow them are to come.
         on_part: called with a part that is whole and synced, and the rows written since this writer began.
+        packed: binary columns that are compressed all the same.
     """
 
     def __init__(
@@ -88,7 +90,9 @@ class PoolWriter:
         limits: Limits,
         kept: Sequence[Path] = (),
         on_part: Callable[[Path, int], object] | None = None,
+        packed: frozenset[str] = frozenset(),
     ) -> None:
+        self._packed = packed
         self._pool, self._limits = pool, limits
         self._schema = schema.with_metadata({**(schema.metadata or {}), **_MARK})
         self._pending: list[pa.RecordBatch] = []
@@ -190,7 +194,7 @@ class PoolWriter:
         part = self._pool / f".part-{len(self._parts):05d}.parquet.tmp"
         self._parts.append(part)
         self._sink = pa.OSFile(str(part), "wb")
-        compressed, indexed = _column_treatment(self._schema)
+        compressed, indexed = _column_treatment(self._schema, self._packed)
         self._writer = pq.ParquetWriter(
             self._sink,
             self._schema,
@@ -261,16 +265,21 @@ def _is_large_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_large_string(kind))
 
 
-def _column_treatment(schema: pa.Schema) -> tuple[list[str], list[str]]:
-    """Parquet paths of the columns to compress, and of those that get dictionary and statistics. Encoded images get
-    neither; tensors are compressed only."""
+def _column_treatment(schema: pa.Schema, packed: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Parquet paths of the columns to compress, and of those that get dictionary and statistics. Binary values (encoded
+    pictures) get neither, but for those in `packed`; lists of numbers (tensors) are compressed only."""
+    sink = io.BytesIO()
+    pq.ParquetWriter(sink, schema).close()
+    leaves = pq.read_metadata(sink).schema
     compressed, indexed = [], []
-    for field in schema:
-        if isinstance(field.type, pa.FixedShapeTensorType):
-            compressed.append(f"{field.name}.list.element")
-        elif not pa.types.is_binary(field.type):
-            compressed.append(field.name)
-            indexed.append(field.name)
+    for number in range(len(leaves)):
+        leaf = leaves.column(number)
+        is_text_or_binary = leaf.physical_type == "BYTE_ARRAY"
+        is_binary = is_text_or_binary and leaf.logical_type.type == "NONE"
+        if not is_binary or leaf.path in packed:
+            compressed.append(leaf.path)
+        if not is_binary and (is_text_or_binary or not leaf.max_repetition_level):
+            indexed.append(leaf.path)
     return compressed, indexed
 
 

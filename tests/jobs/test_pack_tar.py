@@ -254,7 +254,7 @@ def test_sources_without_samples_are_refused(tmp_path: Path) -> None:
         pack(tmp_path / "b.tar", tmp_path / "pool")
     with pytest.raises(ConfigError, match="one name"):
         pack(shard(tmp_path / "c.tar", 0, 2), tmp_path / "pool", id_column="json")
-    with pytest.raises(ConfigError, match="cannot read SOURCE"):
+    with pytest.raises(ConfigError, match="SOURCE: no Parquet file"):
         pack(tmp_path / "none*.tar", tmp_path / "pool")
     assert not (tmp_path / "pool").exists()
 

@@ -182,7 +182,7 @@ def test_without_a_good_row_the_commonest_reason_is_told() -> None:
 
 @pytest.mark.parametrize("kind", DECODERS)
 def test_every_kind_of_input_has_its_decoder(kind: str) -> None:
-    decode = {"kind": kind} | ({"function": "math:floor"} if kind == "function" else {})
+    decode = {"kind": kind} | {"function": {"function": "math:floor"}, "text": {"length": 8}}.get(kind, {})
     config = parse_config(
         {
             "pool": {"uri": "p", "input": "x", "decode": decode},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from typing import Any
 
@@ -107,6 +108,29 @@ def test_the_whole_pool_at_once(threads: int) -> None:
         "png-16-bit-grey": "more than 8 bits a channel",
     }
     assert {name: reasons[name][: len(reason)] for name, reason in told.items()} == told
+
+
+@pytest.mark.parametrize("size", [(23, 37), (9, 9), (90, 90)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_size_that_stands_elsewhere_in_the_file_misleads_nobody(size: tuple[int, int], mode: Any) -> None:
+    """In a thumbnail, say: the decoder looks for the header of a picture that fits its slot."""
+    channels = len(mode)
+    header = struct.pack(">BBHBHHB", 0xFF, 0xC0, 8 + 3 * channels, 8, 23, 37, channels)
+    data = encoded(picture(mode, *size), "JPEG", comment=header)
+    assert data.count(header) == 1 + (size == (23, 37))
+    out = np.full((1, 23, 37, channels), 7, np.uint8)
+    bad = ImageDecoder(how(mode)).decode(pa.table({"image": [data]}), out)
+    if size == (23, 37):
+        np.testing.assert_array_equal(out[0], by_pillow(data, mode))
+    else:
+        assert bad == {0: f"shape [{size[0]}, {size[1]}, {channels}], expected [23, 37, {channels}]"}
+
+
+def test_slots_larger_than_any_jpeg_are_filled() -> None:
+    wide = encoded(picture(height=1, width=70_000), "PNG")
+    out = np.full((2, 1, 70_000, 3), 7, np.uint8)
+    assert set(ImageDecoder(how()).decode(pa.table({"image": [wide, WHOLE["jpeg"]]}), out)) == {1}
+    np.testing.assert_array_equal(out[0], by_pillow(wide, "RGB"))
 
 
 def test_the_limit_on_pixels_can_be_set() -> None:

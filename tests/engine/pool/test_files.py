@@ -13,6 +13,7 @@ import pytest
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.files import find_files
+from poolscore.engine.pool.footer import TAIL
 
 
 def write(path: Path, rows: int = 3, **options: Any) -> Path:
@@ -160,6 +161,76 @@ def test_the_fingerprint_tells_contents_of_equal_size_apart(tmp_path: Path) -> N
     assert one == same
     assert one[0] == other[0]
     assert one[1] != other[1]
+
+
+def test_a_footer_longer_than_one_read(tmp_path: Path) -> None:
+    columns = {f"{'c' * 60}{i:04}": [1] for i in range(1000)}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert pq.read_metadata(tmp_path / "a.parquet").serialized_size > 2 * TAIL
+    pool = find_files(str(tmp_path))
+    assert (pool.rows, len(pool.schema)) == (1, 1000)
+
+
+def test_pictures_that_are_compressed_twice_or_dictionary_encoded_are_seen(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 2000), np.uint8)
+    noisy = pa.array([row.tobytes() for row in noise], pa.binary())
+    blank = pa.array([bytes(2000) + bytes([i]) for i in range(20)], pa.binary())
+    short = pa.array([row.tobytes()[:100] for row in noise], pa.binary())
+    table = pa.table({"noisy": noisy, "blank": blank, "short": short, "text": ["é" * 900] * 20})
+    found: dict[str, object] = {}
+    for name, compression, dictionary in (("a", "snappy", True), ("b", "none", False), ("c", "zstd", False)):
+        pq.write_table(table, tmp_path / f"{name}.parquet", compression=compression, use_dictionary=dictionary)
+    for file in find_files(str(tmp_path)).table.to_pylist():
+        found[file["path"][0]] = file["compressed_twice"], file["codecs"], sorted(file["dictionary"])
+    assert found == {
+        "a": (["noisy"], ["SNAPPY"], ["blank", "noisy"]),
+        "b": ([], [], []),
+        "c": (["noisy"], ["ZSTD"], []),
+    }
+
+
+def test_bad_files_are_left_out_if_that_is_asked_for(tmp_path: Path) -> None:
+    for name in "abcd":
+        write(tmp_path / f"{name}.parquet")
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    (tmp_path / "c.parquet").unlink()
+    (tmp_path / "c.parquet").symlink_to("nowhere")
+    assert "b.parquet is no complete Parquet file" in refusal(tmp_path)
+    with pytest.raises(ConfigError, match=r"; or leave such files out: pool\.bad_files: skip$"):
+        find_files(str(tmp_path))
+    pool = find_files(str(tmp_path), bad_files="skip")
+    assert pool.table["path"].to_pylist() == ["a.parquet", "d.parquet"]
+    assert list(pool.unreadable) == ["b.parquet", "c.parquet"]
+    assert "is no complete Parquet file" in pool.unreadable["b.parquet"]
+    assert "No such file" in pool.unreadable["c.parquet"]
+    for name in "ad":
+        (tmp_path / f"{name}.parquet").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"a\.parquet is no complete Parquet file"):  # nothing is left
+        find_files(str(tmp_path), bad_files="skip")
+
+
+def test_many_files_on_threads_keep_their_order(tmp_path: Path) -> None:
+    for i in range(1500):  # several slices for each thread
+        write(tmp_path / f"{i:04}.parquet", 1 + i % 7)
+    pool = find_files(str(tmp_path))
+    assert pool.table["path"].to_pylist() == [f"{i:04}.parquet" for i in range(1500)]
+    assert pool.rows_F.tolist() == [1 + i % 7 for i in range(1500)]
+    assert len(pool.table["schema"].combine_chunks().dictionary) == 1
+
+
+def test_the_filter_prunes_folders_and_row_groups(tmp_path: Path) -> None:
+    for day in (1, 2, 3):
+        write(tmp_path / f"day={day}" / "x.parquet", 30, row_group_size=10)
+    (tmp_path / "day=3" / "x.parquet").write_bytes(b"nobody looks at this")
+    pool = find_files(str(tmp_path), keep="day < 3 and id >= 20")
+    assert (len(pool), pool.pruned, pool.read) == (2, 1, 2)
+    assert pool.matches_G.tolist() == [False, False, True] * 2
+    assert pool.schema == pa.schema([("id", pa.int64()), ("day", pa.int64())])
+    pool.require_columns({"day": "pool.keep"})
+    with pytest.raises(ConfigError, match=r"^pool.filter: it rules out every partition of .* \(3 files\)$"):
+        find_files(str(tmp_path), keep="day > 3")
+    with pytest.raises(ConfigError, match=r"^pool.filter: column 'size' is not in day=1/x.parquet; it has: id$"):
+        find_files(str(tmp_path), keep="day < 3 and size > 1", bad_files="skip")
 
 
 def test_columns_must_be_there_and_of_one_type(tmp_path: Path) -> None:
