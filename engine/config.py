@@ -22,6 +22,7 @@ from pydantic import (
 
 from poolscore.engine.config_text import NOT_YAML, first_message, from_yaml, one_line
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.pool.expression import parse as parse_filter
 from poolscore.engine.scores import Task, require_score
 
 
@@ -29,6 +30,18 @@ def _no_flag(given: Any) -> Any:
     """YAML reads yes, no, on and off as true and false, which Python would take for the numbers 1 and 0."""
     if isinstance(given, bool):
         raise ValueError(f"must be a number, got {str(given).lower()}")
+    return given
+
+
+AUTO = 0  # batch_size 'auto', until it is measured
+
+
+def _auto(given: Any) -> Any:
+    """'auto' is kept as a number, so that a batch size is one everywhere."""
+    if given == "auto":
+        return AUTO
+    if isinstance(given, str) or (isinstance(given, int) and given < 1):
+        raise ValueError(f"must be 'auto' or a number of rows, got {given!r}")
     return given
 
 
@@ -196,6 +209,9 @@ class PoolConfig(Section):
     id: str | None = None  # column; default: the row is known by its file and place
     keep: tuple[str, ...] = ()  # columns carried into scores and selections
     exclude: str | None = None  # Parquet or CSV of ids that are labelled already
+    filter: str | None = None  # only rows for which this holds, such as: split == "train" and size > 10
+    sample: PositiveNumber | None = None  # for a try: a fraction (below 1) or a number of rows, drawn by passes.seed
+    bad_files: Literal["stop", "skip"] = "stop"  # files that cannot be read: refuse the pool, or list and leave out
 
     @model_validator(mode="after")
     def _one_way_to_name_inputs(self) -> PoolConfig:
@@ -228,6 +244,20 @@ class PoolConfig(Section):
     @classmethod
     def _lists_are_tuples(cls, given: Any) -> Any:
         return tuple(given) if isinstance(given, list) else given
+
+    @field_validator("filter")
+    @classmethod
+    def _filter_can_be_read(cls, given: str | None) -> str | None:
+        if given is not None:
+            parse_filter(given)
+        return given
+
+    @field_validator("sample")
+    @classmethod
+    def _sample_is_a_share_or_a_number(cls, given: float | None) -> float | None:
+        if given is not None and given >= 1 and given != int(given):
+            raise ValueError(f"must be a fraction below 1 or a whole number of rows, got {given:g}")
+        return given
 
     def named_inputs(self) -> dict[str, Decode]:
         """Decoders by input name; the one unnamed input is called ''."""
@@ -324,6 +354,7 @@ class ScoreConfig(Section):
     """How scores are formed where the task leaves a choice."""
 
     reduce: Literal["sum", "max"] = "sum"  # multilabel: over the labels
+    accurate_bald: bool = False  # bald as mean_t KL(p_t || mean p): right far below 1e-6 nats, and slower
 
 
 class SelectConfig(Section):
@@ -351,13 +382,23 @@ class RunConfig(Section):
     address: str | None = None  # of a Ray cluster; default: an embedded one
     workers: Positive | None = None  # default: one per GPU, or one per core without GPUs
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_size: Positive = 64  # rows; every batch is padded to it
+    batch_size: Annotated[Positive | Literal[0], BeforeValidator(_auto)] = 64  # rows; every batch is padded to it
     shard_rows: Positive = 65_536
     threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score
     decode_threads: Annotated[Whole, Field(ge=0)] | None = None  # of a worker; 0: the model's own; default: its cores
     read_ahead: Positive = 256 << 20  # bytes that a worker reads and decodes ahead of the model
     max_bad_fraction: Annotated[Number, Field(ge=0, le=1)] = 0.01  # share of rejected rows that stops the job
     max_bad_rows: Annotated[Whole, Field(ge=0)] | None = None  # number of rejected rows that stops the job
+
+
+class PricesConfig(Section):
+    """What things cost, in one currency of your choice, for the estimate of `plan --preview`."""
+
+    currency: str = "USD"
+    gpu_hour: Annotated[Number, Field(ge=0)] | None = None
+    cpu_hour: Annotated[Number, Field(ge=0)] | None = None  # of one core
+    thousand_requests: Annotated[Number, Field(ge=0)] | None = None  # to object storage
+    egress_gb: Annotated[Number, Field(ge=0)] | None = None  # read from storage, 10^9 bytes
 
 
 class Config(Section):
@@ -371,6 +412,13 @@ class Config(Section):
     select: SelectConfig
     check: CheckConfig | None = None
     run: RunConfig
+    prices: PricesConfig = PricesConfig()
+
+    @model_validator(mode="after")
+    def _regression_has_no_bald(self) -> Config:
+        if self.score.accurate_bald and self.model.task is Task.REGRESSION:
+            raise ValueError("score.accurate_bald: the task regression has no bald: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _onnx_runtime_does_it_its_own_way(self) -> Config:

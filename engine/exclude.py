@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.keys import IdSet, id_text, keys_of
 
 
@@ -31,11 +31,11 @@ def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") ->
         return IdSet()
     ids: list[str | bytes | None] = []
     try:
-        names, read = _open(Path(path))
+        names, read = _open(path)
         found = next((name for name in (column, "id") if name in names), names[0] if len(names) == 1 else None)
         if found is None:
             raise ConfigError(f"{key}: {path} has no column '{column or 'id'}'; it has: {', '.join(names)}")
-        if _is_csv(Path(path)) and found not in (column, "id"):
+        if _is_csv(path) and found not in (column, "id"):
             ids.append(found)  # not a row too few is left out; an id that no row has does no harm
         for chunk in read(found).chunks:
             ids += id_text(chunk, f"{key} column '{found}'")
@@ -44,7 +44,7 @@ def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") ->
     except UnicodeDecodeError as error:
         raise ConfigError(f"{key}: {path} is no text in UTF-8; save it as UTF-8 or write it as Parquet") from error
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"{key}: {path} cannot be read as Parquet or CSV: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{key}: {path} cannot be read as Parquet or CSV: {reason(error)}") from error
     return IdSet(i for i in ids if i is not None)
 
 
@@ -53,16 +53,22 @@ def digest_of(ids: IdSet) -> str:
     return sha256(keys_of(ids.sorted()).tobytes()).hexdigest()[:32]
 
 
-def _is_csv(path: Path) -> bool:
-    return path.name.lower().endswith((".csv", ".txt", ".csv.gz"))
+def _is_csv(path: str) -> bool:
+    return path.lower().endswith((".csv", ".txt", ".csv.gz"))
 
 
-def _open(path: Path) -> tuple[list[str], Callable[[str], pa.ChunkedArray]]:
+def _open(path: str) -> tuple[list[str], Callable[[str], pa.ChunkedArray]]:
     """The names of the columns, and a function that reads one: labelled rows may hold their pictures as well."""
+    at = locate(path)
     if _is_csv(path):
-        with csv.open_csv(path) as reader:
+        with at.filesystem.open_input_stream(at.path) as file, csv.open_csv(file) as reader:
             names: list[str] = reader.schema.names
         as_text = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))  # the id 007 stays what it is
-        return names, lambda name: csv.read_csv(path, convert_options=as_text)[name]
-    parquet = pq.ParquetDataset(path)
+
+        def read(name: str) -> pa.ChunkedArray:
+            with at.filesystem.open_input_stream(at.path) as file:
+                return csv.read_csv(file, convert_options=as_text)[name]
+
+        return names, read
+    parquet = pq.ParquetDataset(at.path, filesystem=at.filesystem)
     return parquet.schema.names, lambda name: parquet.read(columns=[name])[name]

@@ -34,6 +34,7 @@ class Feed:
     def __init__(
         self, reader: ShardReader, decoder: BatchDecoder, shard: Shard, rows: int, budget: int, threaded: bool
     ) -> None:
+        self.shard = shard
         self.stages = Stages()
         self._source = reader.ahead(shard, budget // 2)
         self._threads: list[Ahead[Rows] | Ahead[Batch]] = []

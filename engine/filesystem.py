@@ -1,13 +1,50 @@
-"""Where files lie: local paths and URIs, each with the Arrow file system that reads it."""
+"""The Arrow file systems that read what lies behind a path or URI, and what their errors mean.
+
+Settings come from where the clouds' own tools take them: credentials from the environment, profiles and the machine's
+role; the endpoint of an S3-compatible server from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, its region from AWS_REGION.
+Calls that fail for a moment (503, throttling, a lost connection) are repeated with growing pauses.
+"""
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
 
+import pyarrow.parquet as pq
 from pyarrow import fs
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.uri import ANONYMOUS, ObjectUri, local_path, parse_object_uri
+
+ATTEMPTS = 7  # of a call; the pauses between them add up to about half a minute
+CONNECT_SECONDS = 10.0
+SILENCE_SECONDS = 30.0  # without a byte, before a call counts as failed
+NO_REGION = "us-east-1"  # what S3-compatible servers take where nothing is said
+
+_WORDS = (  # what clients call it → what it is
+    ("NO_SUCH_BUCKET|NoSuchBucket|bucket does not exist", "there is no such bucket"),
+    (
+        "INVALID_ACCESS_KEY_ID|InvalidAccessKeyId|SIGNATURE_DOES_NOT_MATCH|SignatureDoesNotMatch|ExpiredToken|"
+        "INVALID_CLIENT_TOKEN_ID|REQUEST_EXPIRED|InvalidToken",
+        "the credentials are wrong or have expired",
+    ),
+    ("NoCredentials|DefaultCredentialsError", "there are no credentials"),
+    ("SLOW_DOWN|SlowDown|SERVICE_UNAVAILABLE|ServiceUnavailable|HTTP status 503", "the storage is too busy"),
+    (
+        "NETWORK_CONNECTION|EndpointConnectionError|ConnectTimeoutError|ReadTimeoutError|ConnectionClosedError|REQUEST_TIMEOUT",
+        "the endpoint cannot be reached",
+    ),
+)
+_DENIED = "ACCESS_DENIED|AccessDenied|PERMISSION_DENIED|PermissionDenied|Forbidden|HTTP status 403"
+_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 
 
 @dataclass(frozen=True)
@@ -19,15 +56,136 @@ class Location:
 
 
 def locate(uri: str) -> Location:
-    """The file system behind a local path or a URI (`file://`, `s3://`, `gs://`). Nothing is read.
+    """The file system behind a local path or a URI (`file://`, `s3://`, `gs://`); one for all URIs of a bucket. Nothing
+    is read, but AWS is asked once for the bucket's region.
 
     Raises:
-        ConfigError: a kind of storage that is not supported.
+        ConfigError: a kind of storage that is not supported, or a URI that is none.
     """
-    if "://" not in uri:
-        return Location(fs.LocalFileSystem(), uri)
+    path = local_path(uri)
+    if path is not None:
+        return Location(_local(), str(path))
+    place = parse_object_uri(uri)
+    return Location(_s3(place) if place.scheme == "s3" else _gs(place.anonymous), place.path)
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """A Parquet file by its path or URI, to be closed. No more of it is kept in memory than what is asked for."""
+    at = locate(uri)
+    # pre_buffer keeps whole row groups in memory: 700 MB instead of 50 MB for an image pool (NOTES)
+    return pq.ParquetFile(at.path, filesystem=at.filesystem, pre_buffer=False)
+
+
+@contextmanager
+def on_disk(uri: str) -> Iterator[Path]:
+    """A file for libraries that read local files only: itself, or a temporary copy.
+
+    Raises:
+        OSError: it cannot be read; FileNotFoundError where there is none.
+    """
+    path = local_path(uri)
+    if path is not None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="poolscore-") as folder:
+        copy = Path(folder) / parse_object_uri(uri).path.rpartition("/")[2]
+        fetch(uri, copy)
+        yield copy
+
+
+def fetch(uri: str, to: Path) -> None:
+    """Copy a file to the local disk.
+
+    Raises:
+        OSError: it cannot be read; FileNotFoundError where there is none.
+    """
+    at = locate(uri)
+    with at.filesystem.open_input_stream(at.path, compression=None) as source, to.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 22)
+
+
+def reason(error: BaseException) -> str:
+    """Why storage failed, on one line: the system's words for a local file; for object storage what the clients' words
+    mean, without request ids. What is denied is never called missing."""
+    text = one_line(getattr(error, "strerror", None) or error) or type(error).__name__
+    whole = f"{type(error).__name__} {text} {error.__cause__!r}"
+    if re.search(_DENIED, whole):
+        return _denied()
+    words = next((words for pattern, words in _WORDS if re.search(pattern, whole)), text)
+    endpoint = s3_endpoint()
+    return f"{words}: {endpoint}" if endpoint and "endpoint" in words else words
+
+
+def s3_endpoint() -> str | None:
+    """The S3-compatible server that the environment names; None: AWS."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def s3_region(endpoint: str | None) -> str | None:
+    """What the environment says; else NO_REGION for an endpoint of its own, and None, the profile's, for AWS."""
+    given = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return given or (NO_REGION if endpoint else None)
+
+
+def unsigned() -> bool:
+    """Whether the environment says that S3 is asked without credentials."""
+    return os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "true", "yes")
+
+
+def attempts() -> int:
+    """Times that a call is made before it counts as failed; AWS_MAX_ATTEMPTS, as in the clouds' own tools."""
+    given = os.environ.get("AWS_MAX_ATTEMPTS", "")
+    return int(given) if given.isdecimal() and int(given) else ATTEMPTS
+
+
+@cache
+def _local() -> fs.LocalFileSystem:
+    return fs.LocalFileSystem()
+
+
+def _s3(place: ObjectUri) -> fs.S3FileSystem:
+    endpoint = s3_endpoint()
+    region = s3_region(endpoint) if endpoint else _aws_region(place.bucket)
+    return _s3_client(endpoint, region, place.anonymous or unsigned(), attempts())
+
+
+@cache
+def _s3_client(endpoint: str | None, region: str | None, anonymous: bool, times: int) -> fs.S3FileSystem:
+    return fs.S3FileSystem(
+        anonymous=anonymous,
+        region=region,
+        endpoint_override=endpoint,
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=SILENCE_SECONDS,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=times),
+    )
+
+
+@cache
+def _aws_region(bucket: str) -> str | None:
+    """Where AWS keeps a bucket: another region than the machine's answers no request."""
     try:
-        filesystem, path = fs.FileSystem.from_uri(uri)
-    except (OSError, ValueError) as error:  # what Arrow raises for an unknown scheme
-        raise ConfigError(f"{uri}: {one_line(error)}") from error
-    return Location(filesystem, path)
+        return str(fs.resolve_s3_region(bucket))
+    except OSError:  # no such bucket, which is told of where it is read; or a network that reaches one region only
+        return s3_region(None)
+
+
+@cache
+def _gs(anonymous: bool) -> fs.GcsFileSystem:
+    scheme, _, host = os.environ.get("STORAGE_EMULATOR_HOST", "").rpartition("://")
+    return fs.GcsFileSystem(
+        anonymous=anonymous or bool(host),
+        scheme=(scheme or "http") if host else None,
+        endpoint_override=host or None,
+        retry_time_limit=timedelta(minutes=1),
+    )
+
+
+def _denied() -> str:
+    known = any(os.environ.get(name) for name in _CREDENTIALS)
+    if known or any((Path.home() / ".aws" / name).exists() for name in ("credentials", "config")):
+        return "access is denied; look at the credentials and at the bucket's policy"
+    return (
+        f"access is denied, and there are no credentials in the environment or in ~/.aws ({ANONYMOUS}@ before the "
+        + ("bucket's name does without, for public buckets)")
+    )

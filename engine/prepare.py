@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from poolscore.engine.config import Config, flatten
+from poolscore.engine.batch_size import measure_batch_size
+from poolscore.engine.config import AUTO, Config, flatten
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, PoolscoreError, UnreadableShard
 from poolscore.engine.exclude import digest_of, read_ids
@@ -29,18 +30,29 @@ from poolscore.engine.model.load import load_network
 from poolscore.engine.model.network import Network
 from poolscore.engine.model.passes import Cost, McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Inputs, Probe
-from poolscore.engine.pool.files import PoolFiles, find_files
+from poolscore.engine.pool.choice import RowChoice
+from poolscore.engine.pool.files import FooterCache, PoolFiles, find_files
+from poolscore.engine.pool.findings import findings_of
+from poolscore.engine.pool.health import Finding
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.pool.read import Rows, ShardReader
 from poolscore.engine.profile import choose_device, numeric_settings
-from poolscore.engine.run.directory import redacted
+from poolscore.engine.run.directory import RUN, RunDirectory, redacted
+from poolscore.engine.run.footers import RunFooters
 from poolscore.engine.scores import SCORES, Task
 from poolscore.engine.shard import Scorer
+from poolscore.engine.storage import open_storage
+from poolscore.engine.uri import lies_in
 from poolscore.engine.worker import Job, input_columns
 
 OWN_COLUMNS = {"row_id", "key", "id", "prediction", "confidence", "rank", "score", "method", "score_name", *SCORES}
 # Configuration that does not change a score: a run may be resumed with other values.
-INCIDENTAL = ("pool.uri", "pool.exclude", "model.path", "model.weights", "model.trust", "select.", "check", "run.")
+INCIDENTAL = (
+    *("pool.uri", "pool.exclude", "pool.bad_files", "model.path", "model.weights", "model.trust"),
+    *("select.", "check", "run.", "prices."),
+)
+COUNTED_PIECES = 2_000  # of row groups: in a larger pool rows are not counted in advance
+LOOKED_AT = 64  # rows at a time, until the batch size is measured
 ESSENTIAL = ("run.batch_size", "run.threads")
 
 
@@ -49,6 +61,7 @@ class Prepared:
     """A job that is known to work on its first batch."""
 
     config: Config
+    pool: PoolFiles
     plan: Plan
     job: Job
     scorer: Scorer
@@ -58,6 +71,7 @@ class Prepared:
     cost: Cost
     programs: bytes  # what was compiled, to be written where the job's artefact says
     uncompiled_because: str | None  # why the model is not compiled, if it was tried
+    findings: list[Finding]  # about the pool: what costs time or memory
 
     @property
     def mask_bytes(self) -> int:
@@ -65,40 +79,90 @@ class Prepared:
         return self.scorer.model.mask_bytes
 
 
-def prepare_job(config: Config) -> Prepared:
+def prepare_job(config: Config, *, fresh: bool = False) -> Prepared:
     """Look at pool, exclude list and model, and score one batch.
 
+    Args:
+        fresh: a run that is in the run directory has no say. Otherwise a batch size 'auto' is the one that it has.
+
     Raises:
-        ConfigError: whatever is wrong with them; nothing was written or started.
+        ConfigError: whatever is wrong with them; nothing was started, and nothing written but the footers of a large
+            pool, into the run directory.
     """
     add_to_path(config.model.path)
-    if Path(config.run.dir).resolve().is_relative_to(Path(config.pool.uri).resolve()):
+    if lies_in(config.run.dir, config.pool.uri):
         raise ConfigError(
             f"run.dir: {config.run.dir} lies in the pool's folder, and its files would count as rows; move it"
         )
-    pool = find_files(config.pool.uri)
-    _check_columns(config, pool)
-    plan = make_plan(pool, config.run.shard_rows)
+    pool, plan, choice = _look_at_pool(config, RunFooters(open_storage(config.run.dir)))
     exclude = read_ids(config.pool.exclude, config.pool.id)
-    reader = ShardReader(plan.root, input_columns(config), config.pool.id, exclude)
+    reader = ShardReader(plan.root, input_columns(config), config.pool.id, exclude, choice)
+    device = choose_device(config)
+    if not fresh:
+        config = _as_begun(config)
+    _require_measurable(config, device)
+    rows = config.run.batch_size or LOOKED_AT
     try:
-        _check_rows(config, plan, exclude)
+        narrow = ShardReader(plan.root, [], config.pool.id, exclude, choice)
+        first = _first_shard(config, plan, narrow)
+        _check_rows(config, plan, narrow, len(exclude))
         with numeric_settings(config.run.threads):
             decoders = build_decoders(config)
-            specs = find_row_specs(decoders, _blocks(reader, plan, config.run.batch_size))
-            decoder = BatchDecoder(decoders, specs, config.run.batch_size, choose_device(config))
-            batch = _first_good_batch(decoder, _blocks(reader, plan, config.run.batch_size))
+            specs = find_row_specs(decoders, _blocks(reader, plan, rows, first))
+            decoder = BatchDecoder(decoders, specs, rows, device)
+            batch = _first_good_batch(decoder, _blocks(reader, plan, rows, first))
             network = load_network(config.model)
-            identity = _identity(config, plan, exclude, specs, network)
             scorer, probe, cost = _build(config, reader, decoder, network, batch)
+            if config.run.batch_size == AUTO:
+                config = _with_batch_size(scorer, batch, int(plan.shards.rows.max()))
+                decoder = BatchDecoder(decoders, specs, config.run.batch_size, device)
+                batch = _first_good_batch(decoder, _blocks(reader, plan, config.run.batch_size, first))
+                scorer = replace(scorer, config=config, decoder=decoder)
+            identity = _identity(config, plan, exclude, specs, network)
             _score_first_batch(scorer, batch)
             compiled, programs, uncompiled_because = _compile(scorer, batch)
             seconds = _seconds(scorer, batch)
     except UnreadableShard as error:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
     because = scorer.model.repeated_because
-    job = Job(config, plan.root, specs, probe, network.weights, digest_of(exclude), because, compiled)
-    return Prepared(config, plan, job, scorer, len(exclude), identity, seconds, cost, programs, uncompiled_because)
+    job = Job(config, plan.root, choice, specs, probe, network.weights, digest_of(exclude), because, compiled)
+    listed = len(exclude)
+    findings = findings_of(pool, plan, config.pool.uri, 1 if config.run.executor == "local" else config.run.workers)
+    return Prepared(
+        config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because, findings
+    )
+
+
+def _as_begun(config: Config) -> Config:
+    """A batch size 'auto' as the run that is in the run directory has it."""
+    storage = open_storage(config.run.dir)
+    if config.run.batch_size != AUTO or RUN not in storage.names(""):
+        return config
+    begun = RunDirectory(config.run.dir).info["config"]
+    return _with_sizes(config, begun["run"]["batch_size"], begun["passes"]["rows_per_call"])
+
+
+def _require_measurable(config: Config, device: torch.device) -> None:
+    cluster = config.run.executor == "ray" and (config.run.address or os.environ.get("RAY_ADDRESS"))
+    if config.run.batch_size == AUTO and cluster and device.type == "cpu" and config.run.device != "cpu":
+        raise ConfigError(
+            "run.batch_size: 'auto' is measured where this command runs, and there is no GPU here as the cluster may "
+            "have; give a number of rows, or set run.device: cpu"
+        )
+
+
+def _with_batch_size(scorer: Scorer, batch: _Batch, most: int) -> Config:
+    before = scorer.model.rows_per_call
+    with _failures_in_one_line("batches of several sizes"):
+        size = measure_batch_size(scorer, batch.inputs, batch.good, most)
+    smaller = size.rows_per_call if size.rows_per_call < before else scorer.config.passes.rows_per_call
+    return _with_sizes(scorer.config, size.rows, smaller)
+
+
+def _with_sizes(config: Config, batch_size: int, rows_per_call: int | None) -> Config:
+    run = config.run.model_copy(update={"batch_size": batch_size})
+    passes = config.passes.model_copy(update={"rows_per_call": rows_per_call})
+    return config.model_copy(update={"run": run, "passes": passes})
 
 
 @dataclass(frozen=True)
@@ -115,17 +179,29 @@ def read_sample(config: Config) -> Inputs:
         ConfigError: the pool cannot be read, or none of its first rows can be decoded.
     """
     add_to_path(config.model.path)
-    pool = find_files(config.pool.uri)
-    _check_columns(config, pool)
-    plan, rows = make_plan(pool, config.run.shard_rows), config.run.batch_size
-    reader = ShardReader(plan.root, input_columns(config), config.pool.id, read_ids(None, None))
+    _, plan, choice = _look_at_pool(config, None)
+    rows = config.run.batch_size or LOOKED_AT
+    reader = ShardReader(plan.root, input_columns(config), config.pool.id, IdSet(), choice)
     decoders = build_decoders(config)
     try:
-        specs = find_row_specs(decoders, _blocks(reader, plan, rows))
+        first = _first_shard(config, plan, ShardReader(plan.root, [], config.pool.id, IdSet(), choice))
+        specs = find_row_specs(decoders, _blocks(reader, plan, rows, first))
         decoder = BatchDecoder(decoders, specs, rows, torch.device("cpu"))
-        return _sample(_first_good_batch(decoder, _blocks(reader, plan, rows)))
+        return _sample(_first_good_batch(decoder, _blocks(reader, plan, rows, first)))
     except UnreadableShard as error:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
+
+
+def _look_at_pool(config: Config, cache: FooterCache | None) -> tuple[PoolFiles, Plan, RowChoice]:
+    wanted = config.pool
+    pool = find_files(wanted.uri, keep=wanted.filter, bad_files=wanted.bad_files, cache=cache)
+    _check_columns(config, pool)
+    plan = make_plan(pool, config.run.shard_rows, sample=wanted.sample, seed=config.passes.seed)
+    if not plan.rows:
+        raise ConfigError(
+            f"pool.filter: by their statistics none of the {pool.rows} rows can match; look at names and values"
+        )
+    return pool, plan, replace(pool.choice, share=plan.share, seed=config.passes.seed)
 
 
 def _sample(batch: _Batch) -> Inputs:
@@ -227,23 +303,43 @@ def _check_columns(config: Config, pool: PoolFiles) -> None:
         pool.require_columns(dict.fromkeys(decoder.columns, key))
         decoder.check(pool.schema)
     pool.require_columns(asked)
+    pool.choice.check(pool.schema)
     if taken := sorted(set(config.pool.keep) & OWN_COLUMNS):
         raise ConfigError(f"pool.keep: '{taken[0]}' is a column that poolscore writes itself; rename it in the pool")
 
 
-def _check_rows(config: Config, plan: Plan, exclude: IdSet) -> None:
-    """Refuse a pool of which nothing, or fewer than k rows, are left; rows are counted only where it matters."""
+def _first_shard(config: Config, plan: Plan, narrow: ShardReader) -> int:
+    """The first shard of which a row is left, found by a reader of no more than ids and the filter's columns."""
+    for index in range(len(plan.shards)):
+        if any(len(rows) for rows in narrow.blocks(plan.shards[index], config.run.shard_rows)):
+            return index
+    raise ConfigError(
+        f"{_leaving_out(config)}: all {plan.rows + plan.passed_over} rows of the pool are excluded; there is nothing "
+        "to score"
+    )
+
+
+def _check_rows(config: Config, plan: Plan, narrow: ShardReader, listed: int) -> None:
+    """Refuse a pool of which fewer than k rows are left. They are counted only where it matters, up to k, and not in a
+    large pool, of which a whole column would be read: if they turn out to be fewer, the selection is shorter."""
     k = config.select.k
     if k > plan.rows:
-        raise ConfigError(f"select.k: {k} rows are asked for, the pool has {plan.rows}")
-    if plan.rows - len(exclude) > k:
+        of = f"{plan.rows} are left after {_leaving_out(config)}" if plan.passed_over else f"the pool has {plan.rows}"
+        raise ConfigError(f"select.k: {k} rows are asked for, {of}")
+    whole = config.pool.filter is None and config.pool.sample is None
+    if (whole and plan.rows - listed >= k) or plan.pieces.num_rows > COUNTED_PIECES:
         return
-    ids_only = ShardReader(plan.root, [], config.pool.id, exclude)
-    left = sum(len(rows) for shard in plan.shards for rows in ids_only.blocks(shard, config.run.shard_rows))
-    if not left:
-        raise ConfigError(f"pool.exclude: all {plan.rows} rows of the pool are excluded; there is nothing to score")
-    if k > left:
-        raise ConfigError(f"select.k: {k} rows are asked for, {left} are left after pool.exclude")
+    left = 0
+    for rows in _blocks(narrow, plan, config.run.shard_rows):
+        left += len(rows)
+        if left >= k:
+            return
+    raise ConfigError(f"select.k: {k} rows are asked for, {left} are left after {_leaving_out(config)}")
+
+
+def _leaving_out(config: Config) -> str:
+    """The settings by which rows are left out."""
+    return " and ".join(f"pool.{n}" for n in ("filter", "sample", "exclude") if getattr(config.pool, n) is not None)
 
 
 def _check_outputs(config: Config, probe: Probe) -> None:
@@ -296,8 +392,10 @@ def _digest(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def _blocks(reader: ShardReader, plan: Plan, rows: int) -> Iterator[Rows]:
-    return (block for shard in plan.shards for block in reader.blocks(shard, rows) if len(block))
+def _blocks(reader: ShardReader, plan: Plan, rows: int, first: int = 0) -> Iterator[Rows]:
+    """Blocks with rows, from shard `first` on."""
+    for index in range(first, len(plan.shards)):
+        yield from filter(len, reader.blocks(plan.shards[index], rows))
 
 
 def _at_least(x: Tensor, rows: int) -> Tensor:

@@ -19,7 +19,7 @@ from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.select import select_batch, write_selection
-from poolscore.engine.storage import open_storage, require_writable
+from poolscore.engine.storage import open_storage
 from poolscore.engine.worker import Job
 
 
@@ -63,11 +63,12 @@ def score_pool(
         ConfigError: something is wrong with configuration, pool or model, or the directory holds another run.
         StoppedError, InterruptedRun: the run can be continued by the same call.
     """
-    require_writable(open_storage(config.run.dir))
+    open_storage(config.run.dir).require_writable()
     there = directory.exists(config.run.dir) and not fresh
     if must_resume and not there:
         raise ConfigError(f"--resume: there is no run in {config.run.dir}")
-    prepared = prepared or prepare_job(config)
+    prepared = prepared or prepare_job(config, fresh=fresh)
+    config = prepared.config  # with the batch size as a number
     if config.check is not None:
         checked = check_labelled(config, prepared.scorer)
         on_check(checked)
@@ -98,6 +99,7 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
     config = prepared.config
     journal = Journal(run.storage)
     done = run.reports()
+    waiting = [i for i in range(len(prepared.plan.shards)) if i not in done]
     run.update(status=directory.RUNNING, set_aside={}, stopped_by=None)
     if prepared.job.compiled is not None:
         run.storage.publish(prepared.job.compiled.name, lambda file: file.write(prepared.programs))
@@ -106,7 +108,7 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
         coordinator = Coordinator(
             fleet,
             journal,
-            done=run.totals(),
+            done=Totals.of(done),
             pool_rows=prepared.plan.rows,
             max_bad_fraction=config.run.max_bad_fraction,
             max_bad_rows=config.run.max_bad_rows,
@@ -114,7 +116,7 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
             on_profile=lambda profile: run.update(profile=profile),
             on_progress=on_progress,
         )
-        return coordinator.run([s for s in prepared.plan.shards if s.index not in done], config.passes.seed)
+        return coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
     finally:
         fleet.close()
 
@@ -130,13 +132,14 @@ def _fleet(config: Config, job: Job) -> Fleet:
 def _finish(
     run: RunDirectory, config: Config, prepared: Prepared, set_aside: Mapping[int, str], started: float
 ) -> RunResult:
-    missing = {shard.index for shard in prepared.plan.shards} - run.reports().keys() - set_aside.keys()
+    reports = run.reports()
+    missing = set(range(len(prepared.plan.shards))) - reports.keys() - set_aside.keys()
     if missing:
         raise StoppedError(
             f"{run.storage.root}: {len(missing)} shards are not in its journal, which somebody else must have changed; "
             "the same command scores them"
         )
-    totals = run.totals()
+    totals = Totals.of(reports)
     write_selection(run.storage, select_batch(run, config))
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new

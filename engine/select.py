@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.exclude import read_ids
+from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.keys import IdSet, id_text, total_order
 from poolscore.engine.run.directory import SELECTION, RunDirectory
 from poolscore.engine.run.journal import ShardReport
@@ -139,12 +140,12 @@ def write_named_selection(run: RunDirectory, name: str, table: pa.Table, about: 
 
 def _about(run: RunDirectory, reports: Mapping[int, ShardReport]) -> dict[str, Any]:
     """What a selection is made from. No time and no path: the same rows give the same bytes."""
-    shards = [shard.index for shard in run.plan.shards]
-    scored = sum(index in reports for index in shards)
+    shards = len(run.plan.shards)
+    scored = sum(index in reports for index in range(shards))
     return {
-        "complete": scored == len(shards),
+        "complete": scored == shards,
         "shards_scored": scored,
-        "shards": len(shards),
+        "shards": shards,
         "pool_digest": run.info["identity"].get("the pool"),
         "weights_digest": run.info["identity"].get("the weights"),
     }
@@ -167,8 +168,7 @@ def _with_columns(
 ) -> pa.Table:
     """Fetch the other columns of the chosen rows from their parts, and put them in the order of the choice."""
     names = list(dict.fromkeys(["id", "prediction", "confidence", *config.pool.keep]))
-    starts = np.array([shard.row_id for shard in run.plan.shards], dtype=np.int64)
-    shard_of = np.searchsorted(starts, chosen.row_ids, side="right") - 1
+    shard_of = np.searchsorted(run.plan.shards.row_ids, chosen.row_ids, side="right") - 1
     parts = [_rows_of(run, reports[int(s)], chosen.row_ids[shard_of == s], names) for s in np.unique(shard_of)]
     if not parts:
         parts = [_rows_of(run, next(iter(reports.values())), np.empty(0, np.int64), names)]
@@ -198,7 +198,9 @@ def _rows_of(run: RunDirectory, report: ShardReport, row_ids: Any, names: Sequen
 def _read_part(storage: Storage, report: ShardReport, columns: Sequence[str]) -> pa.Table:
     path = storage.path(report.scores)
     try:
-        return pq.read_table(path, columns=columns)
-    except (OSError, pa.ArrowException) as error:
-        reason = " ".join(str(error).split())
-        raise StoppedError(f"{path}, which the journal names, cannot be read ({reason}); bring it back") from error
+        at = locate(path)
+        with pq.ParquetFile(at.path, filesystem=at.filesystem, pre_buffer=True) as file:  # one request for many columns
+            return file.read(columns).select(list(columns))  # which misses none, as `read` does
+    except (OSError, pa.ArrowException, KeyError) as error:
+        why = reason(error)
+        raise StoppedError(f"{path}, which the journal names, cannot be read ({why}); bring it back") from error

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from poolscore.engine.config import Config
 from poolscore.engine.device_clock import DeviceClock, Mark
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.feed import Feed
-from poolscore.engine.inputs.batch import Bad, BatchDecoder, HostBatch
+from poolscore.engine.inputs.batch import Bad, BatchDecoder
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import Rows, ShardReader
@@ -29,6 +30,7 @@ from poolscore.engine.stages import Stages
 from poolscore.kernels.random_score import uniform_from_keys
 from poolscore.kernels.row_stats import RowStats, row_stats
 
+ID = "\0id"  # the id beside the columns to keep, whatever their names
 QUEUED = 3  # blocks that the device is given at most before the first of them is waited for
 
 
@@ -66,7 +68,7 @@ class Scorer:
 
     def infer(self, feed: Feed) -> Inferred:
         """Run the batches through the model. On a GPU the last of them may still be on their way when this returns."""
-        inferred = Inferred(DeviceClock(self.decoder.device), feed.stages)
+        inferred = Inferred(DeviceClock(self.decoder.device), feed.stages, feed.shard.rows)
         keep = list(self.config.pool.keep)
         for rows, batch in feed:
             if self.stopped.is_set():
@@ -76,25 +78,24 @@ class Scorer:
             copied = inferred.clock.mark()
             logits_NTC = self.model.logits(inputs, self.decoder.padded_keys(rows))[: len(rows)]
             modelled = inferred.clock.mark()
-            inferred.add(rows.select(keep), batch, self.statistics(logits_NTC), (start, copied, modelled))
+            kept = rows.table.select(keep).append_column(ID, rows.ids)
+            inferred.add(rows, kept, batch.bad, self.statistics(logits_NTC), (start, copied, modelled))
         return inferred
 
     def collect(self, inferred: Inferred) -> ScoredShard:
         """Wait for what `infer` began, and put it into tables."""
         inferred.finish()
         with inferred.stages.time("write"):
-            rows = inferred.rows
-            bad = inferred.bad
-            columns = _identity(rows)
-            columns |= self._score_columns(inferred, np.concatenate([part.keys for part in rows]))
-            for name in self.config.pool.keep:
-                columns[name] = _chunked([part.table[name] for part in rows])
-            table = pa.table(columns)
-            if bad:
-                good = np.ones(table.num_rows, dtype=bool)
-                good[list(bad)] = False
+            identity, kept = _identity(inferred)
+            table = pa.table({**identity, **self._score_columns(inferred), **kept})
+            errors = pa.table(identity).take(pa.array(inferred.bad, pa.int64()))
+            errors = errors.append_column("stage", pa.array([stage for stage, _ in inferred.bad.values()], pa.string()))
+            errors = errors.append_column("error", pa.array([why for _, why in inferred.bad.values()], pa.string()))
+            if inferred.bad:
+                good = np.ones(inferred.rows, dtype=bool)
+                good[list(inferred.bad)] = False
                 table = table.filter(pa.array(good))
-            return ScoredShard(table, _error_table(rows, bad))
+            return ScoredShard(table, errors)
 
     def statistics(self, logits_NTC: Tensor, scores: tuple[str, ...] | None = None) -> RowStats:
         """The scores of the task (or the ones named) from the logits."""
@@ -106,49 +107,63 @@ class Scorer:
             model.task.value,
             [name for name in scores if SCORES[name].from_logits],
             reduce=self.config.score.reduce if model.task is Task.MULTILABEL else "sum",
+            accurate_bald=self.config.score.accurate_bald,
             predicts_noise=model.predicts_noise,
         )
 
-    def _score_columns(self, inferred: Inferred, keys: NDArray[np.uint64]) -> dict[str, pa.Array]:
+    def _score_columns(self, inferred: Inferred) -> dict[str, pa.Array]:
         columns: dict[str, pa.Array] = {}
         for name in scores_of(self.config.model.task, self.config.passes.count):
             if SCORES[name].from_logits:
                 columns[name] = pa.array(inferred.column(name))
             else:
+                keys = inferred.keys[: inferred.rows]
                 columns[name] = pa.array(uniform_from_keys(keys, self.config.passes.seed))
         columns["prediction"] = _prediction(inferred.column("prediction"))
-        has_confidence = "confidence" in inferred.columns
-        columns["confidence"] = (
-            pa.array(inferred.column("confidence")) if has_confidence else pa.nulls(len(keys), pa.float32())
-        )
+        confidence = inferred.column("confidence")
+        columns["confidence"] = pa.nulls(inferred.rows, pa.float32()) if confidence is None else pa.array(confidence)
         return columns
 
 
 class Inferred:
-    """The results of a shard's blocks, on the host or on their way there."""
+    """The results of a shard's blocks, on the host or on their way there.
 
-    def __init__(self, clock: DeviceClock, stages: Stages) -> None:
+    Every column has one buffer for the whole shard, and the columns of the pool that stay are written into one stream:
+    small things kept from each block would lie between the large tensors that come and go, and the process would grow
+    by those with every batch (seen with glibc 2.36).
+    """
+
+    def __init__(self, clock: DeviceClock, stages: Stages, room: int) -> None:
         self.clock = clock
         self.stages = stages
-        self.rows: list[Rows] = []
-        self.columns: dict[str, list[Tensor]] = {}  # by score, a tensor [N, …] for each block
-        self._bad: list[Bad] = []
-        self._queue: deque[tuple[HostBatch, tuple[Mark, ...]]] = deque()  # blocks that the device may be at
+        self.rows = 0
+        self.row_ids = np.empty(room, dtype=np.int64)
+        self.keys = np.empty(room, dtype=np.uint64)
+        self._sink = pa.BufferOutputStream()
+        self._kept: pa.RecordBatchStreamWriter | None = None  # the columns to keep, and the id
+        self.bad: Bad = {}  # by place in the shard
+        self._columns: dict[str, Tensor] = {}
+        self._queue: deque[tuple[Mark, ...]] = deque()  # of blocks that the device may be at
         self._last = clock.mark()
 
-    def add(self, rows: Rows, batch: HostBatch, stats: RowStats, marks: tuple[Mark, Mark, Mark]) -> None:
+    def add(self, rows: Rows, kept: pa.Table, bad: Bad, stats: RowStats, marks: tuple[Mark, ...]) -> None:
         """A block that was queued on the device, and when it began, was copied, and left the model."""
+        start, stop = self.rows, self.rows + len(rows)
+        self.rows = stop
+        self.row_ids[start:stop], self.keys[start:stop] = rows.row_ids, rows.keys
+        if self._kept is None:
+            self._kept = pa.ipc.new_stream(self._sink, kept.schema)
+        self._kept.write_table(kept)
+        self.bad |= {start + i: reason for i, reason in bad.items()}
         columns = {**stats.scores, "prediction": stats.prediction, "finite": stats.finite}
         if stats.confidence is not None:
             columns["confidence"] = stats.confidence
         for name, values in columns.items():
-            values = values.float() if values.is_floating_point() else values
-            # From a GPU this goes to pinned memory and does not wait.
-            self.columns.setdefault(name, []).append(values.to("cpu", non_blocking=True))
-        self.rows.append(rows)
-        self._bad.append(batch.bad)
+            if name not in self._columns:
+                self._columns[name] = self._buffer(values)
+            self._columns[name][start:stop].copy_(values, non_blocking=True)
         done = self.clock.mark()
-        self._queue.append((batch, (self._last, *marks, done)))
+        self._queue.append((self._last, *marks, done))
         self._last = done
         if len(self._queue) >= QUEUED:
             self._retire()
@@ -157,55 +172,46 @@ class Inferred:
         """Wait for all blocks."""
         while self._queue:
             self._retire()
+        for i in np.flatnonzero(self.column("finite") == 0).tolist():
+            self.bad.setdefault(i, ("reduce", "the model's output is not finite"))
+        self.bad = dict(sorted(self.bad.items()))
 
-    def column(self, name: str) -> NDArray[np.generic]:
-        """The values of all rows."""
-        values: NDArray[np.generic] = np.concatenate([part.numpy() for part in self.columns[name]])
+    def kept(self) -> pa.Table:
+        """What `add` was given of all blocks."""
+        assert self._kept is not None
+        self._kept.close()
+        return pa.ipc.open_stream(self._sink.getvalue()).read_all()
+
+    def column(self, name: str) -> NDArray[np.generic] | None:
+        """The values of all rows; None: there are none of this name."""
+        values: NDArray[np.generic] | None = self._columns[name].numpy()[: self.rows] if name in self._columns else None
         return values
 
-    @property
-    def bad(self) -> Bad:
-        """The rows that have no scores, by their place in the shard, in order."""
-        bad: Bad = {}
-        start = 0
-        for rows, found in zip(self.rows, self._bad, strict=True):
-            bad |= {start + i: reason for i, reason in found.items() if i < len(rows)}
-            start += len(rows)
-        for i in np.flatnonzero(self.column("finite") == 0).tolist():
-            bad.setdefault(i, ("reduce", "the model's output is not finite"))
-        return dict(sorted(bad.items()))
+    def _buffer(self, values: Tensor) -> Tensor:
+        """For the whole shard: float32, int64 or bool, pinned where it is filled from a GPU."""
+        dtype = torch.float32 if values.is_floating_point() else values.dtype
+        shape = (len(self.row_ids), *values.shape[1:])
+        return torch.empty(shape, dtype=dtype, pin_memory=values.device.type == "cuda")
 
     def _retire(self) -> None:
-        batch, marks = self._queue.popleft()
+        marks = self._queue.popleft()
         self.clock.wait(marks[-1])
-        batch.release()
         for stage, start, end in zip(("idle", "copy", "model", "reduce"), marks, marks[1:], strict=False):
             self.stages.seconds[stage] += self.clock.seconds(start, end)
 
 
-def _identity(rows: list[Rows]) -> dict[str, pa.Array]:
-    return {
-        "row_id": pa.array(np.concatenate([part.row_ids for part in rows])),
-        "key": pa.array(np.concatenate([part.keys for part in rows])),
-        "id": _chunked([part.ids for part in rows]),
-    }
+def _identity(inferred: Inferred) -> tuple[dict[str, pa.ChunkedArray], dict[str, pa.ChunkedArray]]:
+    """Columns by which rows are known, and columns of the pool that are kept."""
+    whole = inferred.kept()
+    kept = {name: whole[name] for name in whole.column_names}
+    ids = kept.pop(ID)
+    row_ids, keys = (pa.array(x[: inferred.rows]) for x in (inferred.row_ids, inferred.keys))
+    return {"row_id": row_ids, "key": keys, "id": ids}, kept
 
 
-def _chunked(parts: list[pa.Array | pa.ChunkedArray]) -> pa.ChunkedArray:
-    chunks = [chunk for part in parts for chunk in (part.chunks if isinstance(part, pa.ChunkedArray) else [part])]
-    return pa.chunked_array(chunks, parts[0].type)
-
-
-def _error_table(rows: list[Rows], bad: Bad) -> pa.Table:
-    at = pa.array(bad, pa.int64())
-    columns = {name: column.take(at) for name, column in _identity(rows).items()}
-    columns["stage"] = pa.array([stage for stage, _ in bad.values()], pa.string())
-    columns["error"] = pa.array([reason for _, reason in bad.values()], pa.string())
-    return pa.table(columns)
-
-
-def _prediction(values: NDArray[np.generic]) -> pa.Array:
+def _prediction(values: NDArray[np.generic] | None) -> pa.Array:
     """Class number as int32, or the mean output: one float32, or a list of them."""
+    assert values is not None
     if values.dtype.kind == "i":
         return pa.array(values.astype(np.int32))
     if values.shape[1] == 1:

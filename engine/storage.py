@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.uri import local_path
 
 
 class Storage(Protocol):
@@ -26,14 +27,20 @@ class Storage(Protocol):
     def read(self, name: str) -> bytes:
         """The bytes of an object; FileNotFoundError if there is none."""
 
+    def read_all(self, names: Sequence[str]) -> list[bytes]:
+        """The bytes of many objects, in the order of their names; FileNotFoundError if one is missing."""
+
     def names(self, folder: str) -> list[str]:
-        """Sorted names of the objects directly in a folder; empty if there is no such folder."""
+        """Sorted names of the objects and folders directly in a folder; empty if there is no such folder."""
 
     def delete(self, name: str) -> None:
         """Take an object away; nothing happens if there is none."""
 
     def path(self, name: str) -> str:
-        """Where Arrow's readers find the object."""
+        """Path or URI of the object, for people and for `locate`."""
+
+    def require_writable(self) -> None:
+        """Prove before any work that objects can be written; ConfigError, with the system's reason, if they cannot."""
 
 
 class LocalStorage:
@@ -72,6 +79,9 @@ class LocalStorage:
         except OSError as error:
             raise _stopped(self._at(name), error, "read") from error
 
+    def read_all(self, names: Sequence[str]) -> list[bytes]:
+        return [self.read(name) for name in names]
+
     def names(self, folder: str) -> list[str]:
         at = self._at(folder)
         try:
@@ -89,6 +99,21 @@ class LocalStorage:
 
     def path(self, name: str) -> str:
         return str(self._at(name))
+
+    def require_writable(self) -> None:
+        root = Path(self.root)
+        new = not root.exists()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            probe = root / f".writable.{secrets.token_hex(4)}"
+            probe.touch(exist_ok=False)
+            probe.unlink()
+            if new:
+                root.rmdir()  # a job that is refused for something else leaves nothing behind
+        except OSError as error:
+            raise ConfigError(
+                f"run.dir: {self.root} cannot be written ({error.strerror}); choose another folder"
+            ) from error
 
     def _at(self, name: str) -> Path:
         return Path(self.root) / name
@@ -112,35 +137,17 @@ class LocalStorage:
 
 
 def open_storage(root: str) -> Storage:
-    """The storage behind a run directory.
+    """The storage behind a run directory, given as a path or URI.
 
     Raises:
-        ConfigError: a kind of storage that is not supported, or a root that cannot be written.
+        ConfigError: a kind of storage that is not supported.
     """
-    if "://" in root:
-        raise ConfigError(f"run.dir: {root}: only local folders are supported so far")
-    return LocalStorage(root)
+    path = local_path(root)
+    if path is not None:
+        return LocalStorage(path if "://" in root else root)
+    from poolscore.engine.object_storage import ObjectStorage  # its clients are not needed for a local run
 
-
-def require_writable(storage: Storage) -> None:
-    """Prove before any work that objects can be written.
-
-    Raises:
-        ConfigError: names the folder and the system's reason.
-    """
-    root = Path(storage.root)
-    new = not root.exists()
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe = root / f".writable.{secrets.token_hex(4)}"
-        probe.touch(exist_ok=False)
-        probe.unlink()
-        if new:
-            root.rmdir()  # a job that is refused for something else leaves nothing behind
-    except OSError as error:
-        raise ConfigError(
-            f"run.dir: {storage.root} cannot be written ({error.strerror}); choose another folder"
-        ) from error
+    return ObjectStorage(root)
 
 
 def _sync_folder(folder: Path) -> None:

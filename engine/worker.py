@@ -30,8 +30,10 @@ from poolscore.engine.model.compiled import Artefact, programs_compiled
 from poolscore.engine.model.load import load_network
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Probe
+from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
+from poolscore.engine.preview import Preview, preview
 from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
@@ -51,6 +53,7 @@ class Job:
 
     config: Config
     pool_root: str
+    choice: RowChoice  # which rows of the shards are scored
     row_specs: Mapping[str, RowSpec]
     probe: Probe
     weights: str  # digest
@@ -102,6 +105,7 @@ class ShardWorker:
             inferred = self._on_device(self._scorer.infer, feed)
             scored = self._scorer.collect(inferred)
         scores, errors = scored.scores, scored.errors
+        filtered = self._scorer.reader.filtered.pop(shard.index)
         attempt = f"part-{shard.index:05d}-{secrets.token_hex(4)}.parquet"
         with feed.stages.time("write"):
             scores_name = self._write(f"scores/{attempt}", scores)
@@ -114,7 +118,8 @@ class ShardWorker:
             errors=errors_name,
             scored=scores.num_rows,
             rejected=errors.num_rows,
-            excluded=shard.rows - scores.num_rows - errors.num_rows,
+            excluded=shard.rows - scores.num_rows - errors.num_rows - filtered,
+            filtered=filtered,
             best=self._best(scores),
             reasons=dict(Counter(e[:REASON_LENGTH] for e in errors["error"].to_pylist()).most_common(REASONS)),
             seconds=self._ended - began,
@@ -122,6 +127,15 @@ class ShardWorker:
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             stages={stage: round(seconds, 4) for stage, seconds in feed.stages.seconds.items()},
         )
+
+    def preview(self, sample: Shard) -> Preview:
+        """Score a sample of the pool; nothing is written.
+
+        Raises:
+            ConfigError: no row of it can be scored.
+            UnreadableShard: a file of the pool cannot be read.
+        """
+        return self._on_device(lambda drawn: preview(self._scorer, drawn, str(self.profile["device"])), sample)
 
     def close(self) -> None:
         """End the thread of the model; a shard that is in it is given up."""
@@ -189,7 +203,7 @@ def build_scorer(job: Job) -> Scorer:
     sample = decoder.blank(PROBE_ROWS)
     return Scorer(
         config=config,
-        reader=ShardReader(job.pool_root, input_columns(config), config.pool.id, exclude),
+        reader=ShardReader(job.pool_root, input_columns(config), config.pool.id, exclude, job.choice),
         decoder=decoder,
         model=McDropout(network, job.probe, config.passes, device, sample, repeat_because=job.repeat_because),
     )

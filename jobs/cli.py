@@ -52,12 +52,18 @@ def plan(
     overrides: Overrides = None,
     advise: Annotated[bool, typer.Option("--advise", help="Try other passes, layers and precisions.")] = False,
     rows: Annotated[int, typer.Option(help="Rows that --advise scores in each way.", min=1)] = 512,
+    preview: Annotated[
+        int | None, typer.Option(help="Score N rows for real: rates, pictures, hours, price.", metavar="N", min=1)
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster on whose GPU --preview measures.")] = None,
+    page: Annotated[Path, typer.Option(help="Where --preview writes its page.")] = Path("preview.html"),
 ) -> None:
-    """Dry run: rows, shards, bytes, live dropout, and one batch scored."""
+    """Dry run: rows, shards, bytes, live dropout, and one batch scored; with --preview also a real try on a sample."""
     from poolscore.engine.config import load_config
     from poolscore.engine.prepare import prepare_job
 
-    config = load_config(config_file, overrides or ())
+    changes = [*(overrides or ()), *([f"run.address={address}"] if address else [])]
+    config = load_config(config_file, changes)
     with show.busy("looking at pool and model"):
         prepared = prepare_job(config)
     show.plan(prepared)
@@ -68,6 +74,11 @@ def plan(
         with show.busy("scoring a sample in each way"):
             advised = try_settings(prepared, rows)
         show.advice(advised)
+    if preview is not None:
+        from poolscore.jobs.preview import run_preview
+
+        with show.busy(f"scoring {preview:,} rows"):
+            run_preview(prepared, preview, page)
 
 
 @app.command()
@@ -108,12 +119,12 @@ def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) ->
     from poolscore.engine.prepare import prepare_job
     from poolscore.engine.run.directory import RunDirectory
     from poolscore.engine.score import score_pool
-    from poolscore.engine.storage import open_storage, require_writable
+    from poolscore.engine.storage import open_storage
     from poolscore.jobs.report import write_report
 
-    require_writable(open_storage(config.run.dir))
+    open_storage(config.run.dir).require_writable()
     with show.busy("looking at pool and model"):
-        prepared = prepare_job(config)
+        prepared = prepare_job(config, fresh=fresh)
     show.warnings(prepared)
     with show.Progress(prepared.plan) as progress:
         result = score_pool(
@@ -189,7 +200,9 @@ def schema() -> None:
 
 @app.command()
 def pack(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of images, IDX, .npy, .npz or CSV.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Folder of images, .tar, Parquet pool, IDX, .npy, .npz or CSV.")
+    ],
     pool: Annotated[Path, typer.Argument(metavar="POOL", help="Folder to write.")],
     labels: Annotated[Path | None, typer.Option(help="IDX or NumPy file with one label per row.")] = None,
     label_from_folder: Annotated[bool, typer.Option(help="An image's first folder is its label.")] = False,
@@ -198,9 +211,20 @@ def pack(
     label_key: Annotated[str | None, typer.Option(help="Array of a .npz that holds the labels.")] = None,
     delimiter: Annotated[str | None, typer.Option(help="Of a CSV; default: comma, .tsv: tab.")] = None,
     id_column: Annotated[str, typer.Option(help="Name of the id column.")] = "id",
+    image_column: Annotated[str, typer.Option(help="Name of the column of pictures.")] = "image",
+    resize: Annotated[str | None, typer.Option(metavar="SIDE", help="Shorter side, or HEIGHTxWIDTH; pixels.")] = None,
+    encode: Annotated[str, typer.Option(help="Resized pictures: jpeg, or png (without loss).")] = "jpeg",
+    quality: Annotated[int, typer.Option(help="Of resized JPEGs.", min=1, max=100)] = 95,
+    exif: Annotated[str, typer.Option(help="Resized pictures: ignore the camera's turn, or apply it.")] = "ignore",
     overwrite: Annotated[bool, typer.Option(help="Replace an older pool of `pack`.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: one a core.", min=1)] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew where a stopped pack left parts.")] = False,
 ) -> None:
-    """A folder of images, IDX or NumPy arrays, or a CSV into a well-shaped Parquet pool."""
+    """A folder of images, tar files, a pool, IDX or NumPy arrays, or a CSV into a well-shaped Parquet pool.
+
+    A pack that was stopped goes on where it was when it is given again.
+    """
+    from poolscore.jobs.pack import Resize, default_workers
     from poolscore.jobs.pack import pack as run_pack
 
     with show.counting("packing") as progress:
@@ -213,11 +237,30 @@ def pack(
             array_key=array_key,
             label_key=label_key,
             delimiter=delimiter,
+            resize=None if resize is None else Resize.of(resize, encode, quality, exif),
             id_column=id_column,
+            image_column=image_column,
             overwrite=overwrite,
+            workers=workers or default_workers(),
+            fresh=fresh,
             progress=progress,
         )
     show.done(str(summary))
+
+
+@app.command()
+def doctor(
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="A Parquet file, a folder of them, or a glob.")],
+    id_column: Annotated[str, typer.Option(help="Name of the id column.")] = "id",
+    rows: Annotated[int, typer.Option(help="Pictures to decode, about.", min=1)] = 256,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """The health of a pool: row groups, files, codecs, ids, a sample of pictures, and what to repack."""
+    from poolscore.jobs.doctor import examine
+
+    with show.busy("looking at the pool"):
+        found = examine(pool, id_column=id_column, rows=rows)
+    show.done(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
 
 
 @app.command()

@@ -8,18 +8,19 @@ import math
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from poolscore.engine.config import FeaturesDecode, ImageDecode, PassesConfig, RunConfig, TensorDecode, parse_config
-from poolscore.engine.config_text import from_yaml, one_line
+from poolscore.engine.config_text import from_yaml
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.filesystem import open_parquet, reason
 from poolscore.engine.inputs.base import Decoder
 from poolscore.engine.inputs.features import FeaturesDecoder
 from poolscore.engine.inputs.image import ImageDecoder, encoded_bytes
 from poolscore.engine.inputs.picture import FORMATS
 from poolscore.engine.inputs.tensor import TensorDecoder
 from poolscore.engine.pool.files import PoolFiles, find_files
+from poolscore.engine.uri import join
 
 LOOKED_AT = 64  # pictures
 SHARDS, LEAST_ROWS = 16, 256  # of a small pool, so that every worker has some; rows of a shard
@@ -35,7 +36,7 @@ def write_configuration(pool: str, model: str, *, weights: str | None, task: str
     """
     if out.exists():
         raise ConfigError(f"--out {out}: exists already; choose another name")
-    files = find_files(str(Path(pool).resolve()))
+    files = find_files(_absolute(pool))
     text = _render(files, pool, model, weights, task, k)
     parse_config(from_yaml(text), base=out.parent, where="init")  # wrong options are told now
     try:
@@ -47,16 +48,16 @@ def write_configuration(pool: str, model: str, *, weights: str | None, task: str
 
 def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: str, k: int) -> str:
     schema = files.schema
-    rows = sum(file.rows for file in files.files)
+    rows = files.rows
     id_column = next((name for name in ID_NAMES if name in schema.names), None)
     input_lines = _input_lines(files)
     passes = PassesConfig()
     lines = [
-        f"# poolscore configuration for {_quoted(pool)} ({rows:,} rows, {len(files.files):,} files)",
+        f"# poolscore configuration for {_quoted(pool)} ({rows:,} rows, {len(files):,} files)",
         "# Relative paths are relative to this file. `poolscore schema` lists everything that can be set.",
         "version: 1",
         "pool:",
-        f"  uri: {_quoted(str(Path(pool).resolve()))}",
+        f"  uri: {_quoted(_absolute(pool))}",
         *input_lines,
         f"  id: {_quoted(id_column)}" if id_column else "  # id: COLUMN    # default: a row is known by its place",
         "  # keep: [COLUMN]        # columns carried into scores and selections",
@@ -83,10 +84,10 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
 
 
 def _model_lines(model: str, weights: str | None) -> list[str]:
-    given = f"  weights: {_quoted(str(Path(weights).resolve()))}" if weights else "  # weights: weights.safetensors"
+    given = f"  weights: {_quoted(_absolute(weights))}" if weights else "  # weights: weights.safetensors"
     if model.endswith((".pt2", ".onnx")):
         return [
-            f"  source: {_quoted(str(Path(model).resolve()))}   # a whole model; `poolscore export` writes such files",
+            f"  source: {_quoted(_absolute(model))}   # a whole model; `poolscore export` writes such files",
             *([given] if weights else []),
             *(["  # trust: true           # opens a .pt2 that holds pickles"] if model.endswith(".pt2") else []),
         ]
@@ -158,11 +159,12 @@ def _check_lines(schema: pa.Schema) -> list[str]:
 
 
 def _first_values(files: PoolFiles, column: str) -> list[bytes | None]:
-    path = Path(files.root) / next(file.path for file in files.files if file.rows)
+    path = join(files.root, files.first)
     try:
-        batch = next(pq.ParquetFile(path).iter_batches(LOOKED_AT, columns=[column]))
+        with open_parquet(path) as file:
+            batch = next(file.iter_batches(LOOKED_AT, columns=[column]))
     except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"POOL: {path} cannot be read ({one_line(error)})") from error
+        raise ConfigError(f"POOL: {path} cannot be read ({reason(error)})") from error
     return encoded_bytes(pa.Table.from_batches([batch])[column])
 
 
@@ -172,6 +174,11 @@ def _reads(decoder: Decoder, schema: pa.Schema) -> bool:
     except ConfigError:
         return False
     return True
+
+
+def _absolute(path: str) -> str:
+    """For a file in another folder: what is relative is relative to the working directory."""
+    return path if "://" in path else str(Path(path).resolve())
 
 
 def _quoted(text: str) -> str:

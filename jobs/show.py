@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from rich.table import Table
 from poolscore.engine.stages import STAGES, bounding_stage, idle_share
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from poolscore.engine.advise import Advised
     from poolscore.engine.check import CheckResult
     from poolscore.engine.model.dropout import DropoutLayer
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 PLAIN_LINE_EVERY = 10.0  # seconds
+NAMED = 3  # files, of many
 
 
 def done(text: str) -> None:
@@ -130,7 +133,8 @@ def plan(prepared: Prepared) -> None:
     """What the dry run found."""
     config, pool, probe = prepared.config, prepared.plan, prepared.job.probe
     facts = _Facts(f"plan for {config.pool.uri}")
-    facts.add("pool", f"{pool.rows:,} rows, {pool.files:,} files, {pool.bytes / 1e6:,.1f} MB")
+    for label, value in _pool(prepared):
+        facts.add(label, value)
     if prepared.listed:
         facts.add("exclude", f"{prepared.listed:,} ids are listed as labelled already")
     facts.add("shards", f"{len(pool.shards):,} of about {config.run.shard_rows:,} rows")
@@ -147,12 +151,66 @@ def plan(prepared: Prepared) -> None:
     for name, kind in probe.stays_off.items():
         facts.add("stays off", f"{name} ({kind}): random, cannot be answered with masks")
     rate = config.run.batch_size / prepared.batch_seconds
-    hours = pool.rows / rate / 3600
+    hours = pool.rows * pool.share / rate / 3600
     facts.add(
         "one batch", f"{config.run.batch_size} rows in {prepared.batch_seconds * 1e3:,.0f} ms here, scores included"
     )
     facts.add("one such worker", f"{rate:,.0f} rows/s without reading and decoding: {hours:,.2f} hours for the pool")
     facts.show()
+    for finding in prepared.findings:
+        warn(str(finding))
+
+
+def _pool(prepared: Prepared) -> Iterator[tuple[str, str]]:
+    """The pool's shape, and what of it is left out."""
+    config, files, plan = prepared.config.pool, prepared.pool, prepared.plan
+    yield "pool", f"{files.rows:,} rows, {plan.files:,} files, {_size(plan.bytes)}"
+    yield (
+        "row groups",
+        f"{len(files.group_rows_G):,}: {_spread(files.group_rows_G)} rows, {_spread(files.group_bytes_G, _size)}",
+    )
+    if files.read < len(files):
+        yield "footers", f"{files.read:,} read, the others known from the run directory"
+    if plan.unreadable:
+        names = ", ".join(list(plan.unreadable)[:NAMED])
+        yield (
+            "unreadable",
+            f"{len(plan.unreadable):,} files are left out: {names}{', …' * (len(plan.unreadable) > NAMED)}",
+        )
+    if files.choice.keys:
+        yield "partitions", ", ".join(files.choice.keys)
+    if config.filter is not None:
+        skipped = files.rows - int(files.group_rows_G[files.matches_G].sum())
+        pruned = f"{files.pruned:,} files by their folders, " if files.pruned else ""
+        yield "filter", f"{config.filter}: passes over {pruned}{skipped:,} rows by their row groups' statistics"
+    if config.sample is not None:
+        expected = round(plan.rows * plan.share)
+        yield "sample", f"about {expected:,} rows, from row groups of {plan.rows:,}"
+
+
+def _spread(values: NDArray[Any], shown: Callable[[float], str] = "{:,.0f}".format) -> str:
+    """Median, and least to largest if they differ."""
+    from numpy import percentile
+
+    least, middle, most = (float(v) for v in percentile(values, [0, 50, 100], method="nearest"))
+    return shown(middle) if least == most else f"{shown(middle)} ({shown(least)} to {shown(most)})"
+
+
+def _size(size: float) -> str:
+    """Bytes, in words."""
+    for unit in ("kB", "MB", "GB"):
+        size /= 1000
+        if size < 1000:
+            return f"{size:,.1f} {unit}"
+    return f"{size / 1000:,.1f} TB"
+
+
+def facts(title: str, lines: Iterable[tuple[str, str]]) -> None:
+    """Labels and values."""
+    found = _Facts(title)
+    for label, value in lines:
+        found.add(label, value)
+    found.show()
 
 
 def _layer(layer: DropoutLayer) -> str:
@@ -197,6 +255,8 @@ def advice(advised: Advised) -> None:
 
 def warnings(prepared: Prepared) -> None:
     """What must not be overlooked."""
+    for finding in prepared.findings:
+        warn(str(finding))
     because = prepared.scorer.model.repeated_because
     if because is not None and prepared.job.probe.live:
         warn(f"T passes cost T times one: every input is repeated at the model's input, because {because}")
@@ -245,6 +305,8 @@ def summary(result: RunResult, report_path: str) -> None:
     if totals.rejected:
         reason = max(totals.reasons, key=lambda r: totals.reasons[r])
         facts.add("rejected", f"{totals.rejected:,} rows, most often: {reason}")
+    if totals.filtered:
+        facts.add("left out", f"{totals.filtered:,} rows that pool.filter or pool.sample do not want")
     if totals.excluded or result.listed:
         facts.add("excluded", f"{totals.excluded:,} rows; pool.exclude lists {result.listed:,} ids")
     for shard, reason in result.set_aside.items():
@@ -271,6 +333,7 @@ def status(run: RunDirectory, as_json: bool) -> None:
             "scored": totals.scored,
             "rejected": totals.rejected,
             "excluded": totals.excluded,
+            "filtered": totals.filtered,
         },
         "rows_per_worker_second": totals.rows_per_worker_second,
         "stage_seconds": dict(totals.stages),
@@ -285,8 +348,10 @@ def status(run: RunDirectory, as_json: bool) -> None:
     facts = _Facts(run.storage.root)
     facts.add("status", info["status"] + (f": {info['stopped_by']}" if info["status"] == "stopped" else ""))
     facts.add("shards", f"{totals.shards:,} of {pool['shards']:,}")
+    left_out = f", {totals.filtered:,} filtered" if totals.filtered else ""
     facts.add(
-        "rows", f"{totals.rows:,} of {pool['rows']:,}; {totals.rejected:,} rejected, {totals.excluded:,} excluded"
+        "rows",
+        f"{totals.rows:,} of {pool['rows']:,}; {totals.rejected:,} rejected, {totals.excluded:,} excluded{left_out}",
     )
     facts.add("speed", f"{totals.rows_per_worker_second:,.0f} rows/s per worker")
     _add_stages(facts, totals)

@@ -19,10 +19,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from s3_server import S3Server, only_loopback, running
 
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.keys import keys_of
 from poolscore.engine.pool.read import Rows
+
+only_loopback(os.environ)  # before Ray starts workers, which take these settings over
 
 TESTS = Path(__file__).parent
 ROWS_PER_GROUP = 50
@@ -143,6 +146,19 @@ def two_inputs_config(tmp_path: Path) -> Callable[..., Config]:
         )
 
     return configure
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3 server on loopback, where the environment says it is."""
+    with running(os.environ["AWS_ENDPOINT_URL"]) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> str:
+    """The URI of a bucket without objects."""
+    return s3_server.new_bucket()
 
 
 @pytest.fixture(scope="session")

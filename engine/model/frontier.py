@@ -15,7 +15,7 @@ from poolscore.engine.model.fold import fold_linears
 from poolscore.engine.model.head import keep_logits_full
 from poolscore.engine.model.in_place import relu_in_place
 from poolscore.engine.model.masks import Masks, SharedMasks
-from poolscore.engine.model.network import Build
+from poolscore.engine.model.network import Build, rows_first
 from poolscore.engine.model.probe import Inputs
 from poolscore.engine.model.split import Split, split
 from poolscore.engine.model.trace import trace
@@ -90,6 +90,11 @@ class SplitModel:
         frontier: tuple[Tensor, ...] = prefix(*tensors)
         folded = {index: linear.once(frontier[at]) for index, (at, linear) in self.parts.folded.items()}
         return Features(frontier, folded)
+
+    def by_row(self, features: Features, rows: int) -> list[Tensor]:
+        """See Forward."""
+        found = zip(features.frontier, self.parts.frontier, strict=True)
+        return [rows_first(x, of.batch_dim, rows) for x, of in found if of.batch_dim is not None]
 
     def passes(self, features: Features, row_keys_N: Tensor, passes: range, masks: Masks) -> Tensor:
         """See Forward: the suffix."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -12,12 +14,14 @@ from torch import nn
 
 from poolscore.engine.config import ModelConfig
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.filesystem import fetch, on_disk, reason
 from poolscore.engine.imports import add_to_path, import_name
 from poolscore.engine.model.network import Network
 from poolscore.engine.model.program import load_program
 from poolscore.engine.model.recurrent import split_recurrent_layers
 from poolscore.engine.model.torch_network import TorchNetwork
 from poolscore.engine.profile import numeric_settings
+from poolscore.engine.uri import join, local_path
 
 SHOWN = 3  # names of parameters in an error
 
@@ -31,7 +35,9 @@ def load_network(config: ModelConfig) -> Network:
     if config.source.endswith(".onnx"):
         from poolscore.engine.model.onnx.network import OnnxNetwork  # costs half a second that a torch model saves
 
-        return OnnxNetwork(Path(config.source))
+        with _local(config.source, "model.source") as path:
+            _fetch_weights_beside(config.source, path)
+            return OnnxNetwork(path, config.source)
     return TorchNetwork(load_module(config))
 
 
@@ -42,7 +48,8 @@ def load_module(config: ModelConfig) -> nn.Module:
         ConfigError: it cannot be loaded; one line each.
     """
     if config.source.endswith(".pt2"):
-        return load_program(Path(config.source), config.trust)
+        with _local(config.source, "model.source") as path:
+            return load_program(path, config.trust)
     return load_model(config)
 
 
@@ -64,9 +71,38 @@ def load_model(config: ModelConfig) -> nn.Module:
     if any(torch.nn.parameter.is_lazy(value) for value in (*model.parameters(), *model.buffers())):
         raise ConfigError(f"model.source: {config.source} gave lazy layers without weights; give them their sizes")
     if config.weights is not None:
-        _load_weights(model, Path(config.weights))
+        with _local(config.weights, "model.weights") as path:
+            _load_weights(model, path)
     split_recurrent_layers(model)
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def _local(uri: str, key: str) -> Iterator[Path]:
+    """The file on the local disk. Errors call it what the configuration calls it, not by the name of a copy."""
+    try:
+        with on_disk(uri) as path:
+            try:
+                yield path
+            except ConfigError as error:
+                raise ConfigError(str(error).replace(str(path), uri)) from error
+    except FileNotFoundError as error:
+        raise ConfigError(f"{key}: there is no file {uri}") from error
+    except OSError as error:
+        raise ConfigError(f"{key}: {uri} cannot be read: {reason(error)}") from error
+
+
+def _fetch_weights_beside(uri: str, copy: Path) -> None:
+    """Large ONNX models keep their weights in files of the same folder."""
+    if local_path(uri) is not None:
+        return
+    from poolscore.engine.model.onnx.read import files_beside
+
+    for name in files_beside(copy):
+        to = copy.parent / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # onnx tells which one is missing
+            fetch(join(uri.rpartition("/")[0], name), to)
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:

@@ -33,6 +33,9 @@ class Forward(Protocol):
     def once(self, inputs: Inputs) -> Any:
         """What is computed once for each row: [N, …] inputs → features, whatever `passes` takes."""
 
+    def by_row(self, features: Any, rows: int) -> list[Tensor]:
+        """What `once` computed for each of the rows, each [rows, …]."""
+
     def passes(self, features: Any, row_keys_N: Tensor, passes: range, masks: Masks) -> Tensor:
         """The given passes of N rows, [N·len(passes), C]; row n under the i-th of them at n·len(passes) + i."""
 
@@ -54,6 +57,12 @@ class Cut(Forward, Protocol):
 
     def compile_for(self, rows: int | None) -> bool:
         """From now on, run batches of so many rows compiled; None: none. False: it has nothing to compile."""
+
+
+def rows_first(x: Tensor, batch_dim: int, rows: int) -> Tensor:
+    """x as [rows, …], where its dimension `batch_dim` has one entry for each row, or several that follow each other."""
+    x = x.movedim(batch_dim, 0)
+    return x if len(x) == rows else x.reshape(rows, -1)
 
 
 class Network(Protocol):

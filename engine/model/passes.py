@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from poolscore.engine.allocation import keep_freed_memory
 from poolscore.engine.config import PassesConfig
@@ -31,6 +32,7 @@ CHECKED_PASSES = 3  # that both ways are compared on, before the split is believ
 SAME = 1e-4  # largest difference, relative to the largest logit; a wrong mask or a torn alias is off by far more
 
 SAME_ROUNDED = 0.05  # the same in bf16 and fp16, which round in other places on the two ways
+MAP_EDGE = 4  # of a map of features, averaged
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,15 @@ class McDropout:
         return torch.cat(pieces, dim=1)
 
     @torch.no_grad()
+    def features(self, inputs: Inputs) -> Tensor:
+        """What the model knows of each row before any dropout: the tensors at its stochastic frontier (its inputs,
+        where it is repeated), side by side as [N, F]. Maps are averaged down to 4x4."""
+        with self._precision():
+            rows = len(next(iter(inputs.values())))
+            tensors = self._forward.by_row(self._forward.once(inputs), rows)
+        return torch.cat([_as_vector(x.float()) for x in tensors], dim=1)
+
+    @torch.no_grad()
     def without_dropout(self, inputs: Inputs) -> Tensor:
         """One deterministic pass, as [N, 1, C] float32."""
         with self._precision():
@@ -202,6 +213,12 @@ class McDropout:
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
+
+
+def _as_vector(x: Tensor) -> Tensor:
+    if x.ndim == 4 and min(x.shape[2:]) > MAP_EDGE:
+        x = adaptive_avg_pool2d(x, MAP_EDGE)
+    return x.flatten(1)
 
 
 def _masks(probe: Probe, config: PassesConfig, device: torch.device) -> Masks:

@@ -29,6 +29,10 @@ class RepeatedModel:
         """See Forward: nothing is computed beforehand."""
         return tuple(inputs[name] for name in self._names)
 
+    def by_row(self, features: Sequence[Tensor], rows: int) -> list[Tensor]:
+        """See Forward: the inputs."""
+        return list(features)
+
     def passes(self, features: Sequence[Tensor], row_keys_N: Tensor, passes: range, masks: Masks) -> Tensor:
         """See Forward."""
         rows, t = len(row_keys_N), len(passes)

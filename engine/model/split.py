@@ -41,6 +41,7 @@ class Split:
     """A model in two parts."""
 
     prefix: GraphModule  # inputs → tuple of features
+    frontier: tuple[Feature, ...]  # what the prefix gives
     suffix: GraphModule  # features, factor and offset of each layer, N·T, T → logits
     layers: tuple[DropoutLayer, ...]  # live
     operators: tuple[int, int]  # before and behind the frontier
@@ -73,7 +74,7 @@ def split(graph: GraphModule, layers: Sequence[DropoutLayer]) -> Split:
     prefix = _prefix(graph, live, frontier)
     suffix = _Suffix(graph, live, features, layers, rows).build(output)
     operators, modules = (_operators(prefix), _operators(suffix)), (_modules(prefix), _modules(suffix))
-    return Split(prefix, suffix, tuple(layers), operators, modules)
+    return Split(prefix, tuple(features.values()), suffix, tuple(layers), operators, modules)
 
 
 def _reached_from(drops: Sequence[Node], graph: Graph) -> set[Node]:

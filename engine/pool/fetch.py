@@ -48,6 +48,7 @@ class ReadAhead:
     def __init__(
         self, open_file: Callable[[str], OpenFile], pieces: Sequence[Piece], columns: Sequence[str], budget: int
     ) -> None:
+        pieces = list(pieces)
         self.peak = 0  # bytes held at once
         self._budget = budget
         self._columns = tuple(columns)
@@ -241,7 +242,7 @@ class _Window:
 def _read(file: pa.NativeFile, offset: int, length: int) -> bytes:
     data: bytes = file.read_at(length, offset)
     if len(data) != length:
-        raise OSError(f"it ends at byte {offset + len(data)}, in the middle of a row group")
+        raise OSError(f"it ends before byte {offset + length}, in the middle of a row group")
     return data
 
 

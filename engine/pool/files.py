@@ -1,51 +1,128 @@
-"""Step 1a: find the pool's files and read their footers."""
+"""Step 1: find the pool's files and read their footers. Memory: some 200 bytes a file, 20 a row group, none a row."""
 
 from __future__ import annotations
 
-import glob
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.filesystem import locate
+from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
+from poolscore.engine.pool.footer import Keep, PoolFile, UnreadableFile, read_footer
+from poolscore.engine.pool.listing import Listing, list_files
 
-FOOTER_THREADS = 16
-SUFFIXES = (".parquet", ".parq", ".pq")
+LOCAL_THREADS, REMOTE_THREADS = 8, 256  # that read footers; object storage takes 80 ms to answer, and answers many
+SLICE = 256  # files that a thread reads at a time
+
+FILES = pa.schema(  # one row a file
+    [
+        ("path", pa.string()),
+        ("bytes", pa.int64()),
+        ("modified", pa.int64()),
+        ("fingerprint", pa.string()),
+        ("schema", pa.dictionary(pa.int32(), pa.binary())),  # serialized; there are few
+        ("group_rows", pa.list_(pa.int64())),
+        ("group_bytes", pa.list_(pa.int64())),
+        ("matches", pa.list_(pa.bool_())),
+        ("compressed_twice", pa.list_(pa.string())),
+        ("codecs", pa.list_(pa.string())),
+        ("dictionary", pa.list_(pa.string())),
+    ]
+)
 
 
-@dataclass(frozen=True)
-class PoolFile:
-    """One Parquet file as its footer describes it."""
-
-    path: str  # relative to the pool's root, POSIX; part of the key of rows without an id
-    bytes: int
-    row_groups: tuple[int, ...]  # rows of each
-    fingerprint: str  # of the footer: offsets, sizes, statistics
-    schema: pa.Schema
-
-    @property
-    def rows(self) -> int:
-        """Rows of the file."""
-        return sum(self.row_groups)
+def table_of(files: Iterable[PoolFile]) -> pa.Table:
+    """The files as rows of FILES."""
+    every = list(files)
+    schemas: dict[pa.Schema, int] = {}
+    indices = [schemas.setdefault(file.schema.remove_metadata(), len(schemas)) for file in every]
+    serialized = pa.array([schema.serialize().to_pybytes() for schema in schemas], pa.binary())
+    columns = {
+        name: pa.array([getattr(file, name) for file in every], FILES.field(name).type)
+        for name in FILES.names
+        if name != "schema"
+    }
+    columns["schema"] = pa.DictionaryArray.from_arrays(pa.array(indices, pa.int32()), serialized)
+    return pa.table([columns[name] for name in FILES.names], FILES)
 
 
 @dataclass(frozen=True)
 class PoolFiles:
     """The files of a pool in the order that gives rows their row_id."""
 
-    root: str
-    files: tuple[PoolFile, ...]
+    root: str  # path or URI
+    table: pa.Table  # FILES
+    choice: RowChoice = EVERY_ROW  # which of their rows count, and the keys of partitioned folders
+    unreadable: Mapping[str, str] = field(default_factory=dict)  # path → reason, of files that are left out
+    pruned: int = 0  # files whose partition the filter rules out: nobody has looked at them
+    read: int = 0  # footers that were read for this; the others were known
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @cached_property
+    def rows_F(self) -> NDArray[np.int64]:
+        """Rows of each file."""
+        ends = np.concatenate([[0], np.cumsum(self.group_rows_G)])
+        rows: NDArray[np.int64] = np.diff(ends[self.group_starts])
+        return rows
+
+    @cached_property
+    def group_starts(self) -> NDArray[np.int64]:
+        """int64 [files + 1]: the files' first row groups, counted in the pool."""
+        lengths = self.table["group_rows"].combine_chunks().value_lengths().to_numpy()
+        return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+    @cached_property
+    def group_rows_G(self) -> NDArray[np.int64]:
+        """Rows of each row group of the pool."""
+        return self._numpy("group_rows")
+
+    @cached_property
+    def group_bytes_G(self) -> NDArray[np.int64]:
+        """Bytes of each row group of the pool, before compression."""
+        return self._numpy("group_bytes")
+
+    @cached_property
+    def matches_G(self) -> NDArray[np.bool_]:
+        """Whether each row group can hold a row that the filter keeps."""
+        return self._numpy("matches")
+
+    @property
+    def rows(self) -> int:
+        """Rows of all files."""
+        return int(self.rows_F.sum())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all files."""
+        return int(self._numpy("bytes").sum())
+
+    @property
+    def first(self) -> str:
+        """Path of the first file with rows."""
+        return self.path(int(np.flatnonzero(self.rows_F)[0]))
+
+    def path(self, file: int) -> str:
+        """Path of a file, relative to the root."""
+        return str(self.table["path"][file].as_py())
 
     @property
     def schema(self) -> pa.Schema:
-        """Schema of the first file with rows; the columns in use are the same in all (`require_columns`)."""
-        return self._with_rows()[0].schema
+        """Schema of the first file with rows, with the keys of partitioned folders; the columns in use are the same in
+        all (`require_columns`)."""
+        (_, schema), *_ = self._schemas
+        return self.choice.with_keys(schema)
 
-    def require_columns(self, columns: dict[str, str]) -> None:
+    def require_columns(self, columns: Mapping[str, str]) -> None:
         """Check that every file with rows has the columns, each of one type.
 
         Args:
@@ -54,97 +131,143 @@ class PoolFiles:
         Raises:
             ConfigError: names file, column and key.
         """
-        files = self._with_rows()
-        for file in files:
+        (first_path, _), *_ = self._schemas
+        for path, of_file in self._schemas:
+            schema = self.choice.with_keys(of_file)
             for column, key in columns.items():
-                if file.schema.get_field_index(column) < 0:
-                    raise ConfigError(
-                        f"{key}: column '{column}' is not in {file.path}; it has: {', '.join(file.schema.names)}"
-                    )
-                here, first = file.schema.field(column).type, self.schema.field(column).type
+                if schema.get_field_index(column) < 0:
+                    raise ConfigError(f"{key}: column '{column}' is not in {path}; it has: {', '.join(schema.names)}")
+                here, first = schema.field(column).type, self.schema.field(column).type
                 if here != first:
                     raise ConfigError(
-                        f"{key}: column '{column}' is {here} in {file.path} but {first} in {files[0].path}; "
+                        f"{key}: column '{column}' is {here} in {path} but {first} in {first_path}; "
                         "write both with one type"
                     )
 
-    def _with_rows(self) -> list[PoolFile]:
-        """Writers cannot tell the types of a file without rows, and nothing is read from it."""
-        return [file for file in self.files if file.rows]
+    @cached_property
+    def _schemas(self) -> list[tuple[str, pa.Schema]]:
+        """The different schemas, each with the first file that has it. Files without rows do not count: writers cannot
+        tell their types, and nothing is read from them."""
+        column = self.table["schema"].combine_chunks()
+        filled = np.flatnonzero(self.rows_F)
+        kinds, places = np.unique(column.indices.to_numpy()[filled], return_index=True)
+        return [
+            (self.path(filled[place]), pa.ipc.read_schema(pa.py_buffer(column.dictionary[int(kind)].as_py())))
+            for place, kind in sorted(zip(places.tolist(), kinds.tolist(), strict=True))
+        ]
+
+    def _numpy(self, name: str) -> NDArray[Any]:
+        """Values of a column; those of all files one behind the other where each has a list."""
+        column = self.table[name].combine_chunks()
+        values = column.flatten() if pa.types.is_list(column.type) else column
+        found: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+        return found
 
 
-def find_files(uri: str, key: str = "pool.uri") -> PoolFiles:
+class FooterCache(Protocol):
+    """What is known of the files from an earlier look (`run/footers.py`)."""
+
+    def load(self, keep: str | None) -> pa.Table:
+        """Rows of FILES; `matches` must be for this filter."""
+
+    def save(self, table: pa.Table, keep: str | None) -> None:
+        """Keep rows of FILES for the next look."""
+
+
+def find_files(
+    uri: str,
+    key: str = "pool.uri",
+    *,
+    keep: str | None = None,
+    bad_files: Literal["stop", "skip"] = "stop",
+    cache: FooterCache | None = None,
+) -> PoolFiles:
     """List the pool's Parquet files in sorted order and read their footers in parallel.
 
     Args:
-        uri: a file, a folder (searched in depth; names that start with '.' or '_' are not data) or a glob.
+        uri: see `list_files`.
         key: the configuration key that it was given under, for errors.
+        keep: the filter; partitions that it rules out are not looked at.
+        bad_files: whether a file that cannot be read stops the search or is left out.
+        cache: footers of files that have not changed since are not read again.
 
     Raises:
         ConfigError: nothing there, a file that is cut short or no Parquet, or a pool without rows.
     """
     try:
-        root, paths = _list(uri)
-        if not paths:
-            raise ConfigError(f"no Parquet file at {uri}")
-        with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-            files = tuple(threads.map(lambda path: _read_footer(root, path), paths))
-        if not sum(file.rows for file in files):
-            raise ConfigError(f"the pool at {uri} has no rows ({len(files)} files)")
+        listing = list_files(uri)
     except ConfigError as error:
         raise ConfigError(f"{key}: {error}") from error
-    return PoolFiles(str(root), files)
-
-
-def _list(uri: str) -> tuple[Path, list[Path]]:
-    if "://" in uri:
-        raise ConfigError(f"{uri}: only local paths are supported so far")
-    path = Path(uri)
-    if path.is_file():
-        return path.parent, [path]
-    if path.is_dir():
-        found = [p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and _is_data(path, p)]
-        return path, _sorted(path, found)
-    if not glob.has_magic(uri):
-        raise ConfigError(f"there is nothing at {uri}")
-    parts = path.parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    root = Path(*parts[:fixed])
+    choice = RowChoice.of(keep, listing.paths)
+    wanted = choice.can_match(listing.paths)
+    if not wanted.any():
+        raise ConfigError(f"pool.filter: it rules out every partition of {uri} ({len(wanted)} files)")
+    look = _Look(listing.pick(wanted), choice, stop=bad_files == "stop")
     try:
-        found = [p for p in root.glob(str(Path(*parts[fixed:]))) if _is_data(root, p)]
-    except ValueError as error:
-        raise ConfigError(f"{uri} is no glob ({error})") from error
-    return root, _sorted(root, found)
+        table, read = look.all_files(cache)
+    except UnreadableFile as error:
+        hint = "" if key != "pool.uri" else "; or leave such files out: pool.bad_files: skip"
+        raise ConfigError(f"{key}: {error}{hint}") from error
+    pool = PoolFiles(listing.root, table, choice, look.unreadable, len(wanted) - int(wanted.sum()), read)
+    if not pool.rows:
+        raise ConfigError(f"{key}: the pool at {uri} has no rows ({len(pool)} files)")
+    return pool
 
 
-def _is_data(root: Path, path: Path) -> bool:
-    """Hidden names are not data, nor are folders; a link that leads nowhere is, so that it is told of."""
-    return not path.is_dir() and not any(part.startswith((".", "_")) for part in path.relative_to(root).parts)
+class _Look:
+    """Reads the footers of listed files on threads, slice by slice."""
 
+    def __init__(self, listing: Listing, choice: RowChoice, stop: bool) -> None:
+        remote = "://" in listing.root
+        self._threads = REMOTE_THREADS if remote else LOCAL_THREADS
+        if remote:  # Arrow's S3 client opens as many connections as this when it is made
+            pa.set_io_thread_count(max(pa.io_thread_count(), self._threads))
+        self._listing = listing
+        self._place = locate(listing.root)
+        self._keep: Keep | None = choice.expression if choice.filter is not None else None
+        self._filter = choice.filter
+        self._stop = stop
+        self.unreadable: dict[str, str] = {}  # path → reason
 
-def _sorted(root: Path, paths: list[Path]) -> list[Path]:
-    return sorted(paths, key=lambda p: p.relative_to(root).as_posix())
+    def all_files(self, cache: FooterCache | None) -> tuple[pa.Table, int]:
+        """The files' rows of FILES in their order, and how many footers were read for them."""
+        known = cache.load(self._filter) if cache is not None else FILES.empty_table()
+        at = self._known(known)
+        missing = np.flatnonzero(at < 0)
+        parts = [known.take(pa.array(at[at >= 0]))]
+        size = min(SLICE, max(1, len(missing) // (4 * self._threads)))
+        slices = [missing[start : start + size] for start in range(0, len(missing), size)]
+        with ThreadPoolExecutor(self._threads) as threads:
+            for found, unreadable in threads.map(self._read, slices):
+                if unreadable and self._stop:
+                    raise UnreadableFile(next(iter(unreadable.values())))
+                self.unreadable |= unreadable
+                parts.append(found)
+        table = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+        if not table.num_rows:
+            raise UnreadableFile(next(iter(self.unreadable.values())))
+        if cache is not None and len(missing):
+            cache.save(table, self._filter)
+        return table.sort_by("path"), len(missing)
 
+    def _known(self, known: pa.Table) -> NDArray[np.int64]:
+        """int64 [files]: the row of `known` that still holds for each listed file; -1: none."""
+        listed = pa.array(self._listing.paths, pa.string())
+        at: NDArray[np.int64] = pc.fill_null(pc.index_in(listed, known["path"]), -1).to_numpy().astype(np.int64)
+        same = at >= 0
+        for name, values in (("bytes", self._listing.bytes), ("modified", self._listing.modified)):
+            same[same] &= known[name].to_numpy()[at[same]] == values[same]
+        return np.where(same, at, -1)
 
-def _read_footer(root: Path, path: Path) -> PoolFile:
-    try:
-        str(path).encode()  # it goes into keys and into the plan
-        with path.open("rb") as file:
-            metadata = pq.read_metadata(file)
-            size = file.seek(0, 2)
-            file.seek(size - 8 - metadata.serialized_size)
-            footer = file.read(metadata.serialized_size)
-        schema = metadata.schema.to_arrow_schema()
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read ({' '.join(str(error.strerror or error).split())})") from error
-    except UnicodeEncodeError as error:
-        raise ConfigError(f"{str(path)!r}: a name that is not UTF-8; rename it") from error
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no complete Parquet file; write it again or take it out") from error
-    return PoolFile(
-        path=path.relative_to(root).as_posix(),
-        bytes=size,
-        row_groups=tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)),
-        fingerprint=sha256(footer).hexdigest()[:16],
-        schema=schema,
-    )
+    def _read(self, some: NDArray[np.int64]) -> tuple[pa.Table, dict[str, str]]:
+        files: list[PoolFile] = []
+        unreadable: dict[str, str] = {}
+        for i in some.tolist():
+            path, modified = self._listing.paths[i], int(self._listing.modified[i])
+            try:
+                files.append(read_footer(self._place.filesystem, self._place.path, path, modified, self._keep))
+            except UnreadableFile as error:
+                unreadable[path] = str(error)
+                if self._stop:
+                    break
+        return table_of(files), unreadable

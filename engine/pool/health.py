@@ -42,6 +42,7 @@ class FileHealth:
         schema: a fingerprint of the columns' names and types.
         codecs: column (its path in the schema) → codec.
         compressed_twice: binary columns of large values whose codec saves nothing.
+        compressed: other binary columns with a codec: it saves something.
         dictionary: binary columns of large values that are dictionary-encoded.
         nulls: column → nulls, of the columns with statistics in every row group.
         empty: columns whose statistics show an empty value.
@@ -53,6 +54,7 @@ class FileHealth:
     schema: str
     codecs: Mapping[str, str] = field(default_factory=dict)
     compressed_twice: tuple[str, ...] = ()
+    compressed: tuple[str, ...] = ()
     dictionary: tuple[str, ...] = ()
     nulls: Mapping[str, int] = field(default_factory=dict)
     empty: tuple[str, ...] = ()
@@ -70,7 +72,7 @@ class Finding:
     Attributes:
         kind: a name for scripts, such as `huge_row_groups`.
         what: what was found, with numbers.
-        where: the first file it was found in.
+        where: the first file it was found in; '' where it is not of single files.
         advice: what to do.
     """
 
@@ -80,7 +82,7 @@ class Finding:
     advice: str
 
     def __str__(self) -> str:
-        return f"{self.what} (first: {self.where}): {self.advice}"
+        return f"{self.what}{f' (first: {self.where})' if self.where else ''}: {self.advice}"
 
 
 def look(metadata: pq.FileMetaData) -> FileHealth:
@@ -98,7 +100,10 @@ def look(metadata: pq.FileMetaData) -> FileHealth:
             :16
         ],
         codecs={leaf.path: leaf.codec for leaf in leaves},
-        compressed_twice=tuple(leaf.path for leaf in leaves if leaf.is_large and leaf.saves_nothing),
+        compressed_twice=tuple(
+            leaf.path for leaf in leaves if leaf.is_large and leaf.is_packed and not leaf.saves_something
+        ),
+        compressed=tuple(leaf.path for leaf in leaves if leaf.binary and leaf.saves_something),
         dictionary=tuple(leaf.path for leaf in leaves if leaf.is_large and leaf.dictionary),
         nulls={leaf.path: leaf.nulls for leaf in leaves if leaf.nulls is not None},
         empty=tuple(leaf.path for leaf in leaves if leaf.has_empty),
@@ -137,8 +142,12 @@ class _Leaf:
         return self.binary and self.unpacked >= LARGE_VALUE * max(1, self.values)
 
     @property
-    def saves_nothing(self) -> bool:
-        return self.codec != "UNCOMPRESSED" and self.packed > SAVES_NOTHING * self.unpacked
+    def is_packed(self) -> bool:
+        return self.codec != "UNCOMPRESSED"
+
+    @property
+    def saves_something(self) -> bool:
+        return self.is_packed and self.packed <= SAVES_NOTHING * self.unpacked
 
 
 @dataclass

@@ -11,18 +11,20 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import UnreadableShard
-from poolscore.engine.filesystem import locate
+from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.keys import IdSet, Keys, id_text, keys_of
+from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
 from poolscore.engine.pool.chunks import REQUEST, bytes_of_row
 from poolscore.engine.pool.fetch import OpenFile, ReadAhead
 from poolscore.engine.pool.plan import Piece, Shard
+from poolscore.engine.uri import join
 
 PARSED_BYTES = 4 << 20  # of rows, at most, that Arrow makes at once, where a block is smaller
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Consecutive rows of the pool, less the excluded ones."""
+    """Rows of the pool in their order, less those that are excluded or not chosen."""
 
     table: pa.Table  # the columns in use, N rows
     row_ids: NDArray[np.int64]
@@ -37,10 +39,6 @@ class Rows:
         at = pa.array(keep)
         return Rows(self.table.filter(at), self.row_ids[keep], self.keys[keep], self.ids.filter(at))
 
-    def select(self, columns: Sequence[str]) -> Rows:
-        """The same rows with these columns only."""
-        return Rows(self.table.select(columns), self.row_ids, self.keys, self.ids)
-
     def slice(self, start: int, stop: int) -> Rows:
         """Rows start..stop."""
         return Rows(
@@ -54,11 +52,20 @@ class Rows:
 class ShardReader:
     """Reads shards of one pool: only the needed columns, block after block."""
 
-    def __init__(self, root: str, columns: Sequence[str], id_column: str | None, exclude: IdSet) -> None:
+    def __init__(
+        self,
+        root: str,
+        columns: Sequence[str],
+        id_column: str | None,
+        exclude: IdSet,
+        choice: RowChoice = EVERY_ROW,
+    ) -> None:
         self._root = root
-        self._columns = list(dict.fromkeys([*columns, *([id_column] if id_column else [])]))
+        self._columns = choice.in_files([*columns, *([id_column] if id_column else [])])
         self._id_column = id_column
         self._exclude = exclude
+        self._choice = choice
+        self.filtered: dict[int, int] = {}  # shard → its rows so far that filter and sample leave out
 
     def ahead(self, shard: Shard, budget: int = REQUEST) -> ReadAhead:
         """Begin to fetch a shard, at most `budget` bytes ahead of what is read of it."""
@@ -80,6 +87,7 @@ class ShardReader:
             with self.ahead(shard) as source:
                 yield from self.blocks(shard, rows, source)
             return
+        self.filtered[shard.index] = 0
         waiting: list[Rows] = []
         given = 0
         for part in self._parts(shard, rows, source):
@@ -96,22 +104,22 @@ class ShardReader:
             yield rest
 
     def _parts(self, shard: Shard, rows: int, source: ReadAhead) -> Iterator[Rows]:
-        row_id = shard.row_id
         try:
             for piece in shard.pieces:
                 file = source.begin()
                 found = 0
                 for table in self._tables(file, piece, rows):
-                    yield self._identified(table, piece, found, row_id + found)
+                    identified, filtered = self._identified(table, piece, found)
+                    self.filtered[shard.index] += filtered
+                    yield identified
                     found += table.num_rows
                 if found != piece.rows:  # rows that are not there must not pass for excluded ones
                     raise UnreadableShard(f"{piece.path} has changed since the pool was planned: rows are missing")
-                row_id += piece.rows
         except (OSError, pa.ArrowException, KeyError) as error:
-            raise UnreadableShard(f"{piece.path} cannot be read: {' '.join(str(error).split())}") from error
+            raise UnreadableShard(f"{piece.path} cannot be read: {reason(error)}") from error
 
     def _open(self, path: str) -> OpenFile:
-        location = locate(f"{self._root.rstrip('/')}/{path}")
+        location = locate(join(self._root, path))
         file = location.filesystem.open_input_file(location.path)
         return OpenFile(file, pq.read_metadata(file))
 
@@ -119,9 +127,8 @@ class ShardReader:
         """The piece as tables of `rows` rows, or several times as many where rows are small. They fit together, also
         where the files of a shard differ in the order of their columns or in what may be null."""
         position = -piece.start  # a range inside a huge row group: what lies before it is read and dropped
-        at_once = rows * max(
-            1, PARSED_BYTES // max(1, rows * bytes_of_row(file.metadata, piece.row_group, self._columns))
-        )
+        bytes_of_block = rows * bytes_of_row(file.metadata, piece.row_group, self._columns)
+        at_once = rows * max(1, PARSED_BYTES // max(1, bytes_of_block))
         batches = file.iter_batches(at_once, row_groups=[piece.row_group], columns=self._columns, use_threads=False)
         for batch in batches:
             skip = max(0, -position)
@@ -134,7 +141,10 @@ class ShardReader:
             if position >= piece.rows:
                 return
 
-    def _identified(self, table: pa.Table, piece: Piece, start: int, row_id: int) -> Rows:
+    def _identified(self, table: pa.Table, piece: Piece, start: int) -> tuple[Rows, int]:
+        """The rows that count, and how many filter and sample leave out."""
+        table = self._choice.with_values(table, piece.path)
+        row_id = piece.row_id + start
         if self._id_column is None:
             first = piece.file_row + start
             text: list[str | bytes] = [f"{piece.path}#{row}" for row in range(first, first + table.num_rows)]
@@ -149,11 +159,12 @@ class ShardReader:
                 text = [f"{piece.path}#{first + i}" if value is None else value for i, value in enumerate(text)]
         keys = keys_of(text)
         rows = Rows(table, np.arange(row_id, row_id + table.num_rows, dtype=np.int64), keys, ids)
-        excluded = self._exclude.contains(text, keys)
-        if not excluded.any():
-            return rows
-        keep = ~excluded
-        return Rows(table.filter(pa.array(keep)), rows.row_ids[keep], keys[keep], ids.filter(pa.array(keep)))
+        keep = ~self._exclude.contains(text, keys)
+        chosen = self._choice.keep(table, keys)
+        if chosen is not None:
+            keep &= chosen
+        filtered = 0 if chosen is None else int((~chosen).sum())
+        return rows if keep.all() else rows.pick(keep), filtered
 
 
 def _join(parts: Sequence[Rows]) -> Rows:

@@ -22,12 +22,15 @@ import pyarrow as pa
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Plan
+from poolscore.engine.run.footers import FOOTERS
 from poolscore.engine.run.journal import ShardReport, read_reports
-from poolscore.engine.storage import LocalStorage, Storage, open_storage
+from poolscore.engine.storage import Storage, open_storage
+from poolscore.engine.uri import local_path
 
 REASONS = 20  # commonest reasons of rejection that are kept
 FORMAT = 1  # of the run directory; readers of a newer one read older ones
 RUN, PLAN, SUCCESS, SELECTION = "run.json", "plan.parquet", "_SUCCESS", "selection.parquet"
+BAD_FILES = "bad_files.json"  # path → why the file could not be read, where pool.bad_files is 'skip'
 RUNNING, DONE, INCOMPLETE, STOPPED, INTERRUPTED = "running", "done", "incomplete", "stopped", "interrupted"
 
 _ENTRIES = {"poolscore": str, "status": str, "created": str, "updated": str, "config": dict, "identity": dict}
@@ -38,7 +41,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet")
-_USERINFO = re.compile(r"(?<=://)[^/\s]+@")
+_USERINFO = re.compile(r"(?<=://)(?!anonymous@)[^/\s]+@")
 
 
 @dataclass(frozen=True)
@@ -49,16 +52,25 @@ class Totals:
     scored: int = 0  # rows
     rejected: int = 0  # rows
     excluded: int = 0  # rows
+    filtered: int = 0  # rows that filter or sample leave out
     bad_shards: int = 0  # with a rejected row
     worker_seconds: float = 0.0  # spent scoring, added over the workers
     peak_memory: int = 0  # bytes, of the largest worker
     reasons: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict)  # seconds of each, added over the workers
 
+    @classmethod
+    def of(cls, reports: Mapping[int, ShardReport]) -> Totals:
+        """Sums over these shards."""
+        totals = cls()
+        for report in reports.values():
+            totals = totals.plus(report)
+        return totals
+
     @property
     def rows(self) -> int:
         """Rows that something became of."""
-        return self.scored + self.rejected + self.excluded
+        return self.scored + self.rejected + self.excluded + self.filtered
 
     @property
     def rows_per_worker_second(self) -> float:
@@ -75,6 +87,7 @@ class Totals:
             scored=self.scored + report.scored,
             rejected=self.rejected + report.rejected,
             excluded=self.excluded + report.excluded,
+            filtered=self.filtered + report.filtered,
             bad_shards=self.bad_shards + bool(report.rejected),
             worker_seconds=self.worker_seconds + report.seconds,
             peak_memory=max(self.peak_memory, report.peak_memory),
@@ -86,12 +99,17 @@ class Totals:
 class RunDirectory:
     """A run that exists.
 
+    Args:
+        plan: its plan, where it is known: a large one need not be in memory twice.
+
     Raises:
         ConfigError: there is no run, a damaged one, or one of a newer format.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, plan: Plan | None = None) -> None:
         self.storage: Storage = open_storage(root)
+        if plan is not None:
+            self.plan = plan
         try:
             self.info: dict[str, Any] = json.loads(self.storage.read(RUN))
         except FileNotFoundError as error:
@@ -130,10 +148,7 @@ class RunDirectory:
 
     def totals(self) -> Totals:
         """Sums over the finished shards, from the journal."""
-        totals = Totals()
-        for report in self.reports().values():
-            totals = totals.plus(report)
-        return totals
+        return Totals.of(self.reports())
 
     @property
     def succeeded(self) -> bool:
@@ -160,6 +175,8 @@ def create_run(root: str, config: Config, version: str, plan: Plan, identity: Ma
     """Start a run in an empty directory."""
     storage = open_storage(root)
     storage.publish(PLAN, lambda file: file.write(plan.to_parquet()))
+    if plan.unreadable:
+        write_json(storage, BAD_FILES, dict(plan.unreadable))
     info = {
         "format": FORMAT,
         "poolscore": version,
@@ -176,12 +193,14 @@ def create_run(root: str, config: Config, version: str, plan: Plan, identity: Ma
             "shards": len(plan.shards),
             "files": plan.files,
             "bytes": plan.bytes,
+            "passed_over": plan.passed_over,
+            "bad_files": len(plan.unreadable),
         },
         "profile": None,
         "totals": asdict(Totals()),
     }
     write_json(storage, RUN, info)
-    return RunDirectory(root)
+    return RunDirectory(root, plan)
 
 
 def exists(root: str) -> bool:
@@ -193,8 +212,9 @@ def exists(root: str) -> bool:
     names = open_storage(root).names("")
     if RUN in names:
         return True
-    # A plan alone is a run that was stopped at its birth. A journal without its run.json must not pass for a new run's.
-    if others := [name for name in names if name != PLAN]:
+    # A plan alone is a run that was stopped at its birth, and `poolscore plan` leaves footers. A journal without its
+    # run.json must not pass for a new run's.
+    if others := [name for name in names if name not in (PLAN, BAD_FILES, FOOTERS)]:
         raise ConfigError(f"run.dir: {root} holds other files ({others[0]}, …); choose an empty or new directory")
     return False
 
@@ -210,9 +230,20 @@ def sweep(run: RunDirectory) -> None:
 
 
 def set_aside(root: str) -> str:
-    """Move an old run out of the way, for --fresh; nothing is deleted. Returns where it went."""
-    assert isinstance(open_storage(root), LocalStorage)
-    base = f"{root.rstrip('/')}.old-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Move an old run out of the way, for --fresh; nothing is deleted. Returns where it went.
+
+    Raises:
+        ConfigError: it cannot be moved. In object storage nothing can, at once; a copy that is stopped half-way would
+            leave two halves of a run.
+    """
+    path = local_path(root)
+    if path is None:
+        raise ConfigError(
+            f"--fresh: {root} holds a run, and object storage cannot move it aside; choose another run.dir, or move it "
+            "yourself"
+        )
+    root = str(path)
+    base = f"{root}.old-{time.strftime('%Y%m%d-%H%M%S')}"
     to = next(name for name in chain([base], (f"{base}-{i}" for i in count(2))) if not Path(name).exists())
     try:
         Path(root).rename(to)

@@ -40,6 +40,7 @@ class ShardReport:
     seconds: float
     worker: str
     peak_memory: int  # bytes, of the worker so far
+    filtered: int = 0  # rows that filter or sample leave out
     stages: dict[str, float] = field(default_factory=dict)  # seconds of each; none in the records of older versions
 
 
@@ -88,9 +89,10 @@ def read_reports(storage: Storage) -> dict[int, ShardReport]:
         StoppedError: a record is damaged. It is not passed over: a run must not lose a shard and still look whole.
     """
     reports: dict[int, ShardReport] = {}
-    for name in _records(storage):
+    names = list(_records(storage))
+    for name, data in zip(names, storage.read_all(names), strict=True):
         try:
-            report = ShardReport(**json.loads(storage.read(name)))
+            report = ShardReport(**json.loads(data))
         except (ValueError, TypeError) as error:
             raise StoppedError(
                 f"{storage.path(name)} is damaged ({' '.join(str(error).split())}); delete it, and _SUCCESS if it is "

@@ -24,6 +24,7 @@ from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import Node, cores_per_worker, with_decode_threads
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
+from poolscore.engine.preview import Preview
 from poolscore.engine.run.fleet import IN_FLIGHT, Event, Joined, Lost, Scored, what_became, what_failed
 from poolscore.engine.worker import Job, ShardWorker
 
@@ -47,6 +48,9 @@ class _Actor:
     def score(self, shard: Shard) -> Any:
         return self._worker.score(shard)
 
+    def preview(self, sample: Shard) -> Any:
+        return self._worker.preview(sample)
+
     def leave_path(self, folders: Sequence[str]) -> None:
         # Ray puts the driver's working directory on the path of its workers. Code is imported from what is installed
         # and from model.path, nothing else: the same as in the driver.
@@ -56,7 +60,7 @@ class _Actor:
 class RayFleet:
     """See Fleet. A worker that dies is replaced."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, most_workers: int | None = None) -> None:
         config = job.config.run
         self._job = job
         self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (str(Path.cwd()),)
@@ -71,10 +75,10 @@ class RayFleet:
             if self._owns_ray:
                 needed = config.threads + (config.decode_threads or 0)
                 _connect(config.address, max(os.cpu_count() or 1, (config.workers or 1) * needed))
-            self._options, count = _actor_options(config)
+            self._options, self.workers = _actor_options(config)
             run = with_decode_threads(config, self._options["num_cpus"], bool(self._options["num_gpus"]))
             self._job = replace(job, config=job.config.model_copy(update={"run": run}))
-            for _ in range(count):
+            for _ in range(min(self.workers, most_workers or self.workers)):
                 self._start_worker()
         except BaseException:
             self.close()
@@ -107,6 +111,18 @@ class RayFleet:
                 ray.kill(actor)
         if self._owns_ray:
             ray.shutdown()
+
+    def preview(self, sample: Shard) -> Preview:
+        """Score a sample on the first worker that is ready."""
+        try:
+            previewed: Preview = ray.get(self._actors[self.free()[0]].preview.remote(sample))
+        except RayTaskError as error:
+            if isinstance(error.cause, PoolscoreError):
+                raise error.cause from error
+            raise ConfigError(f"plan --preview: {what_failed(error.cause)}") from error
+        except RayError as error:
+            raise StoppedError(f"plan --preview: its worker died: {one_line(error)}") from error
+        return previewed
 
     def _has_place(self, worker: int) -> bool:
         given = self._given[worker]
@@ -172,6 +188,21 @@ class RayFleet:
         # Which of them it died of cannot be known: none is blamed, and each is scored with no other beside it.
         self._suspects.update(shard.index for shard in at_work)
         return Lost(worker, None, tuple(shard for _, shard in given), one_line(error))
+
+
+def preview_on_ray(job: Job, sample: Shard) -> tuple[Preview, int]:
+    """Score a sample on a worker of the cluster.
+
+    Returns:
+        What became of it, and how many such workers the job would have.
+    """
+    fleet = RayFleet(job, most_workers=1)
+    try:
+        while not fleet.free():
+            fleet.wait(1.0)
+        return fleet.preview(sample), fleet.workers
+    finally:
+        fleet.close()
 
 
 def _actor_options(config: RunConfig) -> tuple[dict[str, Any], int]:

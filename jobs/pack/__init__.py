@@ -3,12 +3,16 @@
     from poolscore.jobs.pack import pack
     print(pack("photos/", "pool/", label_from_folder=True))
 
-Needs pyarrow, numpy and Pillow only: neither torch nor Ray is imported. To read in this order: `contract.py` (what goes
-in and out), `command.py` (the function), one file a source (`folder.py`, `idx.py`, `numpy_files.py`, `table.py`, with
-`arrays.py` and `picture.py` under them), `writer.py` (row groups, files, the atomic commit).
+Neither torch nor Ray is imported. To read in this order: `contract.py` (what goes in and out), `command.py` (the
+function), one file a source (`folder.py`, `tar.py`, `parquet.py`, `idx.py`, `numpy_files.py`, `table.py`, with
+`arrays.py`, `pictures.py`, `picture.py` and `resize.py` under them), `fill.py` (the loop: `workers.py` do the work,
+`writer.py` cuts row groups and files and commits them, `journal.py` and `set_aside.py` keep what the next try and the
+user need).
 """
 
 from poolscore.jobs.pack.command import pack
 from poolscore.jobs.pack.contract import PackSummary, Progress
+from poolscore.jobs.pack.fill import default_workers
+from poolscore.jobs.pack.resize import Resize
 
-__all__ = ["PackSummary", "Progress", "pack"]
+__all__ = ["PackSummary", "Progress", "Resize", "default_workers", "pack"]

@@ -5,9 +5,12 @@ IDX and NumPy files both become `ArrayRows`, which are read in blocks of rows; w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from math import prod
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -15,7 +18,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError
-from poolscore.jobs.pack.contract import MAX_ROW_BYTES, PIECE_BYTES, PIECE_ROWS, Names, Source
+from poolscore.jobs.pack.contract import (
+    MAX_ROW_BYTES,
+    PIECE_BYTES,
+    PIECE_ROWS,
+    Names,
+    Packed,
+    Source,
+    file_fingerprint,
+)
 from poolscore.jobs.pack.picture import png_bytes
 
 Array = NDArray[Any]
@@ -26,12 +37,14 @@ class ArrayRows:
     """An array on disk, whose size was checked against its header.
 
     Attributes:
+        file: where it lies.
         where: file (and key), named in errors.
         shape: (N, ...).
         dtype: any plain dtype and byte order.
         blocks: `blocks(n)` reads the rows in order, at most n at a time, each time from the start.
     """
 
+    file: Path
     where: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -78,7 +91,10 @@ def array_source(rows: ArrayRows, labels: ArrayRows | None, names: Names, *, as_
     fields = [pa.field(names.id, pa.int64()), column]
     if labels is not None:
         fields.append(pa.field(names.label, pa.float64() if labels.dtype.kind == "f" else pa.int64()))
-    return Source(pa.schema(fields), rows.shape[0], _batches(rows, labels, pa.schema(fields)))
+    schema = pa.schema(fields)
+    files = [rows.file] if labels is None else [rows.file, labels.file]
+    work = partial(_rows, schema, "" if labels is None else labels.where)
+    return Source(schema, rows.shape[0], file_fingerprint(*files), partial(_pieces, rows, labels), work)
 
 
 def _check_rows(rows: ArrayRows) -> None:
@@ -115,18 +131,25 @@ def _tensor_type(rows: ArrayRows) -> Any:
     return pa.fixed_shape_tensor(pa.from_numpy_dtype(dtype), rows.shape[1:] or (1,))
 
 
-def _batches(rows: ArrayRows, labels: ArrayRows | None, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+_Block = tuple[int, Array, Array | None]  # its first row, rows, labels
+
+
+def _pieces(rows: ArrayRows, labels: ArrayRows | None, start: int) -> Iterator[list[_Block]]:
     step = max(1, min(PIECE_ROWS, PIECE_BYTES // rows.row_bytes))
-    label_blocks = labels.blocks(step) if labels is not None else None
-    done = 0
-    for block in rows.blocks(step):
-        data = schema.field(1).type
-        ids = pa.array(np.arange(done, done + len(block), dtype=np.int64))
-        columns = [ids, _pngs(block) if data == pa.binary() else _tensors(block, data)]
-        if labels is not None and label_blocks is not None:
-            columns.append(_labels(next(label_blocks), schema.field(2).type, labels.where))
-        yield pa.RecordBatch.from_arrays(columns, schema=schema)
-        done += len(block)
+    label_blocks = repeat(None) if labels is None else labels.blocks(step)
+    for number, (block, label_block) in enumerate(zip(rows.blocks(step), label_blocks, strict=False)):
+        if number >= start:
+            yield [(number * step, block, label_block)]
+
+
+def _rows(schema: pa.Schema, labels_where: str, piece: Sequence[_Block]) -> Packed:
+    first, block, labels = piece[0]
+    data = schema.field(1).type
+    ids = pa.array(np.arange(first, first + len(block), dtype=np.int64))
+    columns = [ids, _pngs(block) if data == pa.binary() else _tensors(block, data)]
+    if labels is not None:
+        columns.append(_labels(labels, schema.field(2).type, labels_where))
+    return Packed(pa.RecordBatch.from_arrays(columns, schema=schema), 1)
 
 
 def _pngs(block_NHWC: Array) -> pa.Array[Any]:

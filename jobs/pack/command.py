@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.pool.listing import SUFFIXES
 from poolscore.jobs.pack.arrays import ArrayRows, array_source
-from poolscore.jobs.pack.contract import Limits, Names, PackSummary, Progress, Source, Tally
-from poolscore.jobs.pack.folder import folder_source
+from poolscore.jobs.pack.contract import Limits, Names, PackSummary, Progress
+from poolscore.jobs.pack.fill import fill
+from poolscore.jobs.pack.folder import folder_source, walk
 from poolscore.jobs.pack.idx import open_idx, open_idx_images
 from poolscore.jobs.pack.numpy_files import open_npy, open_npz, open_npz_labels
+from poolscore.jobs.pack.parquet import parquet_source
+from poolscore.jobs.pack.resize import Resize
 from poolscore.jobs.pack.table import csv_source
-from poolscore.jobs.pack.writer import PoolWriter, check_pool
+from poolscore.jobs.pack.tar import find_tars, is_tar, tar_source
+from poolscore.jobs.pack.writer import check_pool
 
-Kind = Literal["folder", "idx", "npy", "npz", "csv"]
+Kind = Literal["folder", "tar", "parquet", "idx", "npy", "npz", "csv"]
 _IDX_NAME = re.compile(r"idx\d*-(u?byte|short|int|float|double)(\.gz)?$")
 _MAGICS: tuple[tuple[bytes, Kind], ...] = (
     (b"\x93NUMPY", "npy"),
+    (b"PAR1", "parquet"),
     (b"PK", "npz"),
     (b"\0\0", "idx"),
     (b"\x1f\x8b", "idx"),
@@ -32,6 +39,7 @@ _APPLIES: Mapping[str, tuple[Kind, ...]] = {
     "label_key": ("npz",),
     "delimiter": ("csv",),
     "text_columns": ("csv",),
+    "resize": ("folder", "tar", "parquet"),
 }
 
 
@@ -46,6 +54,7 @@ def pack(
     label_key: str | None = None,
     delimiter: str | None = None,
     text_columns: Sequence[str] = (),
+    resize: Resize | None = None,
     id_column: str = Names.id,
     image_column: str = Names.image,
     tensor_column: str = Names.tensor,
@@ -54,20 +63,29 @@ def pack(
     row_group_bytes: int = Limits.row_group_bytes,
     row_group_rows: int = Limits.row_group_rows,
     overwrite: bool = False,
+    workers: int = 1,
+    fresh: bool = False,
     progress: Progress | None = None,
 ) -> PackSummary:
     """Turns a source into a Parquet pool: a folder of `part-NNNNN.parquet`.
 
     - folder of images: `id` string (relative POSIX path), `image` binary (the original bytes), [`label` string],
       `width`, `height` int32 (null where the header cannot be read)
+    - `.tar`, `.tar.gz`, a folder or a glob of them, in webdataset's layout: `id` string (tar/key), `image` binary,
+      [`label`], [`json`], [`txt`] (see `tar_source`), `width`, `height`
+    - `.parquet`, a folder or a glob of them, also `s3://…`: the same columns and rows, well shaped (see
+      `parquet_source`)
     - IDX file, plain or gzip: `id` int64 0..n-1, `image` binary (PNG), [`label` int64]
     - `.npy`, `.npz`: `id` int64 0..n-1, `image` binary (PNG) for uint8 [N, H, W] and [N, H, W, C in 1, 3, 4], else
       `tensor` (fixed_shape_tensor of the array's dtype), [`label` int64 or float64]
     - `.csv`, `.tsv`, also `.gz`: its columns with inferred types, cells verbatim (also `=`, `+`, `-`, `@`: formulas are
       escaped on export, not here); `id` int64 row number where there is no column named `id_column`
 
-    Memory is bounded by one row group, whatever the size of the source. All files appear under their final names at the
-    end, after fsync; on an error or Ctrl-C before then nothing of this pack remains (amid the renames, whole files).
+    Memory is bounded by one row group and a few MiB a worker, whatever the size of the source. All files appear under
+    their final names at the end, after fsync. A pack that is stopped before then (killed, Ctrl-C, a full disk) leaves
+    whole parts under hidden names; the same call goes on after them.
+
+    What cannot be packed is set aside, with the reason, in `_set_aside.csv` in the pool.
 
     Args:
         source: folder or file; IDX, NumPy and CSV are told by name, else by their first bytes.
@@ -80,48 +98,86 @@ def pack(
             `y_train` where there is one.
         delimiter: of a CSV; comma, or tab for `.tsv`.
         text_columns: CSV columns read as text whatever they hold.
+        resize: pictures are made smaller; those that cannot be decoded are set aside.
         id_column, image_column, tensor_column, label_column: names in the pool; of a CSV only the id counts.
         file_bytes: bytes of a file, about.
         row_group_bytes: bytes of data of a row group at most; a single larger row gets a group of its own.
         row_group_rows: rows of a row group at most.
         overwrite: replace an older pool of pack; the folder may hold nothing else but hidden entries.
+        workers: processes, at most; the pool is the same for any number.
+        fresh: begin anew where a stopped pack left parts.
         progress: called with (rows done, rows in all or None).
 
     Raises:
         ConfigError: wrong source, option or pool; nothing was written.
-        StoppedError: the disk failed; nothing of this pack remains.
+        StoppedError: the disk or a worker failed; whole parts remain for the next call.
     """
-    source, pool = Path(source), Path(pool)
+    pool = Path(pool)
     names = Names(id_column, image_column, tensor_column, label_column)
     limits = Limits(file_bytes, row_group_bytes, row_group_rows)
     kind = kind_of(source)
-    given = {"labels": labels, "label_from_folder": label_from_folder, "as_tensor": as_tensor, "array_key": array_key}
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1, got {workers}")
     own_key = label_key if labels is None else None
-    _check_options(kind, {**given, "label_key": own_key, "delimiter": delimiter, "text_columns": text_columns})
+    given = {
+        "labels": None if labels is None else str(labels),
+        "label_from_folder": label_from_folder,
+        "as_tensor": as_tensor,
+        "array_key": array_key,
+        "label_key": own_key,
+        "delimiter": delimiter,
+        "text_columns": list(text_columns),
+        "resize": None if resize is None else {**vars(resize), "size": str(resize.size)},
+    }
+    _check_options(kind, given)
     check_pool(pool, overwrite=overwrite)
-    tally = Tally()
+    at = Path(source)
     if kind == "folder":
-        rows = folder_source(source, names, label_from_folder=label_from_folder, tally=tally)
+        rows = folder_source(at, names, label_from_folder=label_from_folder, resize=resize, without=pool)
+    elif kind == "tar":
+        rows = tar_source(at, names, resize)
+    elif kind == "parquet":
+        _require_apart(at, pool)
+        rows = parquet_source(str(source), names, resize)
     elif kind == "csv":
-        rows = csv_source(source, names, delimiter=delimiter, text_columns=text_columns)
+        rows = csv_source(at, names, delimiter=delimiter, text_columns=text_columns)
     else:
-        images, own_labels = _open_array(kind, source, array_key, own_key)
+        images, own_labels = _open_array(kind, at, array_key, own_key)
         label_rows = own_labels if labels is None else _open_labels(Path(labels), label_key)
         rows = array_source(images, label_rows, names, as_tensor=as_tensor)
-    return _write(rows, pool, limits, tally, progress, str(source))
+    return fill(
+        rows,
+        pool,
+        limits,
+        processes=workers,
+        options={"kind": kind, **given, "label_key": label_key, **vars(names), **vars(limits)},
+        fresh=fresh,
+        progress=progress,
+        where=str(source),
+    )
 
 
-def kind_of(source: Path, role: str = "SOURCE") -> Kind:
-    """What a source is: by its name, else by its first bytes.
+def kind_of(uri: str | Path, role: str = "SOURCE") -> Kind:
+    """What a source is: by its name, else by its first bytes. A folder without pictures but with tar or Parquet files
+    is a source of these, as is a glob of them. What lies on object storage is taken for a Parquet pool.
 
     Raises:
         ConfigError: it does not exist, cannot be read, or is none of them.
     """
-    if source.is_dir():
-        return "folder"
+    if "://" in str(uri):
+        return "parquet"
+    source = Path(uri)
     name = source.name.lower()
-    if name.removesuffix(".gz").endswith((".csv", ".tsv")):
-        kind: Kind | None = "csv"
+    if source.is_dir():
+        return _folder_kind(source)
+    if glob.has_magic(str(source)) and not source.exists():
+        return "tar" if find_tars(source) else "parquet"
+    if is_tar(name):
+        kind: Kind | None = "tar"
+    elif name.endswith(SUFFIXES):
+        kind = "parquet"
+    elif name.removesuffix(".gz").endswith((".csv", ".tsv")):
+        kind = "csv"
     elif name.endswith(".npy"):
         kind = "npy"
     elif name.endswith(".npz"):
@@ -136,10 +192,26 @@ def kind_of(source: Path, role: str = "SOURCE") -> Kind:
     kind = kind or next((found for magic, found in _MAGICS if start.startswith(magic)), None)
     if kind is None:
         raise ConfigError(
-            f"{role} {source} is nothing that can be packed: give a folder of images, an IDX file (.idx3-ubyte, also "
-            ".gz), .npy, .npz, .csv or .tsv (also .gz)"
+            f"{role} {source} is nothing that can be packed: give a folder of images, .tar (also .gz), .parquet, an "
+            "IDX file (.idx3-ubyte, also .gz), .npy, .npz, .csv or .tsv (also .gz)"
         )
     return kind
+
+
+def _folder_kind(folder: Path) -> Kind:
+    found: Kind = "folder"
+    for name, reason in walk(folder):
+        if not reason:
+            return "folder"
+        if found == "folder":
+            found = "tar" if is_tar(name) else "parquet" if name.lower().endswith(SUFFIXES) else found
+    return found
+
+
+def _require_apart(source: Path, pool: Path) -> None:
+    at, to = source.resolve(), pool.resolve()
+    if at == to or at in to.parents or to in at.parents:
+        raise ConfigError(f"POOL {pool} and SOURCE {source} lie within one another: name a folder beside it")
 
 
 def _check_options(kind: Kind, options: Mapping[str, object]) -> None:
@@ -167,29 +239,3 @@ def _open_labels(path: Path, label_key: str | None) -> ArrayRows:
     if kind == "idx":
         return open_idx(path)
     raise ConfigError(f"labels {path} are a {kind}: give an IDX or NumPy file with one number a row")
-
-
-def _write(
-    source: Source, pool: Path, limits: Limits, tally: Tally, progress: Progress | None, where: str
-) -> PackSummary:
-    done = 0
-    if progress:
-        progress(0, source.rows)
-    with PoolWriter(pool, source.schema, limits) as writer:
-        for batch in source.batches:
-            writer.write(batch)
-            done += batch.num_rows
-            if progress:
-                progress(done, source.rows)
-        if not done:
-            raise ConfigError(f"none of the files in {where} could be read: nothing to pack")
-        files = writer.commit()
-    return PackSummary(
-        rows=done,
-        files=len(files),
-        bytes=sum(file.stat().st_size for file in files),
-        skipped=dict(tally.skipped),
-        unreadable=tuple(tally.unreadable),
-        columns={field.name: str(field.type) for field in source.schema},
-        headerless=tally.headerless,
-    )

@@ -4,80 +4,98 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from poolscore.engine.errors import ConfigError
-from poolscore.jobs.pack.contract import MAX_ROW_BYTES, PIECE_BYTES, PIECE_ROWS, Names, Source, Tally, counted
-from poolscore.jobs.pack.picture import header_size
+from poolscore.jobs.pack.contract import MAX_ROW_BYTES, UNREADABLE, Names, Packed, Source, Tally, counted
+from poolscore.jobs.pack.pictures import Change, NotPacked, Pictures, picture_schema
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
-_Row = tuple[str, bytes, tuple[int, int] | None]
+PIECE_FILES = 32
+"""Files that a worker is given at a time; it leaves what grows beyond PIECE_BYTES."""
+
+Entry = tuple[str, str]
+"""A relative POSIX path, and why it is left out; '' for an image."""
 
 
-def folder_source(folder: Path, names: Names, *, label_from_folder: bool, tally: Tally) -> Source:
+def folder_source(
+    folder: Path, names: Names, *, label_from_folder: bool, resize: Change | None = None, without: Path | None = None
+) -> Source:
     """Image files below a folder, sorted by their relative POSIX path.
 
-    Hidden entries, other extensions, links that lead outside, links to folders and names that are not UTF-8 are skipped
-    and counted in `tally`; files that cannot be read are counted and named. Empty files are packed as they are.
+    Hidden entries, other extensions, links that lead outside, links to folders, names that are not UTF-8 and files that
+    cannot be read are set aside. Empty files are packed as they are. The folder is listed twice: to count and to pack.
+    Its fingerprint is made of the listing; that a file has other bytes than before is not noticed.
 
     Args:
         label_from_folder: adds the label column: the first-level subfolder (string; null for files at the top).
+        resize: what is done to every picture; those that it refuses are set aside.
+        without: a folder that is passed over: the pool, where it lies below.
 
     Raises:
         ConfigError: no image file below the folder.
     """
     root = Path(os.path.realpath(folder))
-    seen = Tally()
-    rows = sum(1 for _ in walk(root, seen))
+    rows, seen, listing = 0, Tally(), sha256()
+    for name, reason in walk(root, without):
+        listing.update(f"{name}\0{reason}\n".encode(errors="surrogateescape"))
+        if reason:
+            seen.skip(name, reason)
+        else:
+            rows += 1
     if not rows:
         reasons = counted(seen.skipped) or "the folder is empty"
         raise ConfigError(
             f"{folder} holds no image to pack ({reasons}): images are found by extension, "
             f"{', '.join(sorted(EXTENSIONS))}; to pack arrays or a CSV, name the file"
         )
-    fields: list[pa.Field[Any]] = [pa.field(names.id, pa.string()), pa.field(names.image, pa.binary())]
-    if label_from_folder:
-        fields.append(pa.field(names.label, pa.string()))
-    schema = pa.schema([*fields, pa.field("width", pa.int32()), pa.field("height", pa.int32())])
-    return Source(schema, rows, _batches(_rows(root, tally), schema, label_from_folder))
+    schema = picture_schema(names, with_label=label_from_folder)
+    return Source(schema, rows, listing.hexdigest()[:16], partial(_pieces, root, without), _Read(root, schema, resize))
 
 
-def walk(root: Path, tally: Tally) -> Iterator[str]:
-    """Relative POSIX paths of the images below `root`, sorted. Holds one listing for each level, never the whole tree.
+def walk(root: Path, without: Path | None = None) -> Iterator[Entry]:
+    """What lies below `root`, but not in the folder `without`, sorted by relative path.
 
-    A folder sorts as `name/`, so the depth-first order is the order of the whole relative paths.
+    Holds one listing for each level, never the whole tree. A folder sorts as `name/`, so the depth-first order is the
+    order of the whole relative paths.
     """
-    levels = [("", iter(_listing(root, "", tally)))]
+    left_out = "" if without is None else os.path.realpath(without)
+    levels = [("", iter(_listing(root)))]
     while levels:
         prefix, entries = levels[-1]
         entry = next(entries, None)
         if entry is None:
             levels.pop()
+        elif isinstance(entry, OSError):
+            yield prefix or ".", f"{UNREADABLE}: {entry.strerror}"
         elif reason := _why_not(entry, root):
-            tally.skip(reason)
+            yield prefix + entry.name, reason
         elif entry.is_dir(follow_symlinks=False):
-            below = f"{prefix}{entry.name}/"
-            levels.append((below, iter(_listing(Path(entry.path), below, tally))))
+            if entry.path == left_out:
+                continue
+            levels.append((f"{prefix}{entry.name}/", iter(_listing(Path(entry.path)))))
         else:
-            yield prefix + entry.name
+            yield prefix + entry.name, ""
 
 
-def _listing(folder: Path, prefix: str, tally: Tally) -> list[os.DirEntry[str]]:
+def _listing(folder: Path) -> Sequence[os.DirEntry[str] | OSError]:
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda e: e.name + "/" * e.is_dir(follow_symlinks=False))
-    except OSError:
-        tally.cannot_read(prefix or ".")
-        return []
+    except OSError as error:
+        return [error]
 
 
-def _why_not(entry: os.DirEntry[str], root: Path) -> str | None:
-    """The reason to skip an entry; None for a folder to enter and for an image."""
+def _why_not(entry: os.DirEntry[str], root: Path) -> str:
+    """The reason to leave an entry out; '' for a folder to enter and for an image."""
     if entry.name.startswith("."):
         return "hidden"
     if entry.name != entry.name.encode(errors="replace").decode():
@@ -89,48 +107,55 @@ def _why_not(entry: os.DirEntry[str], root: Path) -> str | None:
         if target.is_dir():
             return "links to folders"
     elif entry.is_dir(follow_symlinks=False):
-        return None
-    return None if Path(entry.name).suffix.lower() in EXTENSIONS else "not an image by extension"
+        return ""
+    return "" if Path(entry.name).suffix.lower() in EXTENSIONS else "not an image by extension"
 
 
-def _rows(root: Path, tally: Tally) -> Iterator[_Row]:
-    for name in walk(root, tally):
-        path = root / name
-        try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                tally.skip("not a regular file")
+def _pieces(root: Path, without: Path | None, start: int) -> Iterator[list[Entry]]:
+    entries = islice(walk(root, without), start, None)
+    while piece := list(islice(entries, PIECE_FILES)):
+        yield piece
+
+
+@dataclass(frozen=True)
+class _Read:
+    """The work: reads the files of a piece."""
+
+    root: Path
+    schema: pa.Schema
+    resize: Change | None
+
+    def __call__(self, piece: Sequence[Entry]) -> Packed:
+        pictures = Pictures(self.schema, self.resize)
+        for name, reason in piece:
+            if reason:
+                pictures.set_aside(name, reason)
                 continue
-            if status.st_size > MAX_ROW_BYTES:
-                tally.skip("larger than 1 GiB")
-                continue
-            data = path.read_bytes()
-        except OSError:
-            tally.cannot_read(name)
-            continue
-        size = header_size(data)
-        tally.headerless += size is None
-        yield name, data, size
+            try:
+                pictures.add(name, read_regular(self.root / name), _label(name))
+            except OSError as error:
+                pictures.set_aside(name, f"{UNREADABLE}: {error.strerror}")
+            except NotPacked as error:
+                pictures.set_aside(name, str(error))
+            if pictures.full:
+                break
+        return pictures.packed()
 
 
-def _batches(rows: Iterable[_Row], schema: pa.Schema, with_label: bool) -> Iterator[pa.RecordBatch]:
-    piece: list[_Row] = []
-    size = 0
-    for row in rows:
-        piece.append(row)
-        size += len(row[1])
-        if size >= PIECE_BYTES or len(piece) >= PIECE_ROWS:
-            yield _batch(piece, schema, with_label)
-            piece, size = [], 0
-    if piece:
-        yield _batch(piece, schema, with_label)
+def read_regular(path: Path) -> bytes:
+    """A file's bytes.
+
+    Raises:
+        OSError: it cannot be read.
+        NotPacked: no regular file, or too large.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise NotPacked("not a regular file")
+    if status.st_size > MAX_ROW_BYTES:
+        raise NotPacked("larger than 1 GiB")
+    return path.read_bytes()
 
 
-def _batch(piece: list[_Row], schema: pa.Schema, with_label: bool) -> pa.RecordBatch:
-    columns: list[list[object]] = [[name for name, _, _ in piece], [data for _, data, _ in piece]]
-    if with_label:
-        columns.append([name.split("/", 1)[0] if "/" in name else None for name, _, _ in piece])
-    columns.append([size[0] if size else None for _, _, size in piece])
-    columns.append([size[1] if size else None for _, _, size in piece])
-    arrays = [pa.array(values, type=field.type) for values, field in zip(columns, schema, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+def _label(name: str) -> str | None:
+    return name.split("/", 1)[0] if "/" in name else None

@@ -60,7 +60,7 @@ def open_idx(path: Path) -> ArrayRows:
         raise ConfigError(
             f"{path} is not whole: its header states {list(shape)} ({expected} bytes), {than} follow; fetch it again"
         )
-    return ArrayRows(str(path), shape, dtype, partial(_blocks, path, shape, dtype))
+    return ArrayRows(path, str(path), shape, dtype, partial(_blocks, path, shape, dtype))
 
 
 def _open(path: Path) -> IO[bytes]:

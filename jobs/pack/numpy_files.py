@@ -36,11 +36,11 @@ def open_npy(path: Path) -> ArrayRows:
         if path.stat().st_size != expected:
             raise ValueError(f"its header states {expected} bytes in all, it has {path.stat().st_size}")
         if not prod(shape):
-            return ArrayRows(str(path), shape, dtype, lambda _: iter(()))
+            return ArrayRows(path, str(path), shape, dtype, lambda _: iter(()))
         mapped: Array = npy.open_memmap(path, mode="r")
     except _BROKEN as error:
         raise ConfigError(_unreadable(str(path), error)) from error
-    return ArrayRows(str(path), mapped.shape, mapped.dtype, partial(_slices, mapped))
+    return ArrayRows(path, str(path), mapped.shape, mapped.dtype, partial(_slices, mapped))
 
 
 def open_npz(path: Path, array_key: str | None, label_key: str | None) -> tuple[ArrayRows, ArrayRows | None]:
@@ -125,7 +125,7 @@ def _member(path: Path, key: str) -> ArrayRows:
         raise ConfigError(f"{where} is not whole: its header states {expected} bytes in all, it has {found}")
     if fortran and len(shape) > 1:
         raise ConfigError(f"{where} is in Fortran order: save it as .npy, or after numpy.ascontiguousarray")
-    return ArrayRows(where, shape, dtype, partial(_member_blocks, path, key, start, shape, dtype))
+    return ArrayRows(path, where, shape, dtype, partial(_member_blocks, path, key, start, shape, dtype))
 
 
 def _member_blocks(

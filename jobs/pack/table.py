@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as csv
 
 from poolscore.engine.errors import ConfigError
-from poolscore.jobs.pack.contract import MIB, Names, Source, printable
+from poolscore.jobs.pack.contract import MIB, Names, Source, as_it_is, file_fingerprint, printable
 
 BLOCK_BYTES = 4 * MIB
 """Text read at a time; a single record must be shorter."""
@@ -70,7 +71,8 @@ def csv_source(path: Path, names: Names, *, delimiter: str | None, text_columns:
     schema = pa.schema([pa.field(name, table.types[name]) for name in header])
     if names.id not in header:
         schema = schema.insert(0, pa.field(names.id, pa.int64()))
-    return Source(schema, rows, _batches(table, schema, names.id not in header))
+    pieces = partial(_pieces, table, schema, names.id not in header)
+    return Source(schema, rows, file_fingerprint(path), pieces, as_it_is, light=True)
 
 
 def _settle_header(table: _Csv, names: Names, text_columns: Sequence[str]) -> list[str]:
@@ -124,15 +126,16 @@ def _ends_with_quote(path: Path) -> bool:
     return end == b'"'
 
 
-def _batches(table: _Csv, schema: pa.Schema, number_rows: bool) -> Iterator[pa.RecordBatch]:
+def _pieces(table: _Csv, schema: pa.Schema, number_rows: bool, start: int) -> Iterator[list[pa.RecordBatch]]:
     done = 0
     try:
         with table.reader() as reader:
-            for batch in reader:
+            for number, batch in enumerate(reader):
                 columns = list(batch.columns)
                 if number_rows:
                     columns.insert(0, pa.array(np.arange(done, done + batch.num_rows, dtype=np.int64)))
-                yield pa.RecordBatch.from_arrays(columns, schema=schema)
+                if number >= start:
+                    yield [pa.RecordBatch.from_arrays(columns, schema=schema)]
                 done += batch.num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise ConfigError(_message(table.path, error)) from error

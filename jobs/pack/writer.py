@@ -1,30 +1,38 @@
 """Writes a pool: cuts row groups and files, and commits them all at the end.
 
-Parts are written under `.part-NNNNN.parquet.tmp` in the pool folder, synced, and renamed atomically only when
-all of them are whole. A killed pack therefore leaves temporary names only, which no reader of `*.parquet` takes up and
-which the next pack into that folder removes. One pack at a time may write to a pool. The renames take
-milliseconds, not an instant: a power cut just then leaves whole files, but not all of them.
+Where a row group or a file ends depends on the rows and the limits alone, not on how the rows arrive: the same rows
+give the same bytes. Parts are written under `.part-NNNNN.parquet.tmp` in the pool folder, synced, and renamed
+atomically only when all of them are whole. A stopped pack therefore leaves temporary names only, which no reader of
+`*.parquet` takes up; whole ones are kept for the next try (`journal.py`). One pack at a time may write to a pool. The
+renames take milliseconds, not an instant: a power cut just then leaves whole files, but not all of them.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.jobs.pack.contract import MIB, Limits
+from poolscore.jobs.pack.journal import JOURNAL, Journal
+from poolscore.jobs.pack.set_aside import LIST, UNFINISHED
 
 _PART = re.compile(r"part-\d{5,}\.parquet")
 _TEMPORARY = re.compile(r"\.part-\d{5,}\.parquet\.tmp")
 _MARK = {b"poolscore.pack": b"1"}
 """In the metadata of every part: `--overwrite` takes up and removes only parts that carry it."""
+_OFFSET_BYTES = 4
 # Parquet looks at the page size once per write batch: small batches keep pages near 1 MiB when cells are large.
 _WRITE_BATCH_ROWS = 8
 
@@ -33,8 +41,8 @@ def check_pool(pool: Path, *, overwrite: bool) -> None:
     """Refuses a pool folder that cannot be written to; changes nothing.
 
     Raises:
-        ConfigError: `pool` is a file, or holds anything but temporary files of a killed pack. With `overwrite` it may
-            also hold hidden entries and parts that pack wrote.
+        ConfigError: `pool` is a file, or holds anything but what a stopped pack left. With `overwrite` it may also hold
+            hidden entries and a pool that pack wrote.
     """
     if not pool.exists():
         return
@@ -42,6 +50,9 @@ def check_pool(pool: Path, *, overwrite: bool) -> None:
         raise ConfigError(f"POOL {pool} is a file: name a folder")
     try:
         entries = sorted(entry for entry in pool.iterdir() if not _TEMPORARY.fullmatch(entry.name))
+        if pool / JOURNAL in entries:  # parts and list lie under their names where a pack was stopped amid its commit
+            left = {JOURNAL, UNFINISHED, LIST} | Journal(pool).names()
+            entries = [entry for entry in entries if entry.name not in left]
     except OSError as error:
         raise ConfigError(f"cannot read POOL {pool}: {error.strerror}; name another folder") from error
     if entries and not overwrite:
@@ -49,7 +60,9 @@ def check_pool(pool: Path, *, overwrite: bool) -> None:
             f"POOL {pool} is not empty (it holds {entries[0].name!r}): choose another folder, or replace an older pool "
             "of pack with `--overwrite`"
         )
-    foreign = next((entry for entry in entries if not entry.name.startswith(".") and not _is_ours(entry)), None)
+    foreign = next(
+        (entry for entry in entries if entry.name != LIST and entry.name[0] != "." and not is_part(entry)), None
+    )
     if foreign is not None:
         raise ConfigError(
             f"POOL {pool} holds {foreign.name!r}, which pack did not write: `--overwrite` replaces only folders that "
@@ -58,29 +71,48 @@ def check_pool(pool: Path, *, overwrite: bool) -> None:
 
 
 class PoolWriter:
-    """Collects pieces into row groups and row groups into files. Use as a context; leaving it without `commit` (an
-    error, Ctrl-C) removes what was written."""
+    """Collects rows into row groups and row groups into files. Use as a context; leaving it removes the part that is
+    not whole.
 
-    def __init__(self, pool: Path, schema: pa.Schema, limits: Limits) -> None:
+    Attributes:
+        rows: rows on disk that this writer wrote.
+
+    Args:
+        kept: whole parts of an earlier try; the rows that follow them are to come.
+        on_part: called with a part that is whole and synced, and the rows written since this writer began.
+        packed: binary columns that are compressed all the same.
+    """
+
+    def __init__(
+        self,
+        pool: Path,
+        schema: pa.Schema,
+        limits: Limits,
+        kept: Sequence[Path] = (),
+        on_part: Callable[[Path, int], object] | None = None,
+        packed: frozenset[str] = frozenset(),
+    ) -> None:
+        self._packed = packed
         self._pool, self._limits = pool, limits
         self._schema = schema.with_metadata({**(schema.metadata or {}), **_MARK})
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = self._pending_bytes = 0
-        self._parts: list[Path] = []
+        self._parts = list(kept)
+        self.rows = 0
+        self._on_part = on_part
         self._sink: pa.OSFile | None = None
         self._writer: pq.ParquetWriter | None = None
-        self._created = False
 
     def __enter__(self) -> PoolWriter:
         try:
-            self._created = not self._pool.exists()
-            self._pool.mkdir(parents=True, exist_ok=True)
-            _remove(entry for entry in self._pool.iterdir() if _TEMPORARY.fullmatch(entry.name))
+            others = {entry for entry in self._pool.iterdir() if _TEMPORARY.fullmatch(entry.name)}
+            _remove(others - set(self._parts))
         except OSError as error:
             raise ConfigError(f"cannot write to POOL {self._pool}: {error.strerror}; name another folder") from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        part = self._parts[-1:] if self._sink is not None else []
         with suppress(OSError, pa.ArrowException):  # what is left open is removed just below
             if self._writer is not None:
                 self._writer.close()
@@ -88,9 +120,7 @@ class PoolWriter:
             if self._sink is not None:
                 self._sink.close()
         self._sink = self._writer = None
-        _remove(self._parts)
-        if self._created and not any(self._pool.iterdir()):
-            self._pool.rmdir()
+        _remove(part)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Adds rows; full row groups go to disk. At most one row group is held.
@@ -99,17 +129,33 @@ class PoolWriter:
             StoppedError: the disk is full or failed.
         """
         limits = self._limits
-        for piece in _within(batch, limits.row_group_rows, limits.row_group_bytes):
-            rows, size = piece.num_rows, piece.nbytes
-            too_large = self._pending_bytes + size > limits.row_group_bytes
-            if self._pending and (too_large or self._pending_rows == limits.row_group_rows):
+        ends = np.cumsum(row_bytes(batch))
+        start = 0
+        while start < batch.num_rows:
+            before = int(ends[start - 1]) if start else 0
+            fit = (
+                int(np.searchsorted(ends, before + limits.row_group_bytes - self._pending_bytes, side="right")) - start
+            )
+            fit = min(fit, limits.row_group_rows - self._pending_rows)
+            if fit < 1 and self._pending:
                 self._flush()
-            if self._pending_rows + rows > limits.row_group_rows:
-                room = limits.row_group_rows - self._pending_rows
-                self._add(piece.slice(0, room))
-                self._flush()
-                piece = piece.slice(room)
-            self._add(piece)
+                continue
+            stop = start + max(fit, 1)
+            self._pending.append(batch.slice(start, stop - start))
+            self._pending_rows += stop - start
+            self._pending_bytes += int(ends[stop - 1]) - before
+            start = stop
+
+    def finish(self) -> None:
+        """Completes the last file.
+
+        Raises:
+            StoppedError: the disk is full or failed.
+        """
+        if self._pending:
+            self._flush()
+        with self._storage():
+            self._close_file()
 
     def commit(self) -> list[Path]:
         """Completes the last file and gives all files their final names; older parts of pack are removed.
@@ -120,26 +166,19 @@ class PoolWriter:
         Raises:
             StoppedError: the disk is full or failed.
         """
-        if self._pending:
-            self._flush()
+        self.finish()
         with self._storage():
-            self._close_file()
-            final = [self._pool / part.name[1:].removesuffix(".tmp") for part in self._parts]
+            final = [self._pool / final_name(part.name) for part in self._parts]
             for part, name in zip(self._parts, final, strict=True):
                 part.replace(name)
-            _remove(entry for entry in set(self._pool.iterdir()) - set(final) if _is_ours(entry))
-            _sync(self._pool)
-        self._parts = []
+            _remove(entry for entry in set(self._pool.iterdir()) - set(final) if is_part(entry))
+            sync(self._pool)
         return final
-
-    def _add(self, piece: pa.RecordBatch) -> None:
-        self._pending.append(piece)
-        self._pending_rows += piece.num_rows
-        self._pending_bytes += piece.nbytes
 
     def _flush(self) -> None:
         """Writes the pending rows as one row group, into a new file where this one would grow too large."""
-        table = pa.Table.from_batches(self._pending, schema=self._schema)
+        # In one chunk: pages end where chunks end.
+        table = pa.Table.from_batches(self._pending, schema=self._schema).combine_chunks()
         with self._storage():
             if self._sink is not None and self._sink.tell() + self._pending_bytes > self._limits.file_bytes:
                 self._close_file()
@@ -147,6 +186,7 @@ class PoolWriter:
                 self._open_file()
             assert self._writer is not None
             self._writer.write_table(table, row_group_size=table.num_rows)
+        self.rows += table.num_rows
         self._pending = []
         self._pending_rows = self._pending_bytes = 0
 
@@ -154,7 +194,7 @@ class PoolWriter:
         part = self._pool / f".part-{len(self._parts):05d}.parquet.tmp"
         self._parts.append(part)
         self._sink = pa.OSFile(str(part), "wb")
-        compressed, indexed = _column_treatment(self._schema)
+        compressed, indexed = _column_treatment(self._schema, self._packed)
         self._writer = pq.ParquetWriter(
             self._sink,
             self._schema,
@@ -169,8 +209,10 @@ class PoolWriter:
         if self._writer is not None and self._sink is not None:
             self._writer.close()
             self._sink.close()
-            _sync(self._parts[-1])
-        self._writer = self._sink = None
+            sync(self._parts[-1])
+            self._writer = self._sink = None
+            if self._on_part:
+                self._on_part(self._parts[-1], self.rows)
 
     @contextmanager
     def _storage(self) -> Iterator[None]:
@@ -183,31 +225,70 @@ class PoolWriter:
             ) from error
 
 
-def _within(batch: pa.RecordBatch, rows: int, size: int) -> Iterator[pa.RecordBatch]:
-    """Halves a batch until each part keeps both limits; a single row is never cut."""
-    if batch.num_rows <= 1 or (batch.num_rows <= rows and batch.nbytes <= size):
-        if batch.num_rows:
-            yield batch
-        return
-    half = batch.num_rows // 2
-    yield from _within(batch.slice(0, half), rows, size)
-    yield from _within(batch.slice(half), rows, size)
+def row_bytes(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    """Bytes of data of each row, [N]; the same however the rows are cut into batches."""
+    sizes = np.zeros(batch.num_rows, np.int64)
+    for column in batch.columns:
+        sizes += _cell_bytes(column)
+    return sizes
 
 
-def _column_treatment(schema: pa.Schema) -> tuple[list[str], list[str]]:
-    """Parquet paths of the columns to compress, and of those that get dictionary and statistics. Encoded images get
-    neither; tensors are compressed only."""
+def _cell_bytes(cells: pa.Array) -> NDArray[np.int64] | int:
+    if isinstance(cells, pa.ExtensionArray):
+        return _cell_bytes(cells.storage)
+    kind = cells.type
+    if pa.types.is_binary_view(kind) or pa.types.is_string_view(kind):
+        cells, kind = cells.cast(pa.large_binary()), pa.large_binary()
+    if pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_binary(kind) or _is_large_text(kind):
+        lengths: NDArray[np.int64] = pc.binary_length(cells).fill_null(0).to_numpy(zero_copy_only=False)
+        return lengths.astype(np.int64) + _OFFSET_BYTES
+    if pa.types.is_struct(kind):
+        return sum((_cell_bytes(part) for part in cells.flatten()), np.zeros(len(cells), np.int64))
+    width = _width(kind)
+    if width is not None:
+        return width
+    return np.fromiter((cells.slice(row, 1).nbytes for row in range(len(cells))), np.int64, len(cells))
+
+
+def _width(kind: pa.DataType) -> int | None:
+    """Bytes of a cell of a type of fixed width; None of others."""
+    if pa.types.is_fixed_size_list(kind):
+        width = _width(kind.value_type)
+        return None if width is None else width * kind.list_size
+    try:
+        return -(-int(kind.bit_width) // 8)
+    except ValueError:
+        return 0 if pa.types.is_null(kind) else None
+
+
+def _is_large_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_large_string(kind))
+
+
+def _column_treatment(schema: pa.Schema, packed: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Parquet paths of the columns to compress, and of those that get dictionary and statistics. Binary values (encoded
+    pictures) get neither, but for those in `packed`; lists of numbers (tensors) are compressed only."""
+    sink = io.BytesIO()
+    pq.ParquetWriter(sink, schema).close()
+    leaves = pq.read_metadata(sink).schema
     compressed, indexed = [], []
-    for field in schema:
-        if isinstance(field.type, pa.FixedShapeTensorType):
-            compressed.append(f"{field.name}.list.element")
-        elif not pa.types.is_binary(field.type):
-            compressed.append(field.name)
-            indexed.append(field.name)
+    for number in range(len(leaves)):
+        leaf = leaves.column(number)
+        is_text_or_binary = leaf.physical_type == "BYTE_ARRAY"
+        is_binary = is_text_or_binary and leaf.logical_type.type == "NONE"
+        if not is_binary or leaf.path in packed:
+            compressed.append(leaf.path)
+        if not is_binary and (is_text_or_binary or not leaf.max_repetition_level):
+            indexed.append(leaf.path)
     return compressed, indexed
 
 
-def _is_ours(entry: Path) -> bool:
+def final_name(part: str) -> str:
+    """`part-00000.parquet` of `.part-00000.parquet.tmp`, also of itself."""
+    return part.removeprefix(".").removesuffix(".tmp")
+
+
+def is_part(entry: Path) -> bool:
     """Whether an entry of a pool folder is a part that pack wrote: by its name and the mark in it."""
     if not _PART.fullmatch(entry.name) or entry.is_symlink() or not entry.is_file():
         return False
@@ -223,7 +304,7 @@ def _remove(files: Iterable[Path]) -> None:
         file.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """fsync of a file or (except on Windows) a folder."""
     if os.name == "nt" and path.is_dir():
         return

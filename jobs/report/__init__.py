@@ -10,6 +10,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from poolscore.engine.errors import StoppedError
+from poolscore.engine.filesystem import reason
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.jobs.report import balance, gallery, histogram, next_steps, page, rejected, summary
 from poolscore.jobs.report.distribution import read_distribution
@@ -37,8 +38,7 @@ def write_report(run: RunDirectory, *, images: bool = True) -> str:
         html = _html(run, images)
     except (OSError, pa.ArrowException) as error:
         raise StoppedError(
-            f"{run.storage.root}: the run is damaged, a part named in its journal cannot be read: "
-            f"{' '.join(str(error).split())}"
+            f"{run.storage.root}: the run is damaged, a part named in its journal cannot be read: {reason(error)}"
         ) from error
     data = html.encode("utf-8", "backslashreplace")  # a path may hold bytes that are no text
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
@@ -83,7 +83,7 @@ def read_distribution(run: RunDirectory, reports: Mapping[int, ShardReport]) -> 
     spreads = {name: _empty(*ends) for name, ends in _ends(run, scored, names).items()}
     classes: Counter[int] = Counter()
     for report in scored:
-        with pq.ParquetFile(run.storage.path(report.scores), pre_buffer=False) as file:
+        with open_parquet(run.storage.path(report.scores)) as file:
             for batch in file.iter_batches(BLOCK, columns=[*names, "prediction"]):
                 for name, spread in spreads.items():
                     spread.add(batch.column(name).to_numpy(zero_copy_only=False))
@@ -102,7 +102,8 @@ def _ends(run: RunDirectory, reports: Sequence[ShardReport], names: Sequence[str
     """Least and largest value of each score, from footers and journal; no column is read."""
     least: dict[str, list[float]] = {name: [] for name in names}
     for report in reports:
-        footer = pq.read_metadata(run.storage.path(report.scores))
+        with open_parquet(run.storage.path(report.scores)) as file:
+            footer = file.metadata
         for group in range(footer.num_row_groups):
             for column in (footer.row_group(group).column(i) for i in range(footer.num_columns)):
                 about: Any = column.statistics

@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from poolscore.engine.config import Config
+from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.journal import ShardReport
@@ -69,7 +69,7 @@ class Facts:
     @cached_property
     def missing(self) -> list[int]:
         """Shards of the plan without a result."""
-        return [shard.index for shard in self.run.plan.shards if shard.index not in self.reports]
+        return [index for index in range(len(self.run.plan.shards)) if index not in self.reports]
 
     @property
     def set_aside(self) -> dict[int, str]:
@@ -81,16 +81,13 @@ class Facts:
 def gather(run: RunDirectory) -> Facts:
     """Read journal and selection."""
     reports = run.reports()
-    totals = Totals()
-    for report in reports.values():
-        totals = totals.plus(report)
-    return Facts(run, reports, totals, _selection(run) if reports else None)
+    return Facts(run, reports, Totals.of(reports), _selection(run) if reports else None)
 
 
 def _selection(run: RunDirectory) -> Selection:
     finished = run.info["status"] in (directory.DONE, directory.INCOMPLETE)
     if finished and directory.SELECTION in run.storage.names(""):
-        with pq.ParquetFile(run.storage.path(directory.SELECTION)) as file:
+        with open_parquet(run.storage.path(directory.SELECTION)) as file:
             every = file.read(columns=["score", "score_name", "method", "prediction"])
             first = next(file.iter_batches(SHOWN), None)
             best = file.schema_arrow.empty_table() if first is None else pa.Table.from_batches([first])

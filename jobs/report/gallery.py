@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from poolscore.engine.config import Config
 from poolscore.jobs.report.balance import class_name
 from poolscore.jobs.report.facts import SHOWN, Facts, Selection
 from poolscore.jobs.report.pictures import Picture, Pictures, picture_input
@@ -35,10 +36,10 @@ def section(facts: Facts, pictures: Pictures | None) -> str:
     selection = facts.selection
     if selection is None or not selection.rows:
         return ""
-    lines = _lines(facts, selection)
+    lines = lines_of(selection.best, facts.config)
     shown = pictures is not None and bool(pictures.by_row)
     title = "The batch to label" if selection.written else "The best rows so far"
-    body = _cards(lines, pictures) if pictures is not None and shown else _table(lines)
+    body = cards(lines, pictures) if pictures is not None and shown else table(lines)
     return f"""
 <section aria-labelledby="batch">
 <h2 id="batch">{title}</h2>
@@ -70,11 +71,11 @@ def _problems(pictures: Pictures | None, of: int) -> str:
     return f'<p class="note">{how_many}: {reasons}.</p>'
 
 
-def _lines(facts: Facts, selection: Selection) -> list[Line]:
-    best = selection.best
-    keep = [name for name in facts.config.pool.keep if name in best.column_names][:COLUMNS]
+def lines_of(best: pa.Table, config: Config) -> list[Line]:
+    """Rows of a selection, best first: rank, row_id, id, score, prediction, confidence and kept columns."""
+    keep = [name for name in config.pool.keep if name in best.column_names][:COLUMNS]
     kept = {name: column_texts(best[name]) for name in keep}
-    predictions = _predictions(best["prediction"], facts)
+    predictions = _predictions(best["prediction"], config)
     rank, row_id, score, confidence = _lists(best, "rank", "row_id", "score", "confidence")
     return [
         Line(
@@ -94,14 +95,15 @@ def _lists(table: pa.Table, *names: str) -> list[list[Any]]:
     return [table[name].to_pylist() for name in names]
 
 
-def _predictions(column: pa.ChunkedArray[Any], facts: Facts) -> list[str]:
+def _predictions(column: pa.ChunkedArray[Any], config: Config) -> list[str]:
     values: list[Any] = column.to_pylist()
     if pa.types.is_integer(column.type):
-        return [class_name(value, facts.config) for value in values]
+        return [class_name(value, config) for value in values]
     return [", ".join(map(number, v[:COLUMNS])) if isinstance(v, list) else number(v) for v in values]
 
 
-def _cards(lines: list[Line], pictures: Pictures) -> str:
+def cards(lines: list[Line], pictures: Pictures) -> str:
+    """A gallery."""
     return f'<ol class="gallery">{"".join(_card(line, pictures.by_row.get(line.row_id)) for line in lines)}</ol>'
 
 
@@ -128,7 +130,8 @@ def _image(line: Line, picture: Picture | None) -> str:
     )
 
 
-def _table(lines: list[Line]) -> str:
+def table(lines: list[Line]) -> str:
+    """The same where there are no pictures."""
     keep = list(lines[0].kept)
     sure = any(line.confidence for line in lines)
     head = [("rank", True), ("id", False), ("score", True), ("prediction", False)]

@@ -10,7 +10,6 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,13 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from poolscore.engine.config import Config, ImageDecode
+from poolscore.engine.filesystem import open_parquet, reason
 from poolscore.engine.inputs.base import BadRow
 from poolscore.engine.inputs.image import encoded_bytes
 from poolscore.engine.inputs.picture import decode_picture
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.uri import join
 
 EDGE = 96  # pixels of a thumbnail
 SMALL = 64  # pixels: up to here a picture is kept as it is
@@ -75,7 +76,7 @@ def read_pictures(run: RunDirectory, rows: pa.Table) -> Pictures | None:
     budget = MOST_BYTES
     for (path, group), places in _places(run.plan, ids).items():
         try:
-            with pq.ParquetFile(Path(run.plan.root) / path, pre_buffer=False) as file:
+            with open_parquet(join(run.plan.root, path)) as file:
                 budget -= _bytes_of(file, group, decode.column)
                 if budget < 0:
                     found.problems[f"more than {MOST_BYTES >> 30} GiB of the pool would have to be read"] += len(places)
@@ -83,9 +84,9 @@ def read_pictures(run: RunDirectory, rows: pa.Table) -> Pictures | None:
                 for row_id, row in _rows(file, group, places, columns):
                     _show(found, row_id, row, decode, run.config.pool.id, ids[row_id])
         except FileNotFoundError:
-            found.problems[f"the pool's file is gone ({Path(run.plan.root) / path})"] += len(places)
+            found.problems[f"the pool's file is gone ({join(run.plan.root, path)})"] += len(places)
         except (OSError, pa.ArrowException, IndexError, KeyError, ValueError) as error:
-            found.problems[f"the pool's file cannot be read ({path}: {' '.join(str(error).split())})"] += len(places)
+            found.problems[f"the pool's file cannot be read ({path}: {reason(error)})"] += len(places)
     return found
 
 
@@ -113,13 +114,10 @@ def thumbnail(data: bytes, decode: ImageDecode) -> Picture:
 
 def _places(plan: Plan, row_ids: Iterable[int]) -> dict[tuple[str, int], dict[int, int]]:
     """(file, row group) → row in the group → row_id, in the order of the best row."""
-    pieces = [piece for shard in plan.shards for piece in shard.pieces]
-    starts = np.concatenate([[0], np.cumsum([piece.rows for piece in pieces])])
     places: dict[tuple[str, int], dict[int, int]] = defaultdict(dict)
     for row_id in row_ids:
-        at = int(np.searchsorted(starts, row_id, side="right")) - 1
-        piece = pieces[at]
-        places[piece.path, piece.row_group][piece.start + row_id - int(starts[at])] = row_id
+        piece = plan.shards.piece_of(row_id)
+        places[piece.path, piece.row_group][piece.start + row_id - piece.row_id] = row_id
     return places
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-import pyarrow.parquet as pq
-
+from poolscore.engine.filesystem import open_parquet
 from poolscore.jobs.report.facts import Facts
 from poolscore.jobs.report.text import column_texts, count, esc, percent, rows, shortened
 
@@ -34,7 +33,7 @@ def read_rejected(facts: Facts) -> Rejected:
     for report in facts.reports.values():
         if report.errors is None:
             continue
-        with pq.ParquetFile(facts.run.storage.path(report.errors)) as file:
+        with open_parquet(facts.run.storage.path(report.errors)) as file:
             for batch in file.iter_batches(BLOCK, columns=["id", "stage", "error"]):
                 stages, messages = (column_texts(batch.column(name)) for name in ("stage", "error"))
                 for i, (stage, message) in enumerate(zip(stages, messages, strict=True)):

@@ -73,10 +73,9 @@ def banner(facts: Facts) -> str:
 
 
 def _set_aside(facts: Facts) -> str:
-    shards = {shard.index: shard for shard in facts.run.plan.shards}
     lines = []
     for index, reason in list(facts.set_aside.items())[:NAMED]:
-        shard = shards[index]
+        shard = facts.run.plan.shards[index]
         files = list(dict.fromkeys(piece.path for piece in shard.pieces))
         more = f" and {len(files) - FILES} more files" if len(files) > FILES else ""
         named = ", ".join(f"<code>{esc(path)}</code>" for path in files[:FILES])
@@ -97,6 +96,7 @@ def totals(facts: Facts) -> str:
         (count(t.scored), "rows scored", percent(t.scored, facts.pool_rows) + " of the pool"),
         (count(t.rejected), "rejected", "see below" if t.rejected else "no bad row"),
         (count(t.excluded), "excluded", "labelled already" if t.excluded else "no row"),
+        *([(count(t.filtered), "left out", "by filter or sample")] if t.filtered else []),
         (duration(t.worker_seconds), "worker time", f"{count(workers)} worker{'' if workers == 1 else 's'}"),
         (count(round(t.rows_per_worker_second)), "rows/s per worker", f"{facts.config.passes.count} passes each"),
         (count(t.shards), "shards", f"of {count(len(facts.run.plan.shards))}, from {_files(facts)}"),
@@ -127,6 +127,7 @@ def asked(facts: Facts) -> str:
         "rows to label": count(selection.rows if selection and selection.written else config.select.k),
         "seed": config.passes.seed,
         "excluded ids": config.pool.exclude or "none",
+        **_chosen(facts),
         "started": info["created"],
         "last change": info["updated"],
         "poolscore": info["poolscore"],
@@ -141,6 +142,21 @@ def asked(facts: Facts) -> str:
 <p class="muted">Within one profile the scores are the same to the last bit, on any number of workers.</p>
 <dl class="facts">{_pairs(profile)}{_pairs(digests)}</dl></details>
 </section>"""
+
+
+def _chosen(facts: Facts) -> dict[str, object]:
+    """What of the pool was not to be scored, where there is such a thing."""
+    config, pool = facts.config.pool, facts.run.info["pool"]
+    lines: dict[str, object] = {}
+    if config.filter is not None:
+        lines["filter"] = config.filter
+    if config.sample is not None:
+        lines["sample"] = config.sample
+    if pool.get("passed_over"):
+        lines["passed over"] = f"{rows(pool['passed_over'])} in row groups outside filter or sample"
+    if pool.get("bad_files"):
+        lines["unreadable files"] = f"{count(pool['bad_files'])}, left out; see {directory.BAD_FILES}"
+    return lines
 
 
 def _pairs(lines: dict[str, object]) -> str:

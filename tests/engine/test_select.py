@@ -20,7 +20,7 @@ from poolscore.engine import select as select_module
 from poolscore.engine.config import parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.keys import IdSet, keys_of
-from poolscore.engine.pool.plan import Piece, Plan, Shard
+from poolscore.engine.pool.plan import PIECES, Plan
 from poolscore.engine.run.directory import SELECTION, RunDirectory, create_run
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.select import Candidates, select_batch, top_k, write_named_selection, write_selection
@@ -41,12 +41,11 @@ def make_run(root: Path, parts: Sequence[Part | None], k: int = 3, keep: dict[st
             "run": {"dir": str(root)},
         }
     )
-    shards, row_id = [], 0
-    for index, part in enumerate(parts):
-        rows = len(part or [NAN])
-        shards.append(Shard(index, row_id, rows, (Piece(f"{index}.parquet", 0, 0, 0, rows),)))
-        row_id += rows
-    plan = Plan("/p", "digest", 1, len(parts), tuple(shards))
+    rows = np.array([len(part or [NAN]) for part in parts])
+    none, shards = np.zeros_like(rows), range(len(parts))
+    paths = pa.array([f"{shard}.parquet" for shard in shards]).dictionary_encode()
+    columns = [shards, paths, none, none, none, rows, np.cumsum(rows) - rows]
+    plan = Plan("/p", "digest", 1, len(parts), pa.table(dict(zip(PIECES.names, columns, strict=True)), PIECES))
     identity = {"the pool": "digest of the pool", "the weights": "digest of the weights"}
     run = create_run(str(root), config, "0.1", plan, identity)
     journal = Journal(run.storage)

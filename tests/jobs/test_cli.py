@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,7 +88,7 @@ def test_score_report_status_select(configuration: Write, tmp_path: Path) -> Non
     assert (tmp_path / "run" / "report.html").exists()
     facts = json.loads(poolscore("status", tmp_path / "run", "--json").stdout)
     assert facts["status"] == "done"
-    assert facts["rows"] == {"all": 300, "scored": 300, "rejected": 0, "excluded": 0}
+    assert facts["rows"] == {"all": 300, "scored": 300, "rejected": 0, "excluded": 0, "filtered": 0}
     first = pq.read_table(tmp_path / "run" / "selection.parquet", columns=["id"])
     pq.write_table(first, tmp_path / "sent.parquet")
     arguments = ("select", tmp_path / "run", "--name", "next", "--k", "5", "--exclude", tmp_path / "sent.parquet")
@@ -228,6 +229,21 @@ def test_plan_shows_pool_and_dropout(configuration: Write) -> None:
     assert "300 rows, 2 files" in shown.stdout
     assert "feature p=0.3 on [8]" in shown.stdout
     assert "p=0.5 on [32]" in shown.stdout
+
+
+def test_preview_scores_a_sample_and_shows_what_it_would_pick(configuration: Write, tmp_path: Path) -> None:
+    page = tmp_path / "preview.html"
+    shown = poolscore(
+        *("plan", configuration(), "--preview", "200", "--page", str(page), "--set", "prices.cpu_hour=1"),
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"preview of \d+ rows", shown.stdout)
+    for words in ("x the time of one", "bounded by", "near-duplicates", "unknown: measured on no GPU", "USD (CPU"):
+        assert words in shown.stdout
+    html = page.read_text()
+    assert "that it would pick" in html
+    assert "<script" not in html
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from poolscore.engine.model.frontier import LEAST_ROWS, PIECE_BYTES
 from poolscore.engine.model.masks import Masks
+from poolscore.engine.model.network import rows_first
 from poolscore.engine.model.onnx.flops import flops_per_row, values_counted
 from poolscore.engine.model.onnx.observe import entries_per_row, layout_of, observe_shapes
 from poolscore.engine.model.onnx.probe import named, value_types
@@ -57,6 +58,10 @@ class OnnxWhole:
     def once(self, inputs: Inputs) -> list[Tensor]:
         """See Forward: nothing is computed beforehand."""
         return list(named(self._model, inputs).values())
+
+    def by_row(self, features: Sequence[Tensor], rows: int) -> list[Tensor]:
+        """See Forward: the inputs."""
+        return list(features)
 
     def passes(self, features: Sequence[Tensor], row_keys_N: Tensor, passes: range, masks: Masks) -> Tensor:
         """See Forward."""
@@ -145,6 +150,11 @@ class OnnxCut:
             read = {name: x for name, x in given.items() if name in self._prefix.inputs}
             given |= dict(zip(shapes, self._prefix.run(read, shapes), strict=True))
         return [given[name] for name in self._features]
+
+    def by_row(self, features: Sequence[Tensor], rows: int) -> list[Tensor]:
+        """See Forward."""
+        dims = [self._layouts[name].batch_dim if name in self._layouts else 0 for name in self._features]
+        return [rows_first(x, dim, rows) for x, dim in zip(features, dims, strict=True) if dim is not None]
 
     def passes(self, features: Sequence[Tensor], row_keys_N: Tensor, passes: range, masks: Masks) -> Tensor:
         """See Forward: the suffix."""

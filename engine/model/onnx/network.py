@@ -35,8 +35,8 @@ class OnnxNetwork:
         ConfigError: the file cannot be read or scored.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._model = read_onnx(path)
+    def __init__(self, path: Path, source: str | None = None) -> None:
+        self._model = read_onnx(path, source)
         self._meter = Meter()
         self._shapes: Shapes = {}  # of what is counted for `flops`; known once the model was probed
         self.profile: Mapping[str, str | int] = {}

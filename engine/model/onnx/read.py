@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -66,15 +66,19 @@ class OnnxModel:
         return _opset(self.proto)
 
 
-def read_onnx(path: Path) -> OnnxModel:
+def read_onnx(path: Path, source: str | None = None) -> OnnxModel:
     """Read a model with its weights.
+
+    Args:
+        path: the file.
+        source: what errors call it; default: the path.
 
     Raises:
         ConfigError: it cannot be read or scored; one line each.
     """
-    where = f"model.source: {path}"
+    where = f"model.source: {source or path}"
     if not path.is_file():
-        raise ConfigError(f"model.source: there is no file {path}")
+        raise ConfigError(f"model.source: there is no file {source or path}")
     try:
         proto = onnx.load(path)
         if proto.functions:
@@ -91,6 +95,19 @@ def read_onnx(path: Path) -> OnnxModel:
         _check_rows(value, where)
     drops = _take_dropouts(proto, where)
     return OnnxModel(where, proto, inputs, _output(proto, where), drops)
+
+
+def files_beside(path: Path) -> list[str]:
+    """Names of the files that an ONNX file keeps weights in, relative to its folder. None for a file that is damaged,
+    which `read_onnx` tells of; and none outside of the folder, which onnx does not read."""
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception:  # a damaged file can make the reader fail in any way
+        return []
+    graphs = [graph, *(body for node in nested(graph) for body in subgraphs(node))]
+    entries = [entry for of in graphs for weight in of.initializer for entry in weight.external_data]
+    names = sorted({entry.value for entry in entries if entry.key == "location"})
+    return [name for name in names if not PurePosixPath(name).is_absolute() and ".." not in PurePosixPath(name).parts]
 
 
 def weights_digest(proto: ModelProto) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.files import find_files
+from poolscore.engine.pool.footer import TAIL
 
 
 def write(path: Path, rows: int = 3, **options: Any) -> Path:
@@ -22,7 +23,8 @@ def write(path: Path, rows: int = 3, **options: Any) -> Path:
 
 
 def paths(uri: object) -> list[str]:
-    return [file.path for file in find_files(str(uri)).files]
+    found: list[str] = find_files(str(uri)).table["path"].to_pylist()
+    return found
 
 
 def refusal(uri: object) -> str:
@@ -38,9 +40,10 @@ def test_one_file_is_a_pool(tmp_path: Path) -> None:
     path = write(tmp_path / "_odd name ü.data", 7, row_group_size=3)
     pool = find_files(str(path))
     assert pool.root == str(tmp_path)
-    (file,) = pool.files
-    assert (file.path, file.rows, file.row_groups) == ("_odd name ü.data", 7, (3, 3, 1))
-    assert file.bytes == path.stat().st_size
+    (file,) = pool.table.to_pylist()
+    assert (file["path"], file["group_rows"], file["matches"]) == ("_odd name ü.data", [3, 3, 1], [True] * 3)
+    assert (file["bytes"], file["modified"]) == (path.stat().st_size, path.stat().st_mtime_ns)
+    assert (pool.rows, pool.bytes, len(pool), pool.first) == (7, path.stat().st_size, 1, "_odd name ü.data")
     assert pool.schema.names == ["id"]
 
 
@@ -95,7 +98,7 @@ def test_nothing_is_named(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none") == f"there is nothing at {tmp_path}/none"
     assert refusal(tmp_path / "none" / "*.parquet").startswith("no Parquet file at")
     assert "is no glob" in refusal(tmp_path / "**x")
-    assert "only local paths" in refusal("s3://bucket/pool")
+    assert "no storage of this kind" in refusal("hdfs://bucket/pool")
 
 
 def test_a_pool_without_rows_is_refused_but_empty_files_are_not(tmp_path: Path) -> None:
@@ -105,7 +108,7 @@ def test_a_pool_without_rows_is_refused_but_empty_files_are_not(tmp_path: Path) 
     write(tmp_path / "b.parquet")
     write(tmp_path / "d.parquet")
     pool = find_files(str(tmp_path))
-    assert [file.rows for file in pool.files] == [0, 3, 0, 3, 0]
+    assert pool.rows_F.tolist() == [0, 3, 0, 3, 0]
     assert pool.schema.field("id").type == pa.int64()
     pool.require_columns({"id": "pool.id"})
 
@@ -151,13 +154,83 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 def test_the_fingerprint_tells_contents_of_equal_size_apart(tmp_path: Path) -> None:
     def described(values: list[int]) -> tuple[int, str]:
         pq.write_table(pa.table({"id": values}), tmp_path / "a.parquet", compression="none", use_dictionary=False)
-        (file,) = find_files(str(tmp_path)).files
-        return file.bytes, file.fingerprint
+        (file,) = find_files(str(tmp_path)).table.to_pylist()
+        return file["bytes"], file["fingerprint"]
 
     one, same, other = described([1, 2, 3]), described([1, 2, 3]), described([1, 2, 4])
     assert one == same
     assert one[0] == other[0]
     assert one[1] != other[1]
+
+
+def test_a_footer_longer_than_one_read(tmp_path: Path) -> None:
+    columns = {f"{'c' * 60}{i:04}": [1] for i in range(1000)}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    assert pq.read_metadata(tmp_path / "a.parquet").serialized_size > 2 * TAIL
+    pool = find_files(str(tmp_path))
+    assert (pool.rows, len(pool.schema)) == (1, 1000)
+
+
+def test_pictures_that_are_compressed_twice_or_dictionary_encoded_are_seen(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (20, 2000), np.uint8)
+    noisy = pa.array([row.tobytes() for row in noise], pa.binary())
+    blank = pa.array([bytes(2000) + bytes([i]) for i in range(20)], pa.binary())
+    short = pa.array([row.tobytes()[:100] for row in noise], pa.binary())
+    table = pa.table({"noisy": noisy, "blank": blank, "short": short, "text": ["é" * 900] * 20})
+    found: dict[str, object] = {}
+    for name, compression, dictionary in (("a", "snappy", True), ("b", "none", False), ("c", "zstd", False)):
+        pq.write_table(table, tmp_path / f"{name}.parquet", compression=compression, use_dictionary=dictionary)
+    for file in find_files(str(tmp_path)).table.to_pylist():
+        found[file["path"][0]] = file["compressed_twice"], file["codecs"], sorted(file["dictionary"])
+    assert found == {
+        "a": (["noisy"], ["SNAPPY"], ["blank", "noisy"]),
+        "b": ([], [], []),
+        "c": (["noisy"], ["ZSTD"], []),
+    }
+
+
+def test_bad_files_are_left_out_if_that_is_asked_for(tmp_path: Path) -> None:
+    for name in "abcd":
+        write(tmp_path / f"{name}.parquet")
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    (tmp_path / "c.parquet").unlink()
+    (tmp_path / "c.parquet").symlink_to("nowhere")
+    assert "b.parquet is no complete Parquet file" in refusal(tmp_path)
+    with pytest.raises(ConfigError, match=r"; or leave such files out: pool\.bad_files: skip$"):
+        find_files(str(tmp_path))
+    pool = find_files(str(tmp_path), bad_files="skip")
+    assert pool.table["path"].to_pylist() == ["a.parquet", "d.parquet"]
+    assert list(pool.unreadable) == ["b.parquet", "c.parquet"]
+    assert "is no complete Parquet file" in pool.unreadable["b.parquet"]
+    assert "No such file" in pool.unreadable["c.parquet"]
+    for name in "ad":
+        (tmp_path / f"{name}.parquet").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"a\.parquet is no complete Parquet file"):  # nothing is left
+        find_files(str(tmp_path), bad_files="skip")
+
+
+def test_many_files_on_threads_keep_their_order(tmp_path: Path) -> None:
+    for i in range(1500):  # several slices for each thread
+        write(tmp_path / f"{i:04}.parquet", 1 + i % 7)
+    pool = find_files(str(tmp_path))
+    assert pool.table["path"].to_pylist() == [f"{i:04}.parquet" for i in range(1500)]
+    assert pool.rows_F.tolist() == [1 + i % 7 for i in range(1500)]
+    assert len(pool.table["schema"].combine_chunks().dictionary) == 1
+
+
+def test_the_filter_prunes_folders_and_row_groups(tmp_path: Path) -> None:
+    for day in (1, 2, 3):
+        write(tmp_path / f"day={day}" / "x.parquet", 30, row_group_size=10)
+    (tmp_path / "day=3" / "x.parquet").write_bytes(b"nobody looks at this")
+    pool = find_files(str(tmp_path), keep="day < 3 and id >= 20")
+    assert (len(pool), pool.pruned, pool.read) == (2, 1, 2)
+    assert pool.matches_G.tolist() == [False, False, True] * 2
+    assert pool.schema == pa.schema([("id", pa.int64()), ("day", pa.int64())])
+    pool.require_columns({"day": "pool.keep"})
+    with pytest.raises(ConfigError, match=r"^pool.filter: it rules out every partition of .* \(3 files\)$"):
+        find_files(str(tmp_path), keep="day > 3")
+    with pytest.raises(ConfigError, match=r"^pool.filter: column 'size' is not in day=1/x.parquet; it has: id$"):
+        find_files(str(tmp_path), keep="day < 3 and size > 1", bad_files="skip")
 
 
 def test_columns_must_be_there_and_of_one_type(tmp_path: Path) -> None:

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+import tracemalloc
 from dataclasses import replace
 from itertools import pairwise
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolscore.engine.pool.files import PoolFile, PoolFiles
-from poolscore.engine.pool.plan import HUGE, Piece, Plan, make_plan
+from poolscore.engine.pool.files import PoolFiles, table_of
+from poolscore.engine.pool.footer import PoolFile
+from poolscore.engine.pool.plan import HUGE, SAMPLED_GROUPS, Piece, Plan, make_plan
 
 SCHEMA = pa.schema([])
 Shape = list[list[int]]  # rows of the row groups of each file
 
 
 def pool(shape: Shape) -> PoolFiles:
-    files = (PoolFile(f"{i:03d}.parquet", 1000 + i, tuple(groups), f"f{i}", SCHEMA) for i, groups in enumerate(shape))
-    return PoolFiles("/pool", tuple(files))
+    return PoolFiles("/pool", table_of(file(i, groups) for i, groups in enumerate(shape)))
+
+
+def file(i: int, groups: list[int], matches: list[bool] | None = None) -> PoolFile:
+    sizes = tuple(7 * rows for rows in groups)
+    kept = tuple(matches or [True] * len(groups))
+    return PoolFile(f"{i:03d}.parquet", 1000 + i, 0, f"f{i}", SCHEMA, tuple(groups), sizes, kept)
 
 
 def pieces(shape: Shape, shard_rows: int) -> list[tuple[Piece, ...]]:
-    return [shard.pieces for shard in make_plan(pool(shape), shard_rows).shards]
+    return [tuple(shard.pieces) for shard in make_plan(pool(shape), shard_rows).shards]
 
 
 SHAPES = st.lists(st.lists(st.integers(0, 40), max_size=5), min_size=1, max_size=6)
@@ -119,21 +129,116 @@ def test_a_large_file_moves_no_cut_behind_it() -> None:
 
 
 def test_the_digest_changes_with_anything() -> None:
-    base = pool([[3, 4], [5]])
-    first, second = base.files
-    variants = [
-        (base, 10),
-        (base, 11),
-        (replace(base, files=(second, first)), 10),
-        (replace(base, files=(first,)), 10),
-        (replace(base, files=(replace(first, path="x"), second)), 10),
-        (replace(base, files=(replace(first, bytes=7), second)), 10),
-        (replace(base, files=(replace(first, row_groups=(4, 3)), second)), 10),
-        (replace(base, files=(first, replace(second, fingerprint="x"))), 10),
+    def digest(*files: PoolFile, shard_rows: int = 10, root: str = "/pool") -> str:
+        return make_plan(PoolFiles(root, table_of(files)), shard_rows).digest
+
+    first, second = file(0, [3, 4]), file(1, [5])
+    digests = [
+        digest(first, second),
+        digest(first, second, shard_rows=11),
+        digest(second, first),
+        digest(first),
+        digest(replace(first, path="x"), second),
+        digest(replace(first, bytes=7), second),
+        digest(replace(first, group_rows=(4, 3)), second),
+        digest(first, replace(second, fingerprint="x")),
     ]
-    digests = [make_plan(files, shard_rows).digest for files, shard_rows in variants]
-    assert len(set(digests)) == len(variants)
-    assert make_plan(replace(base, root="/moved"), 10).digest == digests[0]
+    assert len(set(digests)) == len(digests)
+    assert digest(first, second, root="/moved") == digests[0]
+    assert digest(first, replace(second, modified=7, matches=(False,))) == digests[0]  # neither changes a row's place
+    assert digests[0] == "0b4b42830edba5dcfa96a08dc286aab6"  # runs of version 0.1 can be resumed
+
+
+@given(SHAPES, st.integers(1, 30), st.data())
+@settings(max_examples=100, deadline=None)
+def test_rows_keep_their_ids_whatever_the_filter_rules_out(shape: Shape, shard_rows: int, data: st.DataObject) -> None:
+    every = {piece.row_id: piece for shard in pieces(shape, 10**9) for piece in shard}
+    matches = [[data.draw(st.booleans()) for _ in groups] for groups in shape]
+    files = (file(i, groups, matches[i]) for i, groups in enumerate(shape))
+    plan = make_plan(PoolFiles("/pool", table_of(files)), shard_rows)
+    seen = [piece for shard in plan.shards for piece in shard.pieces]
+    for piece in seen:
+        assert matches[int(piece.path[:3])][piece.row_group]
+        whole = every[piece.row_id - piece.start]
+        assert (whole.path, whole.row_group, whole.file_row + piece.start) == (
+            piece.path,
+            piece.row_group,
+            piece.file_row,
+        )
+        assert plan.shards.piece_of(piece.row_id + piece.rows - 1) == piece
+    kept = sum(
+        rows for groups, kept in zip(shape, matches, strict=True) for rows, k in zip(groups, kept, strict=True) if k
+    )
+    assert sum(piece.rows for piece in seen) == plan.rows == kept
+    assert plan.rows + plan.passed_over == sum(map(sum, shape))
+    assert [shard.row_id for shard in plan.shards] == [shard.pieces[0].row_id for shard in plan.shards]
+    assert Plan.from_parquet(plan.to_parquet()) == plan
+
+
+def test_a_row_that_is_in_no_shard_has_no_piece() -> None:
+    plan = make_plan(PoolFiles("/pool", table_of([file(0, [3, 4, 5], [False, True, False])])), 10)
+    assert plan.shards.piece_of(6).row_group == 1
+    for row_id in (-1, 2, 7, 99):
+        with pytest.raises(IndexError, match=f"row {row_id} is in no shard"):
+            plan.shards.piece_of(row_id)
+
+
+def test_a_small_sample_is_spread_over_row_groups() -> None:
+    many = pool([[100] * 10] * 50)
+    plan = make_plan(many, 1000, sample=20, seed=1)
+    groups = {(piece.path, piece.row_group) for shard in plan.shards for piece in shard.pieces}
+    assert len(groups) == SAMPLED_GROUPS
+    assert plan.rows * plan.share == pytest.approx(20)
+    assert (plan.rows, plan.passed_over) == (6400, 43_600)
+    assert plan.digest == make_plan(many, 1000).digest
+    assert plan == make_plan(many, 1000, sample=20, seed=1)
+    assert plan != make_plan(many, 1000, sample=20, seed=2)
+
+
+@pytest.mark.parametrize(("sample", "rows"), [(0.5, 25_000), (25_000, 25_000), (0.999999, 50_000), (10**9, 50_000)])
+def test_a_large_sample_is_of_whole_row_groups(sample: float, rows: int) -> None:
+    plan = make_plan(pool([[100] * 10] * 50), 1000, sample=sample)
+    assert rows <= plan.rows <= rows + 100
+    assert plan.rows * plan.share == pytest.approx(rows, rel=1e-5)
+
+
+def test_a_sample_is_drawn_from_what_the_filter_leaves() -> None:
+    files = [file(i, [100] * 4, [False, True, False, False]) for i in range(200)]
+    plan = make_plan(PoolFiles("/pool", table_of(files)), 1000, sample=0.5)
+    assert {piece.row_group for shard in plan.shards for piece in shard.pieces} == {1}
+    assert (plan.rows, plan.share) == (10_000, 1.0)
+
+
+def test_a_shard_travels_alone() -> None:
+    plan = make_plan(pool([[1] * 1000] * 100), 1000)
+    shard = plan.shards[50]
+    data = pickle.dumps(shard)
+    assert len(data) < 60_000  # its own 1,000 of 100,000 pieces
+    assert list(pickle.loads(data).pieces) == list(shard.pieces)
+    assert [s.index for s in plan.shards[-2:]] == [98, 99]
+
+
+def test_a_plan_of_version_0_1_is_read() -> None:
+    plan = make_plan(pool([[3, 4], [25]]), 10)
+    old = pq.read_table(io.BytesIO(plan.to_parquet())).drop_columns(["row_id"])
+    about = {key: old.schema.metadata[key] for key in (b"root", b"digest", b"bytes", b"files")}
+    columns = old.set_column(1, "path", old["path"].cast(pa.string())).replace_schema_metadata(about)
+    buffer = io.BytesIO()
+    pq.write_table(columns, buffer)
+    assert Plan.from_parquet(buffer.getvalue()) == plan
+
+
+@pytest.mark.timeout(20)
+def test_a_pool_of_100_million_rows_is_planned_without_an_object_for_each() -> None:
+    files = PoolFiles("/pool", table_of(file(i, [10_000]) for i in range(10_000)))
+    tracemalloc.start()
+    try:
+        plan = make_plan(files, 65_536)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (plan.rows, len(plan.shards)) == (100_000_000, 1667)
+    assert peak < 10_000_000
 
 
 @pytest.mark.timeout(20)

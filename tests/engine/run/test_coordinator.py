@@ -284,6 +284,27 @@ def test_too_many_bad_rows_stop_the_run(
     assert len(record.reports) == stops_after  # what was scored is kept
 
 
+@pytest.mark.parametrize(("limit", "stops_after"), [(0, 1), (4, 3), (6, None)])
+def test_a_number_of_bad_rows_stops_the_run(limit: int, stops_after: int | None) -> None:
+    record = Record()
+    coordinator = make(FakeFleet(1, rejecting(2)), record, max_bad_rows=limit, max_bad_fraction=1.0)
+    if stops_after is None:
+        coordinator.run(make_shards(3), 0)
+        return
+    with pytest.raises(ConfigError, match=rf"more than run.max_bad_rows={limit} allows; the commonest reason"):
+        coordinator.run(make_shards(3), 0)
+    assert len(record.reports) == stops_after
+
+
+def test_a_hopeless_failure_stops_the_run_once_it_is_set_aside() -> None:
+    fleet = FakeFleet(
+        1, lambda worker, shard: Failed(shard, "no room", True) if shard.index == 3 else good(worker, shard)
+    )
+    with pytest.raises(StoppedError, match=r"shard 3 does not fit into memory \(no room\); begin anew"):
+        make(fleet).run(make_shards(6), 0)
+    assert fleet.attempts()[3] == ATTEMPTS
+
+
 def test_bad_rows_that_cluster_do_not_stop_a_run_within_the_limit() -> None:
     """Two bad files, met first or last: 12 of 2,000 rows."""
     for bad in ({0, 1}, {25, 29}):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.pool.files import PoolFile, PoolFiles
+from poolscore.engine.pool.files import PoolFiles, table_of
+from poolscore.engine.pool.footer import PoolFile
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory, Totals, create_run, exists, redacted, set_aside
@@ -33,7 +34,8 @@ def config_of(root: Path, **args: Any) -> Config:
 
 
 def plan() -> Plan:
-    return make_plan(PoolFiles("/p", (PoolFile("a", 9, (10, 10), "f", pa.schema([])),)), 10)
+    file = PoolFile("a", 9, 0, "f", pa.schema([]), (10, 10), (90, 90), (True, True))
+    return make_plan(PoolFiles("/p", table_of([file])), 10)
 
 
 def new_run(root: Path, **args: Any) -> RunDirectory:
@@ -48,7 +50,15 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert run.plan == plan()
     assert run.reports() == {}
     assert run.totals() == Totals()
-    assert run.info["pool"] == {"digest": plan().digest, "rows": 20, "shards": 2, "files": 1, "bytes": 9}
+    assert run.info["pool"] == {
+        "digest": plan().digest,
+        "rows": 20,
+        "shards": 2,
+        "files": 1,
+        "bytes": 9,
+        "passed_over": 0,
+        "bad_files": 0,
+    }
     assert (run.info["status"], run.info["seed"], run.info["format"]) == ("running", 0, 1)
     assert not run.succeeded
     run.storage.create(directory.SUCCESS, b"")

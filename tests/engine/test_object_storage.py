@@ -1,0 +1,231 @@
+"""What goes wrong with object storage, in plain words; and what is tried again. Through the real clients."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import boto3
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from s3_server import Proxy, S3Server, free_port, proxy_before
+
+from poolscore.engine import filesystem, object_writer
+from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.exclude import read_ids
+from poolscore.engine.filesystem import locate, on_disk, reason
+from poolscore.engine.object_storage import ObjectStorage
+from poolscore.engine.pool.files import find_files
+
+DENIED = "access is denied; look at the credentials and at the bucket's policy"
+
+
+def read(uri: str) -> bytes:
+    at = locate(uri)
+    with at.filesystem.open_input_file(at.path) as file:
+        return bytes(file.read())
+
+
+def why(uri: str) -> str:
+    """What a reader says of a URI that it cannot read."""
+    with pytest.raises(OSError) as caught:
+        read(uri)
+    return reason(caught.value)
+
+
+@pytest.fixture
+def storage(bucket: str) -> ObjectStorage:
+    storage = ObjectStorage(f"{bucket}/run")
+    storage.create("a", b"data")
+    return storage
+
+
+@pytest.fixture
+def proxy(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    with proxy_before(s3_server.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        yield proxy
+
+
+@pytest.fixture
+def denied(s3_server: S3Server, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStorage]:
+    """The server asks for permissions, and the user of the environment has none."""
+    iam = boto3.client("iam", endpoint_url=s3_server.endpoint, region_name="us-east-1")
+    iam.create_user(UserName="nobody")
+    key = iam.create_access_key(UserName="nobody")["AccessKey"]
+    other_settings(monkeypatch, AWS_ACCESS_KEY_ID=key["AccessKeyId"], AWS_SECRET_ACCESS_KEY=key["SecretAccessKey"])
+    s3_server.ask("POST", "/moto-api/reset-auth", b"0")
+    yield storage
+    s3_server.ask("POST", "/moto-api/reset-auth", b"inf")
+    iam.delete_access_key(UserName="nobody", AccessKeyId=key["AccessKeyId"])
+    iam.delete_user(UserName="nobody")
+
+
+def other_settings(monkeypatch: pytest.MonkeyPatch, **settings: str | None) -> None:
+    """Clients are made once for a process: forget those of other credentials."""
+    for name, value in settings.items():
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+    for module, name in ((filesystem, "_s3_client"), (object_writer, "_s3")):
+        monkeypatch.setattr(module, name, cache(getattr(module, name).__wrapped__))
+
+
+def test_one_file_system_for_all_files_of_a_process(bucket: str) -> None:
+    assert locate(f"{bucket}/a").filesystem is locate(f"{bucket}/b/c").filesystem
+    assert locate("/a").filesystem is locate("b").filesystem
+
+
+def test_what_is_missing(storage: ObjectStorage, bucket: str) -> None:
+    with pytest.raises(FileNotFoundError):
+        read(f"{bucket}/none")
+    with pytest.raises(FileNotFoundError), on_disk(f"{bucket}/none"):
+        pass
+    missing = ObjectStorage("s3://no-such-bucket/run")
+    with pytest.raises(ConfigError, match=r"^s3://no-such-bucket/run: there is no bucket 'no-such-bucket' here"):
+        missing.read("run.json")
+    with pytest.raises(ConfigError, match=r"^run.dir: .* cannot be written \(there is no such bucket\)"):
+        missing.require_writable()
+    with pytest.raises(ConfigError, match="there is no bucket"):
+        missing.names("")
+    with pytest.raises(StoppedError, match="there is no such bucket"):
+        missing.create("a", b"")
+
+
+def test_what_is_denied_is_not_called_missing(denied: ObjectStorage) -> None:
+    assert why(denied.path("a")) == DENIED
+    assert why(denied.path("none")) == DENIED
+    for act, done in (
+        (lambda: denied.read("a"), "read"),
+        (lambda: denied.read("none"), "read"),
+        (lambda: denied.names(""), "read"),
+        (lambda: denied.publish("a", lambda file: file.write(b"x")), "written"),
+        (lambda: denied.create("b", b""), "written"),
+        (lambda: denied.delete("a"), "deleted"),
+    ):
+        with pytest.raises(StoppedError, match=f"cannot be {done} .access is denied") as caught:
+            act()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"^run.dir: s3://.*/run cannot be written \(access is denied"):
+        denied.require_writable()
+    with pytest.raises(ConfigError, match=r"^pool.uri: s3://.* cannot be listed \(access is denied"):
+        find_files(denied.root)
+    with pytest.raises(ConfigError, match=r"^pool.exclude: .*sent.csv cannot be read .*: access is denied"):
+        read_ids(denied.path("sent.csv"), "id")
+
+
+def test_unknown_and_missing_credentials(
+    s3_server: S3Server, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    s3_server.ask("POST", "/moto-api/reset-auth", b"0")
+    try:
+        other_settings(monkeypatch, AWS_ACCESS_KEY_ID="unknown")
+        with pytest.raises(StoppedError, match="the credentials are wrong or have expired"):
+            storage.create("b", b"")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        other_settings(monkeypatch, AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None)
+        assert "there are no credentials in the environment or in ~/.aws" in why(storage.path("a"))
+        with pytest.raises(StoppedError, match="there are no credentials"):
+            storage.create("b", b"")
+    finally:
+        s3_server.ask("POST", "/moto-api/reset-auth", b"inf")
+
+
+def test_public_buckets_need_no_credentials(
+    s3_server: S3Server, bucket: str, storage: ObjectStorage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everybody = {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}
+    s3_server.ask("PUT", f"{bucket[4:]}?policy", json.dumps({"Statement": [everybody]}).encode())
+    other_settings(monkeypatch, AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None)
+    anonymous = ObjectStorage(storage.root.replace("s3://", "s3://anonymous@"))
+    assert anonymous.read("a") == b"data"
+    assert anonymous.create("b", b"")
+    assert not proxy.signed
+    other_settings(monkeypatch, AWS_NO_SIGN_REQUEST="true")
+    assert storage.read("a") == b"data"
+    assert not proxy.signed
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
+def test_an_endpoint_that_is_not_there(storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    endpoint = f"http://{host}:{free_port()}"
+    other_settings(monkeypatch, AWS_ENDPOINT_URL=endpoint, AWS_MAX_ATTEMPTS="2")
+    assert why(storage.path("a")) == f"the endpoint cannot be reached: {endpoint}"
+    with pytest.raises(ConfigError, match=f"cannot be written .the endpoint cannot be reached: {endpoint}"):
+        storage.require_writable()
+
+
+def test_an_endpoint_that_says_nothing(storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(object_writer, "SILENCE_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        other_settings(monkeypatch, AWS_ENDPOINT_URL=endpoint, AWS_MAX_ATTEMPTS="1")
+        started = time.monotonic()
+        assert why(storage.path("a")) == f"the endpoint cannot be reached: {endpoint}"
+        with pytest.raises(StoppedError, match="the endpoint cannot be reached"):
+            storage.create("b", b"")
+        assert time.monotonic() - started < 15
+
+
+def test_a_busy_server_is_asked_again(storage: ObjectStorage, proxy: Proxy) -> None:
+    for act in (
+        lambda: read(storage.path("a")) == b"data",
+        lambda: storage.read("a") == b"data",
+        lambda: storage.names("") == ["a"],
+        lambda: storage.create("b", b""),
+        lambda: storage.delete("b") is None,
+    ):
+        proxy.busy = 1
+        assert act()
+        assert proxy.busy == 0
+
+
+def test_a_server_that_stays_busy_stops_the_run(storage: ObjectStorage, proxy: Proxy) -> None:
+    proxy.busy = 10**6
+    with pytest.raises(StoppedError, match=r"/run/a cannot be read \(the storage is too busy\); .* same command again"):
+        storage.read("a")
+    with pytest.raises(StoppedError, match="too busy"):
+        storage.create("b", b"")
+
+
+def test_a_lost_answer_to_a_conditional_write_is_no_conflict(storage: ObjectStorage, proxy: Proxy) -> None:
+    proxy.lost = 1
+    assert storage.create("b", b"mine")
+    assert [line for line in proxy.seen if line.startswith("PUT")] == [f"PUT {storage.root[4:]}/b"] * 2
+    proxy.lost = 1
+    assert not storage.create("a", b"mine")
+    assert storage.read("a") == b"data"
+
+
+def test_storage_without_conditions_is_refused(storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    put = ObjectStorage._put
+    monkeypatch.setattr(ObjectStorage, "_put", lambda self, name, data, new: put(self, name, data, new=False))
+    with pytest.raises(ConfigError, match="overwrites in spite of If-None-Match"):
+        storage.require_writable()
+    assert storage.names("") == ["a"]
+
+
+def test_writing_needs_a_package_and_reading_does_not(storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    other_settings(monkeypatch)
+    monkeypatch.setitem(sys.modules, "botocore", None)
+    with pytest.raises(ConfigError, match=r"pip install 'poolscore\[s3\]'"):
+        storage.require_writable()
+    assert (storage.read("a"), storage.names("")) == (b"data", ["a"])
+
+
+def test_ids_to_leave_out_lie_in_the_bucket(storage: ObjectStorage) -> None:
+    storage.publish("ids.parquet", lambda file: pq.write_table(pa.table({"id": ["a", "b"], "x": [1, 2]}), file))
+    storage.create("ids.csv", b"id,x\na,1\nb,2\n")
+    storage.create("b.CSV", b"a\nb\n")
+    for name in ("ids.parquet", "ids.csv", "b.CSV"):
+        assert read_ids(storage.path(name), "id").sorted() == [b"a", b"b"]
+    with pytest.raises(ConfigError, match="there is no file s3://"):
+        read_ids(storage.path("none.csv"), "id")
