@@ -95,7 +95,7 @@ def _decode_plain_jpeg(
         return _turned(pixels, turn), size
     except BadRow:
         raise
-    except (ValueError, KeyError):  # KeyError: a chroma subsampling that simplejpeg has no name for
+    except ValueError:
         return None
 
 

