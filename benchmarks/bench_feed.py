@@ -76,7 +76,7 @@ def compare(folder: Path, repeats: int, scale: float) -> Result:
 
 def _marginal(small: list[Result], large: list[Result], rows: int) -> Result:
     def more(key: str) -> float:
-        return statistics.median(r[key] for r in large) - statistics.median(r[key] for r in small)
+        return float(statistics.median(r[key] for r in large) - statistics.median(r[key] for r in small))
 
     return {
         "rows_per_second": rows / more("seconds"),

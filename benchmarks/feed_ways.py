@@ -7,6 +7,7 @@ poolscore's model object over batches of the same size and writes all scores: on
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import sys
@@ -130,7 +131,7 @@ def main() -> None:
             num_cpus=int(options.get("workers", 1)) + (way == "raydata"),  # Ray Data's readers are tasks of their own
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             runtime_env={"env_vars": {"PYTHONPATH": paths}},
         )
     config = config_for(folder, uri, executor="ray" if way in ("poolscore", "raydata") else "local", **options)
@@ -192,7 +193,8 @@ def _tree() -> list[int]:
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and (fields := _stat(int(process.name))):
             parents[int(process.name)] = int(fields[1])
-    found, here = [], {os.getpid()}
+    found: list[int] = []
+    here = {os.getpid()}
     while here:
         found += here
         here = {pid for pid, parent in parents.items() if parent in here}
