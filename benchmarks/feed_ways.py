@@ -1,7 +1,7 @@
 """One way to score a pool, in a process of its own; `bench_feed.py` calls it. Every way decodes the same pictures, runs
 poolscore's model object over batches of the same size and writes all scores: only the feeding differs.
 
-    python benchmarks/feed_ways.py loop|poolscore|local|raydata FOLDER URI [key=value ...]
+    python benchmarks/feed_ways.py loop|poolscore|local|raydata|feed FOLDER URI [key=value ...]
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import simplejpeg
 import torch
 
 from poolscore.engine import Config, parse_config, score_pool
-from poolscore.engine.prepare import prepare_job
+from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.profile import numeric_settings
 from poolscore.engine.worker import Job, build_scorer
 
@@ -109,6 +109,14 @@ def ray_data(config: Config, job: Job) -> None:
     ).write_parquet(f"{config.run.dir}-ray-data")
 
 
+def feed(prepared: Prepared) -> None:
+    """Only read and decode, as a worker does."""
+    for shard in prepared.plan.shards:
+        with prepared.scorer.feed(shard, threaded=True) as batches:
+            for _, batch in batches:
+                batch.release()
+
+
 def main() -> None:
     """Print rows, seconds, CPU seconds and the stages as one line of JSON."""
     way, folder, uri, *rest = sys.argv[1:]
@@ -127,12 +135,15 @@ def main() -> None:
         )
     config = config_for(folder, uri, executor="ray" if way in ("poolscore", "raydata") else "local", **options)
     prepared = prepare_job(config)
+    before = _resident(os.getpid()) // 1_000_000
     memory = _Memory()
     started, cpu = time.monotonic(), cpu_seconds()
     stages: dict[str, float] = {}
     if way in ("poolscore", "local"):
         totals = score_pool(config, prepared=prepared).totals
         stages = {**totals.stages, "worker_seconds": totals.worker_seconds}
+    elif way == "feed":
+        feed(prepared)
     else:
         {"loop": loop, "raydata": ray_data}[way](config, prepared.job)
     print(
@@ -142,6 +153,7 @@ def main() -> None:
                 "rows": prepared.plan.rows,
                 "seconds": time.monotonic() - started,
                 "cpu_seconds": cpu_seconds() - cpu,
+                "before_MB": before,
                 "peak_MB": memory.stop(),
                 "stages": stages,
             }

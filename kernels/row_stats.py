@@ -6,7 +6,7 @@ and H[p] = -sum_c p_c ln p_c (nats, 0 ln 0 = 0):
 
     entropy              H[p̄]
     expected_entropy     mean_t H[p_t]
-    bald                 entropy - expected_entropy, clamped at 0
+    bald                 entropy - expected_entropy, clamped at 0; accurate_bald: mean_t KL(p_t || p̄), the same thing
     variation_ratio      1 - (votes of the modal argmax class)/T; a tie votes for the lowest class
     mean_std             mean_c sqrt(mean_t (p_tc - p̄_c)²)
     least_confidence     1 - max_c p̄_c
@@ -16,6 +16,11 @@ and H[p] = -sum_c p_c ln p_c (nats, 0 ln 0 = 0):
 Larger always means more worth labelling. Sources: Houlsby, Huszár, Ghahramani, Lengyel 2011 (Bayesian Active Learning
 for Classification and Preference Learning); Gal, Islam, Ghahramani 2017 (Deep Bayesian Active Learning with Image
 Data); Kendall, Gal 2017 (noise that the model predicts).
+
+As a difference of entropies, bald in float32 has a noise floor of about 1e-6 nats (more for a sum over labels): rows
+below it are in no order. As mean_t KL(p_t || p̄) it has a relative error of about 1e-3 at 1e-9 nats, and is exactly 0
+where all passes are equal (`kl_terms.py`). That takes more arithmetic (on a CPU 3 to 7 times the time), and on a GPU a
+second read of rows whose logits do not fit into registers.
 
 Arithmetic is float32, or float64 for float64 logits. A row's results are the same bits alone and in any batch, though
 not the same on every way. On a CPU they are the same in any memory layout as well (`fixed_order.py` says how; tests
@@ -50,7 +55,13 @@ TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def row_stats(
-    logits_NTC: Tensor, task: str, want: Collection[str], *, reduce: str = "sum", predicts_noise: bool = False
+    logits_NTC: Tensor,
+    task: str,
+    want: Collection[str],
+    *,
+    reduce: str = "sum",
+    accurate_bald: bool = False,
+    predicts_noise: bool = False,
 ) -> RowStats:
     """Scores, predictions and finite flags of N rows. Only the scores in `want` are computed.
 
@@ -60,6 +71,7 @@ def row_stats(
         task: "multiclass", "binary", "multilabel" or "regression".
         want: names of scores that the task has; none is allowed, the predictions come anyway.
         reduce: multilabel only, "sum" or "max" over the labels for entropy, expected_entropy and bald.
+        accurate_bald: not for regression: bald as mean_t KL(p_t || p̄), accurate far below 1e-6 nats (see above).
         predicts_noise: regression only.
 
     Returns:
@@ -73,31 +85,38 @@ def row_stats(
         ValueError: unknown task or reduce, a score that the task does not have, an option of another task, or a shape
             or dtype that does not fit.
     """
-    _check_options(task, want, reduce, predicts_noise)
+    _check_options(task, want, reduce, accurate_bald, predicts_noise)
     _check_logits(logits_NTC, task, predicts_noise)
     if logits_NTC.device.type == "cpu" and logits_NTC.dtype in CPU_DTYPES and task in CPU_TASKS:
-        return row_stats_cpu(logits_NTC, task, want, reduce=reduce)
+        return row_stats_cpu(logits_NTC, task, want, reduce=reduce, accurate_bald=accurate_bald)
+    way = row_stats_reference
     if runs_triton(logits_NTC.device) and logits_NTC.dtype in TRITON_DTYPES:
         from poolscore.kernels.row_stats_triton import row_stats_triton  # only here: there is no Triton for macOS
 
-        return row_stats_triton(logits_NTC, task, want, reduce=reduce, predicts_noise=predicts_noise)
-    return row_stats_reference(logits_NTC, task, want, reduce=reduce, predicts_noise=predicts_noise)
+        way = row_stats_triton
+    return way(logits_NTC, task, want, reduce=reduce, accurate_bald=accurate_bald, predicts_noise=predicts_noise)
 
 
 def row_stats_reference(
-    logits_NTC: Tensor, task: str, want: Collection[str], *, reduce: str = "sum", predicts_noise: bool = False
+    logits_NTC: Tensor,
+    task: str,
+    want: Collection[str],
+    *,
+    reduce: str = "sum",
+    accurate_bald: bool = False,
+    predicts_noise: bool = False,
 ) -> RowStats:
     """`row_stats` in plain torch, on any device: the specification. Arguments are not checked."""
     if task == "multiclass":
-        return softmax_stats(logits_NTC, want)
+        return softmax_stats(logits_NTC, want, accurate_bald)
     if task == "binary":
-        return binary_stats(logits_NTC, want)
+        return binary_stats(logits_NTC, want, accurate_bald)
     if task == "multilabel":
-        return multilabel_stats(logits_NTC, want, reduce)
+        return multilabel_stats(logits_NTC, want, reduce, accurate_bald)
     return gaussian_stats(logits_NTC, want, predicts_noise)
 
 
-def _check_options(task: str, want: Collection[str], reduce: str, predicts_noise: bool) -> None:
+def _check_options(task: str, want: Collection[str], reduce: str, accurate_bald: bool, predicts_noise: bool) -> None:
     if task not in SCORES_OF_TASK:
         raise ValueError(f"task must be one of {', '.join(SCORES_OF_TASK)}, got '{task}'")
     if isinstance(want, str):
@@ -109,6 +128,8 @@ def _check_options(task: str, want: Collection[str], reduce: str, predicts_noise
         raise ValueError(f"reduce must be one of {', '.join(REDUCTIONS)}, got '{reduce}'")
     if reduce != "sum" and task != "multilabel":
         raise ValueError(f"reduce='{reduce}' is an option of multilabel, but the task is {task}")
+    if accurate_bald and task == "regression":
+        raise ValueError("accurate_bald is an option of multiclass, binary and multilabel, but the task is regression")
     if predicts_noise and task != "regression":
         raise ValueError(f"predicts_noise is an option of regression, but the task is {task}")
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from poolscore.kernels.fixed_order import first_argmax, non_negative, sum_last, upcast_passes
+from poolscore.kernels.kl_terms import kl_terms
 from poolscore.kernels.row_result import RowStats
 
 HIGHEST = 1e30  # stands for |±inf|: exp(-1e30) is 0, and 1e30 · 0 is 0 where inf · 0 would be NaN
@@ -31,16 +32,16 @@ class _Moments:
     finite: Tensor  # bool [N]
 
 
-def binary_stats(logits_NT1: Tensor, want: Collection[str]) -> RowStats:
+def binary_stats(logits_NT1: Tensor, want: Collection[str], accurate_bald: bool = False) -> RowStats:
     """Scores, class (0 or 1; p = 0.5 is class 0) and its probability for logits [N, T, 1].
 
-    A row is finite unless a logit is NaN.
+    accurate_bald: bald as in `kl_terms.py`. A row is finite unless a logit is NaN.
     """
     T = logits_NT1.shape[1]
     moments = _moments(logits_NT1)
     p_N, rest_N = moments.p[:, 0], moments.rest[:, 0]
     smaller_N = torch.minimum(p_N, rest_N)
-    scores = {name: s[:, 0] for name, s in _label_scores(logits_NT1, moments, want).items()}
+    scores = {name: s[:, 0] for name, s in _label_scores(logits_NT1, moments, want, accurate_bald).items()}
     if "variation_ratio" in want:
         votes_N = moments.votes[:, 0]
         scores["variation_ratio"] = torch.minimum(votes_N, T - votes_N).to(p_N.dtype) / T
@@ -51,16 +52,16 @@ def binary_stats(logits_NT1: Tensor, want: Collection[str]) -> RowStats:
     return RowStats(scores, (p_N > rest_N).to(torch.int64), torch.maximum(p_N, rest_N), moments.finite)
 
 
-def multilabel_stats(logits_NTL: Tensor, want: Collection[str], reduce: str) -> RowStats:
+def multilabel_stats(logits_NTL: Tensor, want: Collection[str], reduce: str, accurate_bald: bool = False) -> RowStats:
     """Scores, most probable label (the lowest on ties) and its probability for logits [N, T, L].
 
     entropy, expected_entropy and bald are summed over the labels, or their maximum is taken: reduce is "sum" or "max".
     For bald that is the sum or maximum of the labels' own clamped values. mean_std is the mean over the labels.
-    A row is finite unless a logit is NaN.
+    accurate_bald: bald as in `kl_terms.py`. A row is finite unless a logit is NaN.
     """
     moments = _moments(logits_NTL)
     reducers: dict[str, Callable[[Tensor], Tensor]] = {"sum": sum_last, "max": lambda x_NL: x_NL.amax(-1)}
-    scores = _label_scores(logits_NTL, moments, want)
+    scores = _label_scores(logits_NTL, moments, want, accurate_bald)
     for name, score_NL in scores.items():
         scores[name] = sum_last(score_NL) / logits_NTL.shape[2] if name == "mean_std" else reducers[reduce](score_NL)
     prediction_N = first_argmax(moments.p)
@@ -97,7 +98,9 @@ def _moments(logits_NTL: Tensor) -> _Moments:
     return _Moments(p_NL / T, rest_NL / T, entropy_NL / T, votes_NL, finite_N)
 
 
-def _label_scores(logits_NTL: Tensor, moments: _Moments, want: Collection[str]) -> dict[str, Tensor]:
+def _label_scores(
+    logits_NTL: Tensor, moments: _Moments, want: Collection[str], accurate_bald: bool
+) -> dict[str, Tensor]:
     """The scores that binary and multilabel share, per label [N, L]."""
     scores: dict[str, Tensor] = {}
     entropy_NL = _mean_entropy(moments)
@@ -106,13 +109,29 @@ def _label_scores(logits_NTL: Tensor, moments: _Moments, want: Collection[str]) 
     if "expected_entropy" in want:
         scores["expected_entropy"] = moments.entropy
     if "bald" in want:
-        scores["bald"] = non_negative(entropy_NL - moments.entropy)
+        scores["bald"] = _bald(logits_NTL, moments) if accurate_bald else non_negative(entropy_NL - moments.entropy)
     if "mean_std" in want:
         squares_NL = torch.zeros_like(moments.p)
         for logits_NL in upcast_passes(logits_NTL):  # a second run: mean p² - (mean p)² would cancel
             squares_NL += _bernoulli(logits_NL)[0].sub_(moments.p).square_()
         scores["mean_std"] = squares_NL.div_(logits_NTL.shape[1]).sqrt_()
     return scores
+
+
+def _bald(logits_NTL: Tensor, moments: _Moments) -> Tensor:
+    """mean_t KL(p_t || mean), nats, [N, L]. The first of two more runs makes the mean of equal p_t exact."""
+    T = logits_NTL.shape[1]
+    p_off_NL, rest_off_NL = torch.zeros_like(moments.p), torch.zeros_like(moments.p)
+    for logits_NL in upcast_passes(logits_NTL):
+        p_NL, rest_NL, _ = _bernoulli(logits_NL)
+        p_off_NL += p_NL - moments.p
+        rest_off_NL += rest_NL - moments.rest
+    mean_p_NL, mean_rest_NL = moments.p + p_off_NL / T, moments.rest + rest_off_NL / T
+    terms_NL = torch.zeros_like(moments.p)
+    for logits_NL in upcast_passes(logits_NTL):
+        p_NL, rest_NL, _ = _bernoulli(logits_NL)
+        terms_NL += kl_terms(p_NL, mean_p_NL) + kl_terms(rest_NL, mean_rest_NL)
+    return terms_NL / T
 
 
 def _mean_entropy(moments: _Moments) -> Tensor:

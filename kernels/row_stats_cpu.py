@@ -33,7 +33,9 @@ CPU_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 BUFFER = 1024  # numbers; where its larger default holds several rows, numpy first copies what is broadcast to them
 
 
-def row_stats_cpu(logits_NTC: Tensor, task: str, want: Collection[str], *, reduce: str = "sum") -> RowStats:
+def row_stats_cpu(
+    logits_NTC: Tensor, task: str, want: Collection[str], *, reduce: str = "sum", accurate_bald: bool = False
+) -> RowStats:
     """`row_stats` for CPU logits [N, T, C] of CPU_DTYPES and CPU_TASKS. Arguments are not checked.
 
     A row's results have the same bits alone, in any batch and in any memory layout.
@@ -53,9 +55,9 @@ def row_stats_cpu(logits_NTC: Tensor, task: str, want: Collection[str], *, reduc
     rows = min(shape.rows, N)
     block: Block
     if task == "multiclass":
-        block = SoftmaxBlock(shape, rows, C, dtype)
+        block = SoftmaxBlock(shape, rows, C, dtype, accurate_bald)
     else:
-        block = BernoulliBlock(shape, rows, C, dtype, reduce if task == "multilabel" else None)
+        block = BernoulliBlock(shape, rows, C, dtype, reduce if task == "multilabel" else None, accurate_bald)
     with np.errstate(all="ignore"):  # it brings the buffer's size back, too
         np.setbufsize(BUFFER)
         for first in range(0, N, shape.rows):

@@ -6,14 +6,14 @@ a = |logit| and e = exp(-a), the smaller of p and 1 - p is e/(1 + e), and the en
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.kernels.row_stats_cpu_block import BlockShape, Floats, load, non_negative, sum_last
+from poolscore.kernels.row_stats_cpu_block import BlockShape, Floats, kl_terms, load, non_negative, sum_last
 
 Sigmoids: TypeAlias = tuple[NDArray[np.bool_], Floats, Floats, Floats]  # logit > 0, p, 1 - p, entropy: [N, t, L]
 
@@ -36,8 +36,10 @@ class BernoulliBlock:
     `reduce` is "sum" or "max" over the labels for entropy, expected_entropy and bald; None for binary, where L = 1.
     """
 
-    def __init__(self, shape: BlockShape, rows: int, L: int, dtype: np.dtype[Any], reduce: str | None) -> None:
-        self.shape, self.dtype, self.reduce = shape, dtype, reduce
+    def __init__(
+        self, shape: BlockShape, rows: int, L: int, dtype: np.dtype[Any], reduce: str | None, accurate_bald: bool
+    ) -> None:
+        self.shape, self.dtype, self.reduce, self.accurate_bald = shape, dtype, reduce, accurate_bald
         self.a_NTL, self.e_NTL = shape.scratch(rows, L, dtype), shape.scratch(rows, L, dtype)
 
     def score(self, source_NTL: NDArray[Any], want: Collection[str]) -> dict[str, NDArray[Any]]:
@@ -54,14 +56,15 @@ class BernoulliBlock:
             finite_N &= ~np.isnan(entropy_NTL).any(axis=(1, 2))
         means = Means(p_NL / T, rest_NL / T, expected_NL / T)
 
+        def again() -> Iterable[Sigmoids]:
+            """The passes once more: if the scratch memory held them all in one go, the last sigmoids are those."""
+            return [sigmoids] if self.shape.passes >= T else self._sigmoids(source_NTL)
+
         scores = label_scores(means, want)
-        if "mean_std" in want:  # a second run over the passes: mean p² - (mean p)² would cancel
-            squares_NL = self._zeros(N, L)
-            whole = self.shape.passes >= T  # then the last sigmoids are those of all passes
-            for _, p_NTL, _, _ in [sigmoids] if whole else self._sigmoids(source_NTL):
-                p_NTL -= means.p[:, None]
-                squares_NL += np.einsum("ntl,ntl->nl", p_NTL, p_NTL)
-            scores["mean_std"] = np.sqrt(squares_NL / T)
+        if "bald" in want and self.accurate_bald:
+            scores["bald"] = accurate_bald(again, means, T)
+        if "mean_std" in want:
+            scores["mean_std"] = mean_std(again(), means, T)
         if self.reduce is None:
             scores = binary_scores(scores, means, votes_NL[:, 0] / T, want)
         else:
@@ -117,6 +120,30 @@ def label_scores(means: Means, want: Collection[str]) -> dict[str, NDArray[Any]]
         "bald": non_negative(entropy_NL - means.entropy),
     }
     return {name: score_NL for name, score_NL in scores.items() if name in want}
+
+
+def mean_std(passes: Iterable[Sigmoids], means: Means, T: int) -> Floats:
+    """sqrt(mean_t (p_t - mean)²) per label, [N, L]. A second run over the passes: mean p² - (mean p)² would cancel."""
+    squares_NL = np.zeros_like(means.p)
+    for _, p_NTL, _, _ in passes:
+        deviation_NTL = p_NTL - means.p[:, None]
+        squares_NL += np.einsum("ntl,ntl->nl", deviation_NTL, deviation_NTL)
+    std_NL: Floats = np.sqrt(squares_NL / T)
+    return std_NL
+
+
+def accurate_bald(passes: Callable[[], Iterable[Sigmoids]], means: Means, T: int) -> Floats:
+    """mean_t KL(p_t || mean) per label, nats, [N, L]. The first of two more runs makes the mean of equal p_t exact."""
+    p_off_NL, rest_off_NL, terms_NL = (np.zeros_like(means.p) for _ in range(3))
+    for _, p_NTL, rest_NTL, _ in passes():
+        p_off_NL += np.einsum("ntl->nl", p_NTL - means.p[:, None])
+        rest_off_NL += np.einsum("ntl->nl", rest_NTL - means.rest[:, None])
+    p_NL, rest_NL = means.p + p_off_NL / T, means.rest + rest_off_NL / T
+    for _, p_NTL, rest_NTL, _ in passes():
+        terms_NL += np.einsum("ntl->nl", kl_terms(p_NTL, p_NL[:, None]))
+        terms_NL += np.einsum("ntl->nl", kl_terms(rest_NTL, rest_NL[:, None]))
+    terms_NL /= T
+    return terms_NL
 
 
 def binary_scores(

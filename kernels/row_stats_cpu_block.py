@@ -100,6 +100,25 @@ def dot_last(a: Floats, b: Floats) -> Floats:
     return total
 
 
+def kl_terms(p: Floats, q: Floats) -> Floats:
+    """p ln(p/q) - p + q >= 0, elementwise: `kl_terms.py` in numpy."""
+    tiny = np.finfo(p.dtype).tiny
+    d = p - q
+    v = d / np.maximum(p + q, tiny)
+    square = v * v
+    series = np.zeros_like(v)
+    for k in range(p.itemsize, 0, -1):
+        series += 1 / (2 * k + 1)
+        series *= square
+    series *= 1 + v
+    series += v
+    far = np.log(np.maximum(p, tiny) / np.maximum(q, tiny))
+    far *= p
+    far -= d
+    terms: Floats = np.where(np.abs(v) <= 0.125, np.multiply(d, series, out=series), far)
+    return terms
+
+
 def non_negative(x: Floats) -> Floats:
     """Clamp rounding noise below zero, and turn -0.0 into 0.0."""
     clamped: Floats = np.maximum(x, 0.0) + 0.0

@@ -7,13 +7,21 @@ Shapes: N rows of the block, T passes, C classes. With z = logits - max, e = exp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.kernels.row_stats_cpu_block import BlockShape, Floats, dot_last, load, non_negative, sum_last
+from poolscore.kernels.row_stats_cpu_block import (
+    BlockShape,
+    Floats,
+    dot_last,
+    kl_terms,
+    load,
+    non_negative,
+    sum_last,
+)
 
 Softmax: TypeAlias = tuple[Floats, Floats, Floats, Floats]  # of t passes: z, e [N, t, C], max_c logits, s [N, t]
 
@@ -25,13 +33,14 @@ LOWEST = -1e30  # stands for -inf: exp gives 0 as well, and 0 · -1e30 is 0 wher
 class SoftmaxBlock:
     """Scratch memory for up to `rows` rows, and the scores of such a block."""
 
-    def __init__(self, shape: BlockShape, rows: int, C: int, dtype: np.dtype[Any]) -> None:
-        self.shape, self.dtype = shape, dtype
+    def __init__(self, shape: BlockShape, rows: int, C: int, dtype: np.dtype[Any], accurate_bald: bool) -> None:
+        self.shape, self.dtype, self.accurate_bald = shape, dtype, accurate_bald
         self.z_NTC, self.e_NTC = shape.scratch(rows, C, dtype), shape.scratch(rows, C, dtype)
 
     def score(self, source_NTC: NDArray[Any], want: Collection[str]) -> dict[str, NDArray[Any]]:
         """See `row_stats_cpu_block.Block`."""
         N, T, C = source_NTC.shape
+        differs = "bald" in want and not self.accurate_bald  # bald is a difference of entropies
         mean_NC: Floats = self.shape.empty((N, C), self.dtype)
         mean_NC[:] = 0.0
         votes_NC = np.zeros((N, C), np.int32)
@@ -42,16 +51,21 @@ class SoftmaxBlock:
             mean_NC += np.einsum("ntc,nt->nc", e_NTC, 1.0 / norm_NT)
             if "variation_ratio" in want:
                 votes_NC += count_votes(z_NTC, self.shape.rows_inside)
-            if "bald" in want or "expected_entropy" in want:
+            if differs or "expected_entropy" in want:
                 expected_N += sum_entropies(z_NTC, e_NTC, norm_NT)
         mean_NC /= T
 
-        scores = scores_of_mean(mean_NC, expected_N / T, want)
+        def again() -> Iterable[Softmax]:
+            """The passes once more: if the scratch memory held them all in one go, the last softmax is still there."""
+            return [softmax] if self.shape.passes >= T else self._softmaxes(source_NTC)
+
+        scores = scores_of_mean(mean_NC, expected_N / T, want, differs)
         if "variation_ratio" in want:
             scores["variation_ratio"] = (T - votes_NC.max(axis=1)) / T
         if "mean_std" in want:
-            whole = self.shape.passes >= T  # then the last softmax holds all passes, still in scratch memory
-            scores["mean_std"] = mean_std([softmax] if whole else self._softmaxes(source_NTC), mean_NC, T)
+            scores["mean_std"] = mean_std(again(), mean_NC, T)
+        if "bald" in want and self.accurate_bald:
+            scores["bald"] = accurate_bald(again, mean_NC, T)
         return scores | {"finite": finite_N}
 
     def _softmaxes(self, source_NTC: NDArray[Any]) -> Iterator[Softmax]:
@@ -93,28 +107,53 @@ def count_votes(z_NTC: Floats, rows_inside: bool) -> NDArray[Any]:
     return votes_NC
 
 
+def probabilities(softmax: Softmax) -> Floats:
+    """p [N, t, C], in place of z."""
+    z_NTC, e_NTC, _, norm_NT = softmax
+    p_NTC: Floats = np.multiply(e_NTC, (1.0 / norm_NT)[:, :, None], out=z_NTC)
+    return p_NTC
+
+
 def mean_std(softmaxes: Iterable[Softmax], mean_NC: Floats, T: int) -> Floats:
     """mean_c sqrt(mean_t (p_tc - mean_c)²), [N]. A second run over the passes: mean_t p² - mean² would cancel."""
     squares_NC = np.zeros_like(mean_NC)
-    for z_NTC, e_NTC, _, norm_NT in softmaxes:
-        np.multiply(e_NTC, (1.0 / norm_NT)[:, :, None], out=z_NTC)
-        np.subtract(z_NTC, mean_NC[:, None, :], out=z_NTC)
-        squares_NC += np.einsum("ntc,ntc->nc", z_NTC, z_NTC)
+    for p_NTC in map(probabilities, softmaxes):
+        p_NTC -= mean_NC[:, None, :]
+        squares_NC += np.einsum("ntc,ntc->nc", p_NTC, p_NTC)
     std_N: Floats = sum_last("nc->n", np.sqrt(squares_NC / T)) / mean_NC.shape[1]
     return std_N
 
 
-def scores_of_mean(mean_NC: Floats, expected_N: Floats, want: Collection[str]) -> dict[str, NDArray[Any]]:
-    """Prediction, confidence and the wanted scores that follow from the mean probabilities and mean_t H[p_t]."""
+def accurate_bald(passes: Callable[[], Iterable[Softmax]], mean_NC: Floats, T: int) -> Floats:
+    """mean_t KL(p_t || mean), nats, [N]. The first of two more runs makes the mean of equal p_t exact."""
+    rest_NC = np.zeros_like(mean_NC)
+    for p_NTC in map(probabilities, passes()):
+        p_NTC -= mean_NC[:, None, :]
+        rest_NC += np.einsum("ntc->nc", p_NTC)
+    exact_NC = mean_NC + rest_NC / T
+    terms_NC = np.zeros_like(mean_NC)
+    for p_NTC in map(probabilities, passes()):
+        terms_NC += np.einsum("ntc->nc", kl_terms(p_NTC, exact_NC[:, None, :]))
+    bald_N: Floats = sum_last("nc->n", terms_NC) / T
+    return bald_N
+
+
+def scores_of_mean(
+    mean_NC: Floats, expected_N: Floats, want: Collection[str], differs: bool
+) -> dict[str, NDArray[Any]]:
+    """Prediction, confidence and the wanted scores that follow from the mean probabilities and mean_t H[p_t].
+
+    differs: bald is wanted as the difference of the entropies.
+    """
     prediction_N = mean_NC.argmax(axis=1)
     confidence_N = mean_NC.max(axis=1)
     scores = {"prediction": prediction_N, "confidence": confidence_N}
-    if "entropy" in want or "bald" in want:
+    if "entropy" in want or differs:
         log_NC = np.log(np.maximum(mean_NC, np.finfo(mean_NC.dtype).tiny))
         entropy_N = non_negative(-sum_last("nc->n", np.multiply(mean_NC, log_NC, out=log_NC).astype(np.float64)))
         if "entropy" in want:
             scores["entropy"] = entropy_N
-        if "bald" in want:
+        if differs:
             scores["bald"] = non_negative(entropy_N - expected_N)
     if "expected_entropy" in want:
         scores["expected_entropy"] = non_negative(expected_N)

@@ -22,17 +22,23 @@ SCORE_ROWS = ("entropy", "expected_entropy", "bald", "variation_ratio", "mean_st
 
 
 def row_stats_triton(
-    logits_NTC: Tensor, task: str, want: Collection[str], *, reduce: str = "sum", predicts_noise: bool = False
+    logits_NTC: Tensor,
+    task: str,
+    want: Collection[str],
+    *,
+    reduce: str = "sum",
+    accurate_bald: bool = False,
+    predicts_noise: bool = False,
 ) -> RowStats:
     """See `row_stats.row_stats`. Arguments are not checked; float32, bfloat16 or float16."""
     if task == "multiclass":
-        return softmax_stats_triton(logits_NTC, want)
+        return softmax_stats_triton(logits_NTC, want, accurate_bald)
     if task == "regression":
         return gaussian_stats_triton(logits_NTC, want, predicts_noise)
-    return bernoulli_stats_triton(logits_NTC, want, binary=task == "binary", reduce=reduce)
+    return bernoulli_stats_triton(logits_NTC, want, task == "binary", reduce, accurate_bald)
 
 
-def softmax_stats_triton(logits_NTC: Tensor, want: Collection[str]) -> RowStats:
+def softmax_stats_triton(logits_NTC: Tensor, want: Collection[str], accurate_bald: bool) -> RowStats:
     """See `row_stats_softmax.softmax_stats`.
 
     Raises:
@@ -41,13 +47,15 @@ def softmax_stats_triton(logits_NTC: Tensor, want: Collection[str]) -> RowStats:
     T, C = logits_NTC.shape[1:]
     if "margin" in want and C < 2:
         raise ValueError("margin needs at least 2 classes, got logits with C = 1")
-    return launch_softmax(logits_NTC, softmax_plan(T, C, Strides.of(logits_NTC), want), want)
+    return launch_softmax(logits_NTC, softmax_plan(T, C, Strides.of(logits_NTC), want, accurate_bald), want)
 
 
-def bernoulli_stats_triton(logits_NTL: Tensor, want: Collection[str], binary: bool, reduce: str) -> RowStats:
+def bernoulli_stats_triton(
+    logits_NTL: Tensor, want: Collection[str], binary: bool, reduce: str, accurate_bald: bool
+) -> RowStats:
     """See `row_stats_bernoulli.binary_stats` and `multilabel_stats`."""
     N, T, L = logits_NTL.shape
-    plan = bernoulli_plan(T, L, binary, reduce == "max")
+    plan = bernoulli_plan(T, L, binary, reduce == "max", accurate_bald and "bald" in want)
     results = _results(N, logits_NTL.device)
     _launch(plan, logits_NTL, results)
     return _row_stats(results, want)
@@ -118,7 +126,7 @@ def _two_phase_scratch(N: int, plan: Plan, device: torch.device) -> tuple[Tensor
 
     counters = torch.zeros(1 + 3 * N, dtype=torch.int32, device=device)
     passes = (floats(N * T * S * 3), ints(votes * S), floats(N * T * 2), ints(votes), floats(N * 2))
-    return (*passes, floats(N * NB * 4), ints(N * NB), counters)
+    return (*passes, floats(N * NB * 5), ints(N * NB), counters)
 
 
 def _row_stats(results: tuple[Tensor, Tensor, Tensor, Tensor], want: Collection[str]) -> RowStats:

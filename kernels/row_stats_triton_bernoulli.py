@@ -20,8 +20,11 @@ from poolscore.kernels.row_stats_triton_ops import (
     SMALLEST_NORMAL,
     VARIATION_RATIO,
     add_squares,
+    add_to_mean,
     divide,
     exp,
+    inverse_of,
+    kl_terms,
     log1p,
     log2,
     non_negative,
@@ -29,6 +32,17 @@ from poolscore.kernels.row_stats_triton_ops import (
 )
 
 HIGHEST = tl.constexpr(1e30)  # stands for |±inf|: exp(-1e30) is 0, and 1e30 · 0 is 0 where inf · 0 would be NaN
+
+
+@triton.jit
+def sigmoid(z):
+    """p, 1 - p and the entropy of one pass, all with full relative accuracy."""
+    a = tl.minimum(tl.abs(z), HIGHEST, propagate_nan=tl.PropagateNan.ALL)
+    e = exp(-a)
+    larger = 1.0 / (1.0 + e)
+    smaller = e * larger
+    entropy = tl.math.fma(a, smaller, log1p(e))
+    return tl.where(z > 0, larger, smaller), tl.where(z > 0, smaller, larger), entropy
 
 
 @triton.jit
@@ -68,6 +82,7 @@ def bernoulli(
     B: tl.constexpr,
     BINARY: tl.constexpr,
     TAKE_MAX: tl.constexpr,
+    ACCURATE_BALD: tl.constexpr,
 ):
     """scores [7, N] (all that the task has), prediction, confidence, finite [N] of R rows."""
     n_R = tl.program_id(0) * R + tl.arange(0, R)
@@ -91,19 +106,20 @@ def bernoulli(
         rest_RB = tl.zeros((R, B), tl.float32)
         expected_RB = tl.zeros((R, B), tl.float32)
         squares_RB = tl.zeros((R, B), tl.float32)
+        mean_p_RB = tl.zeros((R, B), tl.float32)
+        mean_rest_RB = tl.zeros((R, B), tl.float32)
         votes_RB = tl.zeros((R, B), tl.int32)
         for t in tl.range(T):
             at_RB = row_R1 + tl.cast(t, tl.int64) * stride_t + c_B.to(tl.int64) * stride_c
             z_RB = tl.load(x_ptr + at_RB, mask=ok_RB, other=0.0).to(tl.float32)
-            a_RB = tl.minimum(tl.abs(z_RB), HIGHEST, propagate_nan=tl.PropagateNan.ALL)
-            e_RB = exp(-a_RB)
-            larger_RB = 1.0 / (1.0 + e_RB)
-            smaller_RB = e_RB * larger_RB
-            expected_RB += tl.math.fma(a_RB, smaller_RB, log1p(e_RB))
-            pass_RB = tl.where(z_RB > 0, larger_RB, smaller_RB)
-            p_RB += pass_RB
-            rest_RB += tl.where(z_RB > 0, smaller_RB, larger_RB)
-            squares_RB = add_squares(squares_RB, pass_RB, 1.0, p_RB, t)
+            pass_p_RB, pass_rest_RB, entropy_RB = sigmoid(z_RB)
+            expected_RB += entropy_RB
+            p_RB += pass_p_RB
+            rest_RB += pass_rest_RB
+            squares_RB = add_squares(squares_RB, pass_p_RB, 1.0, p_RB, t)
+            if ACCURATE_BALD:
+                mean_p_RB = add_to_mean(mean_p_RB, pass_p_RB, t)
+                mean_rest_RB = add_to_mean(mean_rest_RB, pass_rest_RB, t)
             votes_RB += (z_RB > 0).to(tl.int32)
         poison_RB += expected_RB
         p_RB = divide(p_RB, T)
@@ -114,7 +130,19 @@ def bernoulli(
         entropy_RB = non_negative(-(small_RB * log_RB + tl.maximum(p_RB, rest_RB) * log1p(-small_RB)))
         entropies_RB = gather_labels(entropies_RB, entropy_RB, ok_RB, TAKE_MAX)
         expecteds_RB = gather_labels(expecteds_RB, expected_RB, ok_RB, TAKE_MAX)
-        balds_RB = gather_labels(balds_RB, non_negative(entropy_RB - expected_RB), ok_RB, TAKE_MAX)
+        bald_RB = non_negative(entropy_RB - expected_RB)
+        if ACCURATE_BALD:  # a second run over the passes finds them in the cache
+            bald_RB = tl.zeros((R, B), tl.float32)
+            inverse_p_RB = inverse_of(mean_p_RB)
+            inverse_rest_RB = inverse_of(mean_rest_RB)
+            for t in tl.range(T):
+                at_RB = row_R1 + tl.cast(t, tl.int64) * stride_t + c_B.to(tl.int64) * stride_c
+                z_RB = tl.load(x_ptr + at_RB, mask=ok_RB, other=0.0).to(tl.float32)
+                pass_p_RB, pass_rest_RB, _ = sigmoid(z_RB)
+                terms_RB = kl_terms(pass_p_RB, mean_p_RB, inverse_p_RB)
+                bald_RB += terms_RB + kl_terms(pass_rest_RB, mean_rest_RB, inverse_rest_RB)
+            bald_RB = divide(bald_RB, T)
+        balds_RB = gather_labels(balds_RB, bald_RB, ok_RB, TAKE_MAX)
         deviations_RB = gather_labels(deviations_RB, tl.sqrt(divide(squares_RB, T)), ok_RB, False)
         best_RB, second_RB, index_RB = top_two(best_RB, second_RB, index_RB, p_RB, c_B, C)
 

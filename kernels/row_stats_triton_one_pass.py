@@ -6,6 +6,8 @@ value ever crosses threads, and U consecutive passes are read at once, because a
 not aligned to them. Wider rows share the lanes of a warp, the widest several warps. V is the width of a load.
 
 Per class and pass: maximum, difference, clamp, exp2, and one fused multiply-add each for normaliser, entropy and mean.
+
+ACCURATE_BALD needs the mean before the first of its terms (`kl_terms.py`): a second run over the passes reads them.
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ from poolscore.kernels.row_stats_triton_ops import (
     LOG2E,
     LOWEST,
     add_squares,
+    add_to_mean,
     divide,
     entropy_terms,
+    inverse_of,
+    kl_terms,
     log2,
     modal_votes,
     multiply_up,
@@ -70,6 +75,24 @@ def load_passes(
     return blocks
 
 
+@triton.jit
+def softmax(x, u: tl.constexpr, K: tl.constexpr):
+    """Of pass u of those in x: the maximum [R, 1], z = x - maximum and e^z as tuples of K blocks, their sum [R]."""
+    top_RB = x[u * K]
+    for k in tl.static_range(1, K):
+        top_RB = tl.maximum(top_RB, x[u * K + k])
+    top_R1 = tl.max(top_RB, 1)[:, None]
+    norm_RB = tl.zeros(top_RB.shape, tl.float32)
+    zs, exps = (), ()
+    for k in tl.static_range(K):
+        z_RB = tl.maximum(x[u * K + k] - top_R1, LOWEST, propagate_nan=tl.PropagateNan.ALL)
+        exp_RB = tl.exp2(z_RB * LOG2E)
+        norm_RB = norm_RB + exp_RB
+        zs = zs + (z_RB,)
+        exps = exps + (exp_RB,)
+    return top_R1, zs, exps, tl.sum(norm_RB, 1)
+
+
 @triton.jit(do_not_specialize=["N", "offset", "stride_n", "stride_t"])
 def softmax_one_pass(
     x_ptr,
@@ -96,6 +119,7 @@ def softmax_one_pass(
     WANT_STD: tl.constexpr,
     WANT_VOTES: tl.constexpr,
     LIST_VOTES: tl.constexpr,
+    ACCURATE_BALD: tl.constexpr,
 ):
     """scores [7, N], prediction, confidence, finite [N] of R rows; votes [N, T] is scratch if LIST_VOTES."""
     COUNT_VOTES: tl.constexpr = WANT_VOTES and not LIST_VOTES
@@ -104,13 +128,15 @@ def softmax_one_pass(
     n_R = n_R.to(tl.int64)
     row_R = tl.multiple_of(offset + n_R * stride_n, V)
     c_B = tl.arange(0, B)[None, :]
-    totals, squares, votes = (), (), ()
+    totals, squares, votes, means = (), (), (), ()
     for _ in tl.static_range(K):
         totals = totals + (tl.zeros((R, B), tl.float32),)
         if WANT_STD:
             squares = squares + (tl.zeros((R, B), tl.float32),)
         if COUNT_VOTES:
             votes = votes + (tl.zeros((R, B), tl.int32),)
+        if ACCURATE_BALD:
+            means = means + (tl.zeros((R, B), tl.float32),)
     entropy_RB = tl.zeros((R, B), tl.float32)  # sum over the passes of the mean of z
     mantissa_R = tl.full((R,), 1.0, tl.float32)  # product over the passes of the normalisers
     exponent_R = tl.zeros((R,), tl.int32)
@@ -121,10 +147,7 @@ def softmax_one_pass(
         x = load_passes(x_ptr, start_R, row_ok_R, stride_c, C, U, B, K, V, UNIT)
         for u in tl.static_range(U):
             t = step * U + u
-            top_RB = x[u * K]
-            for k in tl.static_range(1, K):
-                top_RB = tl.maximum(top_RB, x[u * K + k])
-            top_R1 = tl.max(top_RB, 1)[:, None]
+            top_R1, zs, exps, norm_R = softmax(x, u, K)
             if WANT_VOTES:
                 first_RB = tl.full((R, B), C, tl.int32)
                 for k in tl.static_range(K - 1, -1, -1):
@@ -132,23 +155,15 @@ def softmax_one_pass(
                 first_R1 = tl.min(first_RB, 1)[:, None]
                 if LIST_VOTES:
                     tl.store(votes_ptr + (n_R * T + t)[:, None], first_R1, mask=row_ok_R[:, None])
-            norm_RB = tl.zeros((R, B), tl.float32)
-            product_RB = tl.zeros((R, B), tl.float32)
-            exps = ()
-            for k in tl.static_range(K):
-                z_RB = tl.maximum(x[u * K + k] - top_R1, LOWEST, propagate_nan=tl.PropagateNan.ALL)
-                exp_RB = tl.exp2(z_RB * LOG2E)
-                norm_RB = norm_RB + exp_RB
-                if WANT_EXPECTED:
-                    product_RB = tl.math.fma(exp_RB, z_RB, product_RB)
-                exps = exps + (exp_RB,)
-            norm_R = tl.sum(norm_RB, 1)
             scale_R = 1.0 / norm_R
             scale_sum_R += scale_R
             if WANT_EXPECTED:
+                product_RB = tl.zeros((R, B), tl.float32)
+                for k in tl.static_range(K):
+                    product_RB = tl.math.fma(exps[k], zs[k], product_RB)
                 entropy_RB = tl.math.fma(product_RB, scale_R[:, None], entropy_RB)
                 mantissa_R, exponent_R = multiply_up(mantissa_R, exponent_R, norm_R)
-            new_totals, new_squares, new_votes = (), (), ()
+            new_totals, new_squares, new_votes, new_means = (), (), (), ()
             for k in tl.static_range(K):
                 total_RB = tl.math.fma(exps[k], scale_R[:, None], totals[k])
                 new_totals = new_totals + (total_RB,)
@@ -156,7 +171,25 @@ def softmax_one_pass(
                     new_squares = new_squares + (add_squares(squares[k], exps[k], scale_R[:, None], total_RB, t),)
                 if COUNT_VOTES:
                     new_votes = new_votes + (votes[k] + (first_R1 == k * B + c_B).to(tl.int32),)
-            totals, squares, votes = new_totals, new_squares, new_votes
+                if ACCURATE_BALD:
+                    new_means = new_means + (add_to_mean(means[k], exps[k] * scale_R[:, None], t),)
+            totals, squares, votes, means = new_totals, new_squares, new_votes, new_means
+
+    divergence_RB = tl.zeros((R, B), tl.float32)
+    if ACCURATE_BALD:
+        inverses = ()
+        for k in tl.static_range(K):
+            inverses = inverses + (inverse_of(means[k]),)
+        for step in tl.range(T // U):
+            start_R = row_R + tl.multiple_of(tl.cast(step * U, tl.int64) * stride_t, V)
+            x = load_passes(x_ptr, start_R, row_ok_R, stride_c, C, U, B, K, V, UNIT)
+            for u in tl.static_range(U):
+                top_R1, zs, exps, norm_R = softmax(x, u, K)
+                scale_R = 1.0 / norm_R
+                terms_RB = tl.zeros((R, B), tl.float32)
+                for k in tl.static_range(K):
+                    terms_RB += kl_terms(exps[k] * scale_R[:, None], means[k], inverses[k])
+                divergence_RB += terms_RB
 
     mean_terms_RB = tl.zeros((R, B), tl.float32)
     deviation_RB = tl.zeros((R, B), tl.float32)
@@ -184,5 +217,5 @@ def softmax_one_pass(
     store_scores(
         scores_ptr, prediction_ptr, confidence_ptr, finite_ptr, N, n_R, row_ok_R,
         tl.sum(mean_terms_RB, 1), expected_R, most_R, tl.sum(deviation_RB, 1), best_R, second_R, index_R, scale_sum_R,
-        T, C, WANT_ENTROPY, WANT_EXPECTED, WANT_STD, WANT_VOTES,
+        tl.sum(divergence_RB, 1), T, C, WANT_ENTROPY, WANT_EXPECTED, WANT_STD, WANT_VOTES, ACCURATE_BALD,
     )  # fmt: skip

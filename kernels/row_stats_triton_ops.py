@@ -12,11 +12,12 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LOG2E_REST = tl.constexpr(1.925962991126617e-08)  # log2 e less its float32
 LN2 = tl.constexpr(0.6931471805599453)
+LN2_OVER_2_23 = tl.constexpr(0.6931471805599453 / 2**23)
 SMALLEST_NORMAL = tl.constexpr(1.1754943508222875e-38)
 # exp(-1e30) is 0, and 0 · -1e30 is -0 where 0 · -inf would be NaN: masked classes then contribute nothing to p ln p.
 LOWEST = tl.constexpr(-1e30)
 
-# Rows of the score tensor [8, N] that the softmax and Bernoulli kernels fill.
+# Rows of the score tensor [7, N] that the softmax and Bernoulli kernels fill.
 ENTROPY = tl.constexpr(0)
 EXPECTED_ENTROPY = tl.constexpr(1)
 BALD = tl.constexpr(2)
@@ -92,6 +93,42 @@ def entropy_terms(sum_bits, mean):
 
 
 @triton.jit
+def kl_terms(p, mean, inverse):
+    """p ln(p/mean) - p + mean >= 0 with full relative accuracy at p near mean too; inverse: 1/mean, or large for 0.
+
+    With ratio = p/mean = 2^e·(1 + f), f in [sqrt(1/2) - 1, sqrt(2) - 1], the term over mean is
+    2^e·((1 + f) ln(1 + f) - f) + ratio·e·ln 2 + (1 - 2^e). For e = 0, f is (p - mean)/mean, where nothing cancels, and
+    what follows the first product is 0. That is f² times a polynomial fitted to it at Chebyshev nodes.
+    """
+    ratio = tl.maximum(p * inverse, 1e-30)
+    bits = ratio.to(tl.int32, bitcast=True)
+    e_bits = (bits - 0x3F3504F3) & -0x800000
+    f = tl.where(e_bits == 0, (p - mean) * inverse, (bits - e_bits).to(tl.float32, bitcast=True) - 1.0)
+    y = tl.math.fma(f, -0.011080852709710598, 0.01966600865125656)
+    y = tl.math.fma(f, y, -0.02443419210612774)
+    y = tl.math.fma(f, y, 0.03324859216809273)
+    y = tl.math.fma(f, y, -0.049968574196100235)
+    y = tl.math.fma(f, y, 0.08333458006381989)
+    y = tl.math.fma(f, y, -0.16666704416275024)
+    y = tl.math.fma(f, y, 0.5)
+    scale = (e_bits + 0x3F800000).to(tl.float32, bitcast=True)
+    log_scale = e_bits.to(tl.float32) * LN2_OVER_2_23
+    return mean * tl.math.fma(ratio, log_scale, tl.math.fma(scale, f * f * y, 1.0 - scale))
+
+
+@triton.jit
+def add_to_mean(mean, p, t):
+    """The running mean with pass number t (from 0) added. The mean of equal numbers is that number, exactly."""
+    return tl.math.fma(p - mean, 1.0 / (t + 1.0), mean)
+
+
+@triton.jit
+def inverse_of(mean):
+    """1/mean, or large where a mean probability is 0 or subnormal: `kl_terms` is 0 for it all the same."""
+    return 1.0 / tl.maximum(mean, SMALLEST_NORMAL)
+
+
+@triton.jit
 def add_squares(squares, exp, scale, total, t):
     """Sum of squared deviations from the running mean, with pass number t (from 0) of probability exp·scale added.
 
@@ -130,10 +167,11 @@ def modal_votes(votes_ptr, n_R, row_ok_R, T: tl.constexpr):
 @triton.jit
 def store_scores(
     scores_ptr, prediction_ptr, confidence_ptr, finite_ptr, N, n, ok, mean_terms, expected_sum, most, deviation,
-    best, second, index, finite_sum, T: tl.constexpr, C: tl.constexpr, WANT_ENTROPY: tl.constexpr,
-    WANT_EXPECTED: tl.constexpr, WANT_STD: tl.constexpr, WANT_VOTES: tl.constexpr,
+    best, second, index, finite_sum, divergence, T: tl.constexpr, C: tl.constexpr, WANT_ENTROPY: tl.constexpr,
+    WANT_EXPECTED: tl.constexpr, WANT_STD: tl.constexpr, WANT_VOTES: tl.constexpr, ACCURATE_BALD: tl.constexpr,
 ):  # fmt: skip
-    """Everything about the rows n. mean_terms in bits, expected_sum in nats over the passes, deviation over classes.
+    """Everything about the rows n. mean_terms in bits, expected_sum and divergence in nats over the passes, deviation
+    over classes.
 
     finite_sum is NaN for a row that is not finite.
     """
@@ -145,7 +183,9 @@ def store_scores(
     if WANT_EXPECTED:
         expected = non_negative(divide(expected_sum, T))
         tl.store(score_ptr + EXPECTED_ENTROPY * S, expected, mask=ok)
-    if WANT_ENTROPY and WANT_EXPECTED:
+    if ACCURATE_BALD:
+        tl.store(score_ptr + BALD * S, divide(divergence, T), mask=ok)
+    elif WANT_ENTROPY and WANT_EXPECTED:
         tl.store(score_ptr + BALD * S, non_negative(entropy - expected), mask=ok)
     if WANT_VOTES:
         tl.store(score_ptr + VARIATION_RATIO * S, divide(T - most.to(tl.float32), T), mask=ok)

@@ -13,8 +13,11 @@ from poolscore.kernels.row_stats_triton_ops import (
     LOG2E,
     LOWEST,
     add_squares,
+    add_to_mean,
     divide,
     entropy_terms,
+    inverse_of,
+    kl_terms,
     log2,
     modal_votes,
     store_scores,
@@ -151,26 +154,48 @@ def join_slices(
 def block_means(
     x_ptr, row, c0, pass_ptr, n, stride_t, stride_c, T: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
     V: tl.constexpr, K: tl.constexpr, UNIT: tl.constexpr, WANT_ENTROPY: tl.constexpr, WANT_STD: tl.constexpr,
+    ACCURATE_BALD: tl.constexpr,
 ):  # fmt: skip
-    """Of the classes c0 .. c0 + P·V·K of row n: largest mean, second, class of the largest, entropy, deviations."""
-    totals, squares = (), ()
+    """Of the classes c0 .. c0 + P·V·K of row n: largest mean, second, class of the largest, entropy, deviations, terms
+    of an accurate BALD (`kl_terms.py`; a second run over the passes, which this program has just read).
+    """
+    totals, squares, means = (), (), ()
     for _ in tl.static_range(K):
         totals = totals + (tl.zeros((P, V), tl.float32),)
         if WANT_STD:
             squares = squares + (tl.zeros((P, V), tl.float32),)
+        if ACCURATE_BALD:
+            means = means + (tl.zeros((P, V), tl.float32),)
     for t in tl.range(T):
         top = tl.load(pass_ptr + (n * T + t) * 2)
         scale = tl.load(pass_ptr + (n * T + t) * 2 + 1)
         start = row + tl.multiple_of(tl.cast(t, tl.int64) * stride_t, V)
         x = load_tiles(x_ptr, start, c0, stride_c, C, P, V, K, UNIT)
-        new_totals, new_squares = (), ()
+        new_totals, new_squares, new_means = (), (), ()
         for k in tl.static_range(K):
             exp_PV = tl.exp2((x[k] - top) * LOG2E)
             total_PV = tl.math.fma(exp_PV, scale, totals[k])
             new_totals = new_totals + (total_PV,)
             if WANT_STD:
                 new_squares = new_squares + (add_squares(squares[k], exp_PV, scale, total_PV, t),)
-        totals, squares = new_totals, new_squares
+            if ACCURATE_BALD:
+                new_means = new_means + (add_to_mean(means[k], exp_PV * scale, t),)
+        totals, squares, means = new_totals, new_squares, new_means
+    divergence_PV = tl.zeros((P, V), tl.float32)
+    if ACCURATE_BALD:
+        inverses = ()
+        for k in tl.static_range(K):
+            inverses = inverses + (inverse_of(means[k]),)
+        for t in tl.range(T):
+            top = tl.load(pass_ptr + (n * T + t) * 2)
+            scale = tl.load(pass_ptr + (n * T + t) * 2 + 1)
+            start = row + tl.multiple_of(tl.cast(t, tl.int64) * stride_t, V)
+            x = load_tiles(x_ptr, start, c0, stride_c, C, P, V, K, UNIT)
+            terms_PV = tl.zeros((P, V), tl.float32)
+            for k in tl.static_range(K):
+                exp_PV = tl.exp2((x[k] - top) * LOG2E)
+                terms_PV += kl_terms(exp_PV * scale, means[k], inverses[k])
+            divergence_PV += terms_PV
     mean_terms_PV = tl.zeros((P, V), tl.float32)
     deviation_PV = tl.zeros((P, V), tl.float32)
     best_PV = tl.full((P, V), -1.0, tl.float32)
@@ -187,23 +212,24 @@ def block_means(
     best = tl.max(best_PV)
     index = tl.min(tl.where(best_PV == best, index_PV, C))
     second = tl.max(tl.where(index_PV == index, second_PV, best_PV))
-    return best, second, index, tl.sum(mean_terms_PV), tl.sum(deviation_PV)
+    return best, second, index, tl.sum(mean_terms_PV), tl.sum(deviation_PV), tl.sum(divergence_PV)
 
 
 @triton.jit
 def join_blocks(
     n, block_ptr, index_ptr, row_ptr, scores_ptr, prediction_ptr, confidence_ptr, finite_ptr, N, T: tl.constexpr,
     C: tl.constexpr, NB: tl.constexpr, WANT_ENTROPY: tl.constexpr, WANT_EXPECTED: tl.constexpr,
-    WANT_STD: tl.constexpr, WANT_VOTES: tl.constexpr,
+    WANT_STD: tl.constexpr, WANT_VOTES: tl.constexpr, ACCURATE_BALD: tl.constexpr,
 ):  # fmt: skip
     """The scores of row n from its blocks."""
     b = tl.arange(0, triton.next_power_of_2(NB))
     ok_B = b < NB
     at_B = n * NB + b
-    best_B = tl.load(block_ptr + at_B * 4, mask=ok_B, other=-1.0)
-    second_B = tl.load(block_ptr + at_B * 4 + 1, mask=ok_B, other=-1.0)
-    mean_terms = tl.sum(tl.load(block_ptr + at_B * 4 + 2, mask=ok_B, other=0.0), 0)
-    deviation = tl.sum(tl.load(block_ptr + at_B * 4 + 3, mask=ok_B, other=0.0), 0)
+    best_B = tl.load(block_ptr + at_B * 5, mask=ok_B, other=-1.0)
+    second_B = tl.load(block_ptr + at_B * 5 + 1, mask=ok_B, other=-1.0)
+    mean_terms = tl.sum(tl.load(block_ptr + at_B * 5 + 2, mask=ok_B, other=0.0), 0)
+    deviation = tl.sum(tl.load(block_ptr + at_B * 5 + 3, mask=ok_B, other=0.0), 0)
+    divergence = tl.sum(tl.load(block_ptr + at_B * 5 + 4, mask=ok_B, other=0.0), 0)
     index_B = tl.load(index_ptr + at_B, mask=ok_B, other=C)
     best = tl.max(best_B, 0)
     index = tl.min(tl.where(best_B == best, index_B, C), 0)
@@ -212,6 +238,6 @@ def join_blocks(
     most = tl.load(row_ptr + n * 2 + 1)
     store_scores(
         scores_ptr, prediction_ptr, confidence_ptr, finite_ptr, N, n, n < N,
-        mean_terms, expected, most, deviation, best, second, index, expected,
-        T, C, WANT_ENTROPY, WANT_EXPECTED, WANT_STD, WANT_VOTES,
+        mean_terms, expected, most, deviation, best, second, index, expected, divergence,
+        T, C, WANT_ENTROPY, WANT_EXPECTED, WANT_STD, WANT_VOTES, ACCURATE_BALD,
     )  # fmt: skip

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 THREADS = 128
 NARROW = 16  # up to here a thread holds all classes of its row
 SHARED_WARP = 512  # up to here several rows share a warp's lanes, at most 16 classes a lane
-ONE_PROGRAM = 8192  # up to here a program holds all classes of its row, at most 32 a lane
+ONE_PROGRAM = 8192  # up to here a program holds all classes of its row, at most 32 a lane (16 for an accurate BALD)
 SLICE_CLASSES = 16384  # of one task of the first of two phases
 TILE_CLASSES = 16  # a thread's classes at a time in the two-phase kernel
 
@@ -63,16 +63,19 @@ class Plan:
     tasks: int = 1
 
 
-def softmax_plan(T: int, C: int, strides: Strides, want: Collection[str]) -> Plan:
+def softmax_plan(T: int, C: int, strides: Strides, want: Collection[str], accurate_bald: bool = False) -> Plan:
     """The kernel for the softmax scores in `want` of logits [any N, T, C]."""
+    accurate = accurate_bald and "bald" in want
+    differs = "bald" in want and not accurate  # bald is a difference of entropies
     constants = {
         "T": T,
         "C": C,
         "UNIT": strides.c == 1,
-        "WANT_ENTROPY": bool({"entropy", "bald"} & set(want)),
-        "WANT_EXPECTED": bool({"expected_entropy", "bald"} & set(want)),
+        "WANT_ENTROPY": "entropy" in want or differs,
+        "WANT_EXPECTED": "expected_entropy" in want or differs,
         "WANT_STD": "mean_std" in want,
         "WANT_VOTES": "variation_ratio" in want,
+        "ACCURATE_BALD": accurate,
     }
     if C > ONE_PROGRAM:
         return _two_phases(constants, strides.vector(strides.t))
@@ -80,7 +83,7 @@ def softmax_plan(T: int, C: int, strides: Strides, want: Collection[str]) -> Pla
         U, V = _joined_passes(T, C, strides)
         R, B, num_warps = THREADS, 1, THREADS // 32
     else:
-        lanes = _next_power_of_2(-(-C // (16 if C <= SHARED_WARP else 32)))
+        lanes = _next_power_of_2(-(-C // (16 if C <= SHARED_WARP or accurate_bald else 32)))
         U, V = 1, _least_work(C, lanes, strides.vector(strides.t))
         R, num_warps = (THREADS // lanes, THREADS // 32) if C <= SHARED_WARP else (1, lanes // 32)
         B = lanes * V
@@ -117,10 +120,11 @@ def _two_phases(constants: dict[str, int], V: int) -> Plan:
     return Plan(softmax_two_phase, constants, tasks=T * S + NB)
 
 
-def bernoulli_plan(T: int, L: int, binary: bool, take_max: bool) -> Plan:
+def bernoulli_plan(T: int, L: int, binary: bool, take_max: bool, accurate_bald: bool = False) -> Plan:
     """The kernel for independent sigmoids of logits [any N, T, L]."""
     B = min(_next_power_of_2(L), THREADS)
     constants = {"T": T, "C": L, "R": THREADS // B, "B": B, "BINARY": binary, "TAKE_MAX": take_max}
+    constants["ACCURATE_BALD"] = accurate_bald
     return Plan(bernoulli, constants, rows=THREADS // B)
 
 

@@ -54,6 +54,7 @@ def softmax_two_phase(
     WANT_EXPECTED: tl.constexpr,
     WANT_STD: tl.constexpr,
     WANT_VOTES: tl.constexpr,
+    ACCURATE_BALD: tl.constexpr,
 ):
     """One task of N·(T·S + NB). counter_ptr: 1 + 3N zeros; the other pointers after finite_ptr are scratch."""
     slices_done_ptr = counter_ptr + 1
@@ -97,20 +98,21 @@ def softmax_two_phase(
         b = task - SLICES
         while tl.atomic_add(passes_ready_ptr + n, 0, sem="acquire") == 0:
             pass
-        best, second, index, mean_terms, deviation = block_means(
+        best, second, index, mean_terms, deviation, divergence = block_means(
             x_ptr, row, b * (P * V * K), pass_ptr, n.to(tl.int64), stride_t, stride_c,
-            T, C, P, V, K, UNIT, WANT_ENTROPY, WANT_STD,
+            T, C, P, V, K, UNIT, WANT_ENTROPY, WANT_STD, ACCURATE_BALD,
         )  # fmt: skip
         at = n.to(tl.int64) * NB + b
-        tl.store(block_ptr + at * 4, best)
-        tl.store(block_ptr + at * 4 + 1, second)
-        tl.store(block_ptr + at * 4 + 2, mean_terms)
-        tl.store(block_ptr + at * 4 + 3, deviation)
+        tl.store(block_ptr + at * 5, best)
+        tl.store(block_ptr + at * 5 + 1, second)
+        tl.store(block_ptr + at * 5 + 2, mean_terms)
+        tl.store(block_ptr + at * 5 + 3, deviation)
+        tl.store(block_ptr + at * 5 + 4, divergence)
         tl.store(index_ptr + at, index)
         tl.debug_barrier()
         if tl.atomic_add(blocks_done_ptr + n, 1, sem="acq_rel") == NB - 1:
             join_blocks(
                 n.to(tl.int64), block_ptr, index_ptr, row_ptr,
                 scores_ptr, prediction_ptr, confidence_ptr, finite_ptr, N, T, C, NB,
-                WANT_ENTROPY, WANT_EXPECTED, WANT_STD, WANT_VOTES,
+                WANT_ENTROPY, WANT_EXPECTED, WANT_STD, WANT_VOTES, ACCURATE_BALD,
             )  # fmt: skip

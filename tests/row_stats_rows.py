@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from row_stats_oracle import oracle
 from torch import Tensor
 
 from poolscore.kernels.row_stats import RowStats, row_stats_reference
@@ -121,3 +122,24 @@ def assert_prediction_is_best(logits_NTC: Tensor, got: RowStats, exact: RowStats
         mean_NC = x.sigmoid().mean(1)
     chosen_N = mean_NC.gather(1, predicted_N[:, None])[:, 0]
     torch.testing.assert_close(chosen_N, mean_NC.amax(-1), rtol=0, atol=3e-6)
+
+
+def nearly_equal_passes(T: int, C: int, seed: int = 0) -> Tensor:
+    """Rows whose passes differ by 1e-5 to 1e-2 in their logits: BALD is 1e-11 to 1e-4 nats, float32 [12, T, C]."""
+    generator = torch.Generator().manual_seed(seed)
+    base_N1C = torch.randn(12, 1, C, generator=generator) * 3
+    spread_N11 = torch.logspace(-5, -2, 12)[:, None, None]
+    return base_N1C + torch.randn(12, T, C, generator=generator) * spread_N11
+
+
+def assert_bald_is_accurate(logits_NTC: Tensor, got: RowStats, task: str, reduce: str = "sum") -> None:
+    """Relative to float64, and never negative: of B nats, with u = 2**-24, the rounding of the probabilities costs a
+    few u/sqrt(B), that of sums and logarithms a few u.
+    """
+    good_N = got.finite.cpu()
+    bald_N = got.scores["bald"].cpu()[good_N].double()
+    exact_N = torch.from_numpy(oracle(logits_NTC.cpu()[good_N].double().numpy(), task, reduce)["bald"])
+    bound_N = 8 * 2.0**-24 * exact_N.sqrt() + 2e-6 * exact_N + 1e-13
+    error_N = (bald_N - exact_N).abs()
+    assert (error_N <= bound_N).all(), (error_N / bound_N).max()
+    assert not torch.signbit(bald_N).any(), "negative, or -0.0"

@@ -165,7 +165,7 @@ def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> d
         if len(specs) == len(decoders):
             return specs
         for name in decoders.keys() - specs.keys():
-            nothing = np.zeros((len(rows), 0))
+            nothing = np.zeros((len(rows), 0, 0, 0))  # a shape that no row has
             reasons.update(decoders[name].decode(rows.table, nothing).values())
         seen += len(rows)
         if seen >= SAMPLE_ROWS:

@@ -22,7 +22,7 @@ from poolscore.engine.pool.chunks import Request, requests_of
 from poolscore.engine.pool.plan import Piece
 
 BUFFER = 1 << 20  # bytes that the Parquet reader takes at once, of each column
-THREADS = 16  # requests in flight; Arrow's S3 client allows 25 connections
+THREADS = 24  # requests in flight; Arrow's S3 client allows 25 connections
 FILES_AHEAD = 16  # opened before they are needed
 
 

@@ -74,6 +74,11 @@ class Plan:
         """Rows of the shards."""
         return int(self.shards.rows.sum())
 
+    @property
+    def expected_rows(self) -> int:
+        """Rows that are to be scored, about, before filter and exclude list."""
+        return round(self.rows * self.share)
+
     @cached_property
     def shards(self) -> Shards:
         """The shards, made as they are asked for."""
@@ -91,18 +96,21 @@ class Plan:
             "unreadable": json.dumps(dict(self.unreadable)),
         }
         buffer = io.BytesIO()
-        pq.write_table(self.pieces.replace_schema_metadata(about), buffer)
+        table = self.pieces.replace_schema_metadata(about)
+        pq.write_table(table, buffer, row_group_size=max(1, table.num_rows), compression="zstd")
         return buffer.getvalue()
 
     @classmethod
     def from_parquet(cls, data: builtins.bytes) -> Plan:
         """The inverse of `to_parquet`; reads also the plans of version 0.1, in which every row is in a shard."""
-        table = pq.read_table(io.BytesIO(data))
+        table = pq.read_table(pa.BufferReader(data), pre_buffer=False)
         about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
         if "row_id" not in table.schema.names:
             rows = table["rows"].to_numpy()
             table = table.append_column("row_id", pa.array(np.cumsum(rows) - rows))
-        pieces = table.replace_schema_metadata().select(PIECES.names).cast(PIECES).unify_dictionaries().combine_chunks()
+        pieces = table.replace_schema_metadata().select(PIECES.names)
+        if pieces.schema != PIECES or pieces["path"].num_chunks > 1:
+            pieces = pieces.cast(PIECES).unify_dictionaries().combine_chunks()
         return cls(
             about["root"],
             about["digest"],
@@ -245,17 +253,18 @@ def _pieces(pool: PoolFiles, kept_G: NDArray[np.bool_], shard_rows: int) -> tupl
     step_G = np.where(rows_G > HUGE * shard_rows, shard_rows, np.maximum(rows_G, 1))
     count_G = np.where(kept_G, -(-rows_G // step_G), 0)
     group = np.repeat(np.arange(len(rows_G)), count_G)
-    place = np.arange(len(group)) - np.repeat(np.cumsum(count_G) - count_G, count_G)  # among those of its row group
-    start = place * step_G[group]
+    start = np.arange(len(group)) - np.repeat(np.cumsum(count_G) - count_G, count_G)  # pieces before it in its group
+    start *= step_G[group]
     rows = np.minimum(step_G[group], rows_G[group] - start)
     row_id = row_id_G[group] + start
     file = file_G[group]
     in_file = group - pool.group_starts[file]
     first_row = np.append(row_id_G, 0)[pool.group_starts[:-1]]  # of each file; one without row groups has no piece
-    used, path = np.unique(file, return_inverse=True)
-    paths = pool.table["path"].combine_chunks().take(pa.array(used))
+    of_new_file = np.diff(file, prepend=-1) > 0
+    paths = pool.table["path"].combine_chunks().take(pa.array(file[of_new_file]))
+    path = np.cumsum(of_new_file, dtype=np.int32) - np.int32(1)
     columns = [
-        pa.DictionaryArray.from_arrays(pa.array(path, pa.int32()), paths),
+        pa.DictionaryArray.from_arrays(pa.array(path), paths),
         pa.array(in_file, pa.int32()),
         pa.array(start),
         pa.array(row_id - first_row[file]),

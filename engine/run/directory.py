@@ -99,12 +99,17 @@ class Totals:
 class RunDirectory:
     """A run that exists.
 
+    Args:
+        plan: its plan, where it is known: a large one need not be in memory twice.
+
     Raises:
         ConfigError: there is no run, a damaged one, or one of a newer format.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, plan: Plan | None = None) -> None:
         self.storage: Storage = open_storage(root)
+        if plan is not None:
+            self.plan = plan
         try:
             self.info: dict[str, Any] = json.loads(self.storage.read(RUN))
         except FileNotFoundError as error:
@@ -195,7 +200,7 @@ def create_run(root: str, config: Config, version: str, plan: Plan, identity: Ma
         "totals": asdict(Totals()),
     }
     write_json(storage, RUN, info)
-    return RunDirectory(root)
+    return RunDirectory(root, plan)
 
 
 def exists(root: str) -> bool:

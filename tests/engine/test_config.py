@@ -50,7 +50,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_one(tmp_path: Path, given: s
 
 
 def test_an_unknown_key_like_no_other_is_refused_with_all(tmp_path: Path) -> None:
-    assert refusal(tmp_path, "score.zzzzzz=1") == "score: unknown key 'zzzzzz'; known keys: reduce"
+    assert refusal(tmp_path, "score.zzzzzz=1") == "score: unknown key 'zzzzzz'; known keys: reduce, accurate_bald"
     message = refusal(tmp_path, "pool.input=null", "pool.inputs.b.clumn=x")
     assert message.startswith("pool.inputs.b: unknown key 'clumn'; did you mean 'column'?")
 
@@ -81,6 +81,7 @@ REFUSED = [
     ("pool.decode={kind: tensor, dtype: int64, mean: [3]}", "pool.decode: mean and std need a dtype float32"),
     ("pool.decode={kind: features, dtype: bool, std: [3]}", "pool.decode: mean and std need a dtype float32"),
     ("model.task=multi", "model.task: "),
+    ("score.accurate_bald=3", "score.accurate_bald: "),
     ("model.classes=0", "model.classes: "),
     ("model.classes=[]", "model.classes: "),
     ("model.classes=[a, b, a]", "model: classes: 'a' is named twice"),
@@ -112,6 +113,12 @@ REFUSED = [
 @pytest.mark.parametrize(("given", "message"), REFUSED)
 def test_a_wrong_value_is_refused_in_one_line(tmp_path: Path, given: str, message: str) -> None:
     assert refusal(tmp_path, given).startswith(message)
+
+
+def test_an_accurate_bald_needs_a_task_that_has_one(tmp_path: Path) -> None:
+    assert load(tmp_path, "score.accurate_bald=true").score.accurate_bald
+    message = refusal(tmp_path, "score.accurate_bald=true", "model.task=regression")
+    assert message == "score.accurate_bald: the task regression has no bald: leave it out"
 
 
 def test_every_refusal_names_the_file(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_two_shards_at_a_time_give_what_one_gives(digit_config: Configure, tmp_p
 
 @pytest.mark.parametrize("threaded", [False, True])
 def test_the_queues_keep_to_their_budget(digit_config: Configure, threaded: bool) -> None:
-    prepared = prepare_job(digit_config(run={"read_ahead": 20_000, "shard_rows": 600}))
+    prepared = prepare_job(digit_config(run={"read_ahead": 40_000, "shard_rows": 600}))
     scorer: Scorer = prepared.scorer
     (shard,) = prepared.plan.shards
     with scorer.feed(shard, threaded) as feed:

@@ -115,7 +115,7 @@ def test_what_is_denied_is_not_called_missing(denied: ObjectStorage) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match=r"^run.dir: s3://.*/run cannot be written \(access is denied"):
         denied.require_writable()
-    with pytest.raises(ConfigError, match=r"^pool.uri: s3://.* cannot be read \(access is denied"):
+    with pytest.raises(ConfigError, match=r"^pool.uri: s3://.* cannot be listed \(access is denied"):
         find_files(denied.root)
     with pytest.raises(ConfigError, match=r"^pool.exclude: .*sent.csv cannot be read .*: access is denied"):
         read_ids(denied.path("sent.csv"), "id")
@@ -143,7 +143,9 @@ def test_public_buckets_need_no_credentials(
 ) -> None:
     everybody = {"Effect": "Allow", "Principal": "*", "Action": "*", "Resource": "*"}
     s3_server.ask("PUT", f"{bucket[4:]}?policy", json.dumps({"Statement": [everybody]}).encode())
-    other_settings(monkeypatch, AWS_ACCESS_KEY_ID=None, AWS_SECRET_ACCESS_KEY=None)
+    assert storage.read("a") == b"data"
+    assert proxy.signed
+    proxy.signed = False
     anonymous = ObjectStorage(storage.root.replace("s3://", "s3://anonymous@"))
     assert anonymous.read("a") == b"data"
     assert anonymous.create("b", b"")

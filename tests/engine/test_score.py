@@ -41,6 +41,19 @@ def test_every_row_is_scored_once_and_the_selection_is_the_top_k(digit_config: C
     assert set(selection["method"].to_pylist()) == {"topk"}
 
 
+def test_an_accurate_bald_changes_bald_alone_and_is_part_of_the_run(digit_config: Configure, tmp_path: Path) -> None:
+    config = digit_config()
+    score_pool(config)
+    there = str(tmp_path / "accurate")
+    score_pool(digit_config(run={"dir": there}, score={"accurate_bald": True}))
+    plain, accurate = scores_of_run(config.run.dir), scores_of_run(there)
+    assert accurate.drop_columns("bald").equals(plain.drop_columns("bald"))
+    assert not accurate["bald"].equals(plain["bald"])
+    np.testing.assert_allclose(accurate["bald"], plain["bald"], rtol=0, atol=2e-6)
+    with pytest.raises(ConfigError, match=r"score\.accurate_bald \(False, now True\)"):
+        score_pool(digit_config(score={"accurate_bald": True}))
+
+
 def test_columns_are_the_contract_s(digit_config: Configure) -> None:
     config = digit_config()
     score_pool(config)

@@ -25,6 +25,7 @@ from pyarrow import fs
 from s3_server import S3Server, proxy_before
 from typer.testing import CliRunner
 
+from poolscore.engine.check import CheckResult
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import DONE, ConfigError, InterruptedRun
 from poolscore.engine.filesystem import locate
@@ -54,7 +55,7 @@ class Twins:
     scores: pa.Table
     selection: bytes
 
-    def config(self, root: str, run: str, **changes: Any) -> Config:
+    def config(self, root: str, run: str, more: dict[str, Any] | None = None, **changes: Any) -> Config:
         """The job with everything below `root`."""
         return parse_config(
             {
@@ -64,8 +65,8 @@ class Twins:
                 | {"weights": f"{root}/weights.pt"},
                 "passes": {"count": 3},
                 "select": {"k": 20},
-                "check": {"labelled": f"{root}/labelled.parquet"},
                 "run": {"dir": f"{root}/{run}", "executor": "local", "batch_size": 16, "shard_rows": 50, **changes},
+                **(more or {}),
             }
         )
 
@@ -115,8 +116,12 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def test_a_job_in_a_bucket_gives_what_a_local_one_gives(twins: Twins, config: Config) -> None:
-    there = score_pool(config)
+def test_a_job_in_a_bucket_gives_what_a_local_one_gives(twins: Twins) -> None:
+    checked: list[CheckResult] = []
+    check = {"check": {"labelled": f"{twins.bucket}/labelled.parquet"}}
+    config = twins.config(twins.bucket, f"runs/{next(_runs)}", check)
+    there = score_pool(config, on_check=checked.append)
+    assert checked[0].rows == 60
     assert there.selection == f"{config.run.dir}/selection.parquet"
     assert (there.exit_code, there.totals.excluded, there.totals.shards) == (DONE, 2, 6)
     assert scores_of_run(there.run_dir).equals(twins.scores)
@@ -173,7 +178,7 @@ def test_ctrl_c_in_the_middle_of_a_request(
 
     with proxy_before(s3_server.endpoint, look) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        for request in (f"PUT {config.run.dir[4:]}/scores/", f"GET {twins.bucket[4:]}/pool/part", "/_log/000003/"):
+        for request in (f"PUT {config.run.dir[4:]}/scores/", f"GET {twins.bucket[4:]}/pool/part"):
 
             def arm(state: State, request: str = request) -> None:
                 nonlocal strike_at

@@ -55,16 +55,24 @@ class Case:
 
 
 def softmax(
-    dtype: str, T: int, C: int, want: tuple[str, ...] = ALL, layout: str = "NTC", pad: bool = False, **limits: float
+    dtype: str,
+    T: int,
+    C: int,
+    want: tuple[str, ...] = ALL,
+    layout: str = "NTC",
+    pad: bool = False,
+    accurate: bool = False,
+    **limits: float,
 ) -> Case:
-    """A case of the softmax; pad: rows and passes start at 16 bytes."""
+    """A case of the softmax; pad: rows and passes start at 16 bytes; accurate: with an accurate BALD."""
     size = ITEMSIZE[dtype]
     row = -(-C * size // 16) * 16 // size if pad else C
     n, t = (row, 4096 * row) if layout == "TNC" else (T * row, row)
     c = 3 if layout == "strided" else 1
     scores = "all" if want == ALL else "+".join(want) or "none"
-    name = f"{dtype} T{T} C{C} {layout}{' padded' if pad else ''} {scores}"
-    return Case(name, dtype, softmax_plan(T, C, Strides(0, n * c, t * c, c, size), want), **limits)  # type: ignore[arg-type]
+    name = f"{dtype} T{T} C{C} {layout}{' padded' if pad else ''} {'accurate ' if accurate else ''}{scores}"
+    plan = softmax_plan(T, C, Strides(0, n * c, t * c, c, size), want, accurate)
+    return Case(name, dtype, plan, **limits)  # type: ignore[arg-type]
 
 
 def masks(E: int, dtype: str = "", shared: bool = True) -> Case:
@@ -143,8 +151,8 @@ def instructions_per_logit(plan: Plan, code: list[tuple[int, str, str]]) -> floa
         if name == "BRA" and (target := re.search(r"0x([0-9a-f]+)", rest)) and int(target[1], 16) < address
     ]
     c = plan.constants
-    start, end = max(loops, key=lambda loop: loop[1] - loop[0], default=(0, -1))
-    inside = sum(start <= address <= end for address, _, _ in code[:last])
+    sweeps = sorted(loops, key=lambda loop: loop[0] - loop[1])[: 1 + c["ACCURATE_BALD"]]
+    inside = sum(start <= address <= end for start, end in sweeps for address, _, _ in code[:last])
     executed = inside * (c["T"] // c["U"]) + last - inside
     return executed / (plan.rows * c["T"] * c["C"] / (32 * plan.num_warps))
 
@@ -172,6 +180,17 @@ def few() -> Iterator[Case]:
     yield Case("regression fp32 T20 D3 with noise", "fp32", gaussian_plan(20, 3, True, True))
     yield masks(1000)
     yield masks(2048, "bf16")
+    yield from accurate()
+
+
+def accurate() -> Iterator[Case]:
+    """An accurate BALD: 62 instructions per logit are issued in the time in which two float32 are read."""
+    yield softmax("fp32", 20, 10, BALD, accurate=True, per_logit=62)
+    yield softmax("bf16", 20, 1000, BALD, accurate=True, per_logit=62)
+    yield softmax("bf16", 4, 16, accurate=True, registers=160)
+    yield softmax("bf16", 1000, 8192, accurate=True)
+    yield softmax("fp32", 20, 128256, accurate=True)
+    yield Case("multilabel bf16 T20 L300 accurate", "bf16", bernoulli_plan(20, 300, False, True, True))
 
 
 def many() -> Iterator[Case]:

@@ -205,8 +205,12 @@ def test_row_stats_takes_this_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("poolscore.kernels.row_stats.row_stats_cpu", lambda *a, **options: called.append((a, options)))
     logits_NTC = torch.zeros(2, 3, 4)
     row_stats(logits_NTC, "multilabel", ["bald"], reduce="max")
+    row_stats(logits_NTC, "multiclass", ["bald"], accurate_bald=True)
     row_stats(logits_NTC, "regression", ["predictive_variance"])
-    assert called == [((logits_NTC, "multilabel", ["bald"]), {"reduce": "max"})]
+    assert called == [
+        ((logits_NTC, "multilabel", ["bald"]), {"reduce": "max", "accurate_bald": False}),
+        ((logits_NTC, "multiclass", ["bald"]), {"reduce": "sum", "accurate_bald": True}),
+    ]
 
 
 def test_numpy_keeps_its_settings_and_gradients_do_no_harm() -> None:
