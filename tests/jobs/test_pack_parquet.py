@@ -118,6 +118,37 @@ def test_a_huge_row_group_is_read_in_small_batches(tmp_path: Path) -> None:
         assert [piece[0].batch for piece in source.pieces(start)] == batches[start:]
 
 
+class Stingy:
+    """A Parquet file of 10 rows that gives 3 at a time, as Arrow may."""
+
+    def iter_batches(self, rows: int, row_groups: list[int]) -> list[pa.RecordBatch]:
+        return [pa.record_batch({"x": list(range(start, min(start + 3, 10)))}) for start in range(0, 10, 3)]
+
+
+def test_batches_are_exact_where_arrow_gives_fewer_rows() -> None:
+    schema = pa.schema([("x", pa.int64())])
+    found = list(parquet._batches(Stingy(), 0, 4, schema))  # type: ignore[arg-type]
+    assert [(start, batch["x"].to_pylist()) for start, batch in found] == [
+        (0, [0, 1, 2, 3]),
+        (4, [4, 5, 6, 7]),
+        (8, [8, 9]),
+    ]
+
+
+def test_row_groups_that_are_done_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(images(40), tmp_path / "a.parquet", row_group_size=10)
+    source = parquet.parquet_source(str(tmp_path / "a.parquet"), parquet.Names())
+    real, groups = parquet._batches, []
+
+    def watched(file: Any, group: int, *more: Any) -> Any:
+        groups.append(group)
+        return real(file, group, *more)
+
+    monkeypatch.setattr(parquet, "_batches", watched)
+    assert len(list(source.pieces(2))) == 2
+    assert groups == [2, 3]
+
+
 def test_a_stopped_repack_goes_on(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(6):
