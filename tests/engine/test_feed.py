@@ -76,6 +76,20 @@ def test_the_queues_keep_to_their_budget(digit_config: Configure, threaded: bool
         assert (feed.peak > 10_000) == threaded
 
 
+def test_encoded_rows_that_wait_beside_their_batch_count(digit_config: Configure) -> None:
+    prepared = prepare_job(digit_config(run={"read_ahead": 80_000, "shard_rows": 600}))
+    with prepared.scorer.feed(prepared.plan.shards[0], threaded=True) as feed:
+        first, batch = next(iter(feed))
+        assert first.table.nbytes > batch.nbytes > 0
+        decoded = feed._threads[1]
+        deadline = time.monotonic() + 5
+        while decoded.peak < 10_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(0.05)  # nobody takes what is decoded
+        assert sum(rows.table.nbytes + batch.nbytes for (rows, batch), _ in decoded._waiting) <= 20_000
+
+
 def test_a_function_of_the_user_is_never_called_twice_at_once(
     digit_config: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
