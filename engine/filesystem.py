@@ -11,12 +11,15 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +28,8 @@ from pyarrow import fs
 from poolscore.engine.config_text import one_line
 from poolscore.engine.uri import ANONYMOUS, ObjectUri, local_path, parse_object_uri
 
+A = TypeVar("A")
+B = TypeVar("B")
 ATTEMPTS = 7  # of a call; the pauses between them add up to about half a minute
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # without a byte, before a call counts as failed
@@ -104,6 +109,22 @@ def fetch(uri: str, to: Path) -> None:
     at = locate(uri)
     with at.filesystem.open_input_stream(at.path, compression=None) as source, to.open("wb") as file:
         shutil.copyfileobj(source, file, 1 << 22)
+
+
+def in_order(read: Callable[[A], B], places: Iterable[A], at_once: int) -> Iterator[B]:
+    """What `read` gives for each place, in their order; up to `at_once` are read at the same time, and a place is asked
+    for only when its turn to be read comes."""
+    if at_once == 1:
+        yield from map(read, places)
+        return
+    with ThreadPoolExecutor(at_once) as threads:
+        waiting: deque[Future[B]] = deque()
+        for place in places:
+            waiting.append(threads.submit(read, place))
+            if len(waiting) == at_once:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def reason(error: BaseException) -> str:

@@ -139,3 +139,15 @@ def test_what_leaves_too_few_rows_is_known_before_the_job(
     with pytest.raises(ConfigError, match=message) as caught:
         prepare_job(digit_config(pool=pool, select=select))
     assert "\n" not in str(caught.value)
+
+
+def test_a_filters_column_has_one_type_in_all_files(digit_config: Configure, tmp_path: Path) -> None:
+    config = digit_config(pool={"filter": "label < 5", "keep": []})
+    path = tmp_path / "pool" / "part-1.parquet"
+    table = pq.read_table(path)
+    at = table.schema.get_field_index("label")
+    pq.write_table(table.set_column(at, "label", table["label"].cast(pa.string())), path)
+    with pytest.raises(
+        ConfigError, match=r"pool.filter: column .label. is string in part-1\.parquet but int64 in part-0"
+    ):
+        prepare_job(config)
