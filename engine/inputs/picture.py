@@ -95,14 +95,14 @@ def _decode_plain_jpeg(
         return _turned(pixels, turn), size
     except BadRow:
         raise
-    except (ValueError, KeyError):  # KeyError: a chroma subsampling that simplejpeg has no name for
+    except ValueError:
         return None
 
 
 @cache
 def _baseline_header(shape: tuple[int, int, int]) -> bytes:
-    """What the common kind of JPEG says of its size: start of frame 0, 8 bits, channels. To look for it costs a tenth of
-    reading the header, which would be 8 % of a picture of 64x64."""
+    """What the common kind of JPEG says of its size: start of frame 0, 8 bits, channels. To look for it costs a tenth
+    of reading the header, which would be 8 % of a picture of 64x64."""
     height, width, channels = (min(n, 65_535) for n in shape)  # no JPEG is larger
     return struct.pack(">BBHBHHB", 0xFF, 0xC0, 8 + 3 * channels, 8, height, width, channels)
 

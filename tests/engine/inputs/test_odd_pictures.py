@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import rows_of
+from conftest import rows_of, write_pool
 from fuzz_decoder import FINE, fuzz
 from odd_pictures import (
     BOMB,
@@ -27,12 +30,13 @@ from odd_pictures import (
 )
 from PIL import Image
 
-from poolscore.engine.config import ImageDecode
+from poolscore.engine.config import Config, ImageDecode
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs.base import BadRow, RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
 from poolscore.engine.inputs.image import ImageDecoder
-from poolscore.engine.inputs.picture import decode_picture, decode_scaled
+from poolscore.engine.inputs.picture import decode_picture, decode_scaled, resized
+from poolscore.engine.score import score_pool
 
 # Of odd metadata. They are not silenced in the product: Python's switches for that are no business of threads.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
@@ -133,6 +137,34 @@ def test_slots_larger_than_any_jpeg_are_filled() -> None:
     np.testing.assert_array_equal(out[0], by_pillow(wide, "RGB"))
 
 
+def test_a_job_scores_what_pillow_decodes_and_tells_why_not_the_rest(
+    digit_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    files = {**WHOLE, **BROKEN, **DEEP, **TRUNCATED}
+    table = pa.table({"id": list(files), "image": pa.array(files.values(), pa.binary()), "label": [0] * len(files)})
+    pool = {"uri": str(write_pool(tmp_path / "odd", table)), "decode": {"mode": "L", "resize": [8, 8]}}
+    expected = {*BROKEN, *DEEP}
+    for name, data in {**WHOLE, **TRUNCATED}.items():
+        try:
+            by_pillow(data, "L")
+        except Exception:
+            expected.add(name)
+    scores = []
+    for threads in (0, 3):
+        run = {"max_bad_fraction": 1.0, "decode_threads": threads, "dir": str(tmp_path / f"run-{threads}")}
+        totals = score_pool(digit_config(pool=pool, run=run)).totals
+        parts = {what: sorted((tmp_path / f"run-{threads}" / what).glob("*.parquet")) for what in ("scores", "errors")}
+        found = {what: pa.concat_tables([pq.read_table(p) for p in paths]) for what, paths in parts.items()}
+        assert totals.rows == len(files)
+        assert set(found["errors"]["id"].to_pylist()) == expected
+        assert set(found["errors"]["stage"].to_pylist()) == {"decode"}
+        assert all(found["errors"]["error"].to_pylist())
+        scores.append(found["scores"])
+    assert len(expected) > 60
+    assert scores[0].num_rows == len(files) - len(expected)
+    assert scores[0].equals(scores[1])  # the same bits for any number of threads
+
+
 def test_the_limit_on_pixels_can_be_set() -> None:
     within = how(max_pixels=23 * 37)
     for name in ("jpeg", "png"):
@@ -143,7 +175,7 @@ def test_the_limit_on_pixels_can_be_set() -> None:
         decode_picture(jpeg_of_size(*BOMB), within)
 
 
-@pytest.mark.parametrize("resize", [60, (60, 90)])
+@pytest.mark.parametrize("resize", [60, (60, 90), (280, 30)])
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_scaled_decoding_reads_no_more_than_is_needed(resize: Any, orientation: int) -> None:
     exif = Image.Exif()
@@ -154,8 +186,9 @@ def test_scaled_decoding_reads_no_more_than_is_needed(resize: Any, orientation: 
     decode = how(resize=resize, method="scaled", exif="apply")
     pixels, whole = decode_scaled(data, decode)
     assert whole == ((600, 401) if orientation == 1 else (401, 600))
-    least = 90 if isinstance(resize, tuple) else 60 * max(whole) // min(whole)
-    assert least <= max(pixels.shape) < 600 / 2
+    width, height = resized(whole, resize)
+    assert (pixels.shape[0] >= height, pixels.shape[1] >= width) == (True, True)
+    assert max(pixels.shape) == (600 if (resize, orientation) == ((280, 30), 1) else 300 if height > 150 else 150)
     exact, scaled = (ImageDecoder(how(resize=resize, method=m, exif="apply")) for m in ("exact", "scaled"))
     rows = pa.table({"image": [data]})
     spec = exact.row_spec(rows)
@@ -168,11 +201,24 @@ def test_scaled_decoding_reads_no_more_than_is_needed(resize: Any, orientation: 
     assert 0 < difference.mean() < 1
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("exif", ["ignore", "apply"])
+def test_resizing_by_torch_is_near(mode: Any, exif: Any) -> None:
+    rows = pa.table({"image": [data for name, data in WHOLE.items() if "20000" not in name]})
+    for size in ((8, 11), (40, 31)):
+        outs = np.zeros((2, rows.num_rows, *size, len(mode)), np.uint8)
+        for method, out in zip(("exact", "near"), outs, strict=True):
+            assert ImageDecoder(how(mode, exif=exif, resize=size, method=method)).decode(rows, out) == {}
+        difference = np.abs(outs[0].astype(int) - outs[1])
+        assert 1 <= difference.max() <= 2
+        assert difference.mean() < 0.05
+
+
 def test_scaled_decoding_leaves_other_pictures_alone() -> None:
     for name in ("png", "jpeg-cmyk", "jpeg"):  # the last is too small
         scaled = decode_picture(WHOLE[name], how(resize=20, method="scaled"))
         np.testing.assert_array_equal(scaled, by_pillow(WHOLE[name], "RGB"))
-    with pytest.raises(ValueError, match=r"give resize"):
+    with pytest.raises(ValueError, match=r"'scaled' is a way of resizing; give resize"):
         how(method="scaled")
 
 
