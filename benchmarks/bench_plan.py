@@ -1,8 +1,8 @@
 """Time and driver memory of planning a pool of 300 million rows, in three subjects, each in a process of its own:
 
-    files      10,000 real Parquet files of 30,000 rows on the local disk: listed, read, planned, written and read again;
-               then once more, with the footers known
-    table      300,000 files of 1,000 rows as a table of footers (33 TB of 110 KB pictures): planned, written, handed out
+    files      10,000 real files of 30,000 rows on the local disk: listed, read, planned, written, handed out; then the
+               same with the footers known
+    table      300,000 files of 1,000 rows as a table of footers (33 TB of 110 KB pictures): the same
     latency    footers/s where every footer costs two requests of 80 ms, as in object storage (a sleep, no network)
 
     python benchmarks/bench_plan.py --out benchmarks/results/plan_cpu_DATE.json

@@ -7,7 +7,7 @@
 GB/s are model bytes, N·T·C logits read once, over the median time of interleaved calls. The fraction is that of the
 bandwidth of a copy (bytes read and written) of 2 GiB, measured in the same run. Inputs that would stay in the L2 cache
 rotate through copies of themselves. Contestants: `ours` computes BALD, `ours_all` every score, `ours_accurate` BALD
-with `accurate_bald`, the others BALD. An accurate BALD reads the logits again, but its bytes are those of one read, too:
+with `accurate_bald`, the others BALD. An accurate BALD reads the logits again, but its bytes are those of one read:
 predicted (benchmarks/NOTES.md) 0.5 of the copy in float32 and 0.3 in bfloat16, where the others hope for 0.9 and 0.85.
 The CPU's own comparison, with other libraries and peak memory, is `bench_row_stats_cpu.py`.
 """

@@ -1,12 +1,13 @@
 """One way to score a pool, in a process of its own; `bench_feed.py` calls it. Every way decodes the same pictures, runs
 poolscore's model object over batches of the same size and writes all scores: only the feeding differs.
 
-    python benchmarks/feed_ways.py loop|poolscore|local|raydata FOLDER URI [key=value ...]
+    python benchmarks/feed_ways.py loop|poolscore|local|raydata|feed FOLDER URI [key=value ...]
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import sys
@@ -24,7 +25,7 @@ import simplejpeg
 import torch
 
 from poolscore.engine import Config, parse_config, score_pool
-from poolscore.engine.prepare import prepare_job
+from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.profile import numeric_settings
 from poolscore.engine.worker import Job, build_scorer
 
@@ -109,6 +110,14 @@ def ray_data(config: Config, job: Job) -> None:
     ).write_parquet(f"{config.run.dir}-ray-data")
 
 
+def feed(prepared: Prepared) -> None:
+    """Only read and decode, as a worker does."""
+    for shard in prepared.plan.shards:
+        with prepared.scorer.feed(shard, threaded=True) as batches:
+            for _, batch in batches:
+                batch.release()
+
+
 def main() -> None:
     """Print rows, seconds, CPU seconds and the stages as one line of JSON."""
     way, folder, uri, *rest = sys.argv[1:]
@@ -122,17 +131,20 @@ def main() -> None:
             num_cpus=int(options.get("workers", 1)) + (way == "raydata"),  # Ray Data's readers are tasks of their own
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             runtime_env={"env_vars": {"PYTHONPATH": paths}},
         )
     config = config_for(folder, uri, executor="ray" if way in ("poolscore", "raydata") else "local", **options)
     prepared = prepare_job(config)
+    before = _resident(os.getpid()) // 1_000_000
     memory = _Memory()
     started, cpu = time.monotonic(), cpu_seconds()
     stages: dict[str, float] = {}
     if way in ("poolscore", "local"):
         totals = score_pool(config, prepared=prepared).totals
         stages = {**totals.stages, "worker_seconds": totals.worker_seconds}
+    elif way == "feed":
+        feed(prepared)
     else:
         {"loop": loop, "raydata": ray_data}[way](config, prepared.job)
     print(
@@ -142,6 +154,7 @@ def main() -> None:
                 "rows": prepared.plan.rows,
                 "seconds": time.monotonic() - started,
                 "cpu_seconds": cpu_seconds() - cpu,
+                "before_MB": before,
                 "peak_MB": memory.stop(),
                 "stages": stages,
             }
@@ -180,7 +193,8 @@ def _tree() -> list[int]:
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and (fields := _stat(int(process.name))):
             parents[int(process.name)] = int(fields[1])
-    found, here = [], {os.getpid()}
+    found: list[int] = []
+    here = {os.getpid()}
     while here:
         found += here
         here = {pid for pid, parent in parents.items() if parent in here}

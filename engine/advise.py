@@ -78,7 +78,7 @@ def advise(prepared: Prepared, rows: int = 512) -> Advised:
         raise ConfigError(f"plan --advise: select.score '{config.selected_by}' does not come from the model")
     batches = _sample(prepared, rows)
     found = sum(len(batch.good) for batch in batches)
-    top = min(max(LEAST_TOP, round(config.select.k * found / prepared.plan.rows)), found // 2)
+    top = min(max(LEAST_TOP, round(config.select.k * found / prepared.plan.expected_rows)), found // 2)
     if top < LEAST_TOP:
         raise ConfigError(f"plan --advise: {found} rows of the pool can be scored; too few to compare selections")
     counts = sorted({*PASSES, config.passes.count})
@@ -95,7 +95,7 @@ def advise(prepared: Prepared, rows: int = 512) -> Advised:
             passes=count,
             layers=layers,
             precision=precision,
-            hours=seconds / sum(len(batch.keys) for batch in batches) * prepared.plan.rows / per_hour,
+            hours=seconds / sum(len(batch.keys) for batch in batches) * prepared.plan.expected_rows / per_hour,
             correlation=spearman(scores, fullest),
             overlap=top_overlap(scores, fullest, top),
             stability=top_overlap(*halves, top),

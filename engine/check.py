@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, UnreadableShard
+from poolscore.engine.inputs import build_decoders
 from poolscore.engine.keys import IdSet
 from poolscore.engine.pool.files import find_files
 from poolscore.engine.pool.plan import make_plan
@@ -20,7 +21,6 @@ from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.profile import numeric_settings
 from poolscore.engine.scores import SCORES, Task, scores_of
 from poolscore.engine.shard import Scorer
-from poolscore.engine.worker import input_columns
 
 Array = NDArray[Any]
 
@@ -67,9 +67,10 @@ def _check_labelled(config: Config, scorer: Scorer) -> CheckResult:
         raise ConfigError("check.min_accuracy: task 'regression' has no accuracy; leave it out")
     read_labels = _label_reader(config)
     files = find_files(labelled, "check.labelled")
-    files.require_columns({**dict.fromkeys(input_columns(config), "check.labelled"), label: "check.label"})
+    columns = [column for decoder in build_decoders(config).values() for column in decoder.columns]
+    files.require_columns({**dict.fromkeys(columns, "check.labelled"), label: "check.label"})
     plan = make_plan(files, config.run.shard_rows)
-    reader = ShardReader(plan.root, [*input_columns(config), label], None, IdSet())
+    reader = ShardReader(plan.root, [*columns, label], None, IdSet(), files.choice)
     scores: dict[str, list[Array]] = {}
     errors: list[Array] = []
     errors_without: list[Array] = []

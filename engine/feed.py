@@ -42,7 +42,7 @@ class Feed:
         if threaded:
             ahead = Ahead(blocks, budget // 4, lambda rows: rows.table.nbytes, "read")
             self._threads.append(ahead)
-            batches = Ahead(self._decoded(decoder, ahead), budget // 4, lambda batch: batch[1].nbytes, "decode")
+            batches = Ahead(self._decoded(decoder, ahead), budget // 4, _bytes, "decode")
             self._threads.append(batches)
             self._batches: Iterator[Batch] = batches
         else:
@@ -73,3 +73,9 @@ class Feed:
             with self.stages.time("decode"):
                 batch = decoder.read(rows)
             yield rows, batch
+
+
+def _bytes(batch: Batch) -> int:
+    """Of a batch and of the rows that it was decoded from, which are kept beside it."""
+    rows, decoded = batch
+    return int(rows.table.nbytes) + decoded.nbytes

@@ -11,22 +11,29 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.uri import ANONYMOUS, ObjectUri, local_path, parse_object_uri
 
+A = TypeVar("A")
+B = TypeVar("B")
 ATTEMPTS = 7  # of a call; the pauses between them add up to about half a minute
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # without a byte, before a call counts as failed
+CONNECTIONS = 256  # of a process to S3 at most: footers are small, and each takes two round trips
 NO_REGION = "us-east-1"  # what S3-compatible servers take where nothing is said
 
 _WORDS = (  # what clients call it → what it is
@@ -104,6 +111,22 @@ def fetch(uri: str, to: Path) -> None:
         shutil.copyfileobj(source, file, 1 << 22)
 
 
+def in_order(read: Callable[[A], B], places: Iterable[A], at_once: int) -> Iterator[B]:
+    """What `read` gives for each place, in their order; up to `at_once` are read at the same time, and a place is asked
+    for only when its turn to be read comes."""
+    if at_once == 1:
+        yield from map(read, places)
+        return
+    with ThreadPoolExecutor(at_once) as threads:
+        waiting: deque[Future[B]] = deque()
+        for place in places:
+            waiting.append(threads.submit(read, place))
+            if len(waiting) == at_once:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
 def reason(error: BaseException) -> str:
     """Why storage failed, on one line: the system's words for a local file; for object storage what the clients' words
     mean, without request ids. What is denied is never called missing."""
@@ -151,6 +174,7 @@ def _s3(place: ObjectUri) -> fs.S3FileSystem:
 
 @cache
 def _s3_client(endpoint: str | None, region: str | None, anonymous: bool, times: int) -> fs.S3FileSystem:
+    pa.set_io_thread_count(max(pa.io_thread_count(), CONNECTIONS))  # from which the client takes its limit
     return fs.S3FileSystem(
         anonymous=anonymous,
         region=region,

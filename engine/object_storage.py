@@ -9,18 +9,15 @@ import errno
 import io
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
-from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.filesystem import in_order, locate, reason
 from poolscore.engine.object_writer import writer_for
 from poolscore.engine.uri import join, parse_object_uri
-
-READERS = 32  # objects that are read at once
 
 
 class ObjectStorage:
@@ -29,6 +26,8 @@ class ObjectStorage:
     Raises:
         ConfigError: a kind of storage that is not supported.
     """
+
+    at_once = 32  # a request takes long, but waits for no other
 
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/")
@@ -62,9 +61,8 @@ class ObjectStorage:
         raise FileNotFoundError(errno.ENOENT, "no such object", self.path(name))
 
     def read_all(self, names: Sequence[str]) -> list[bytes]:
-        """See Storage. Many at once: a request takes long, but waits for no other."""
-        with ThreadPoolExecutor(READERS) as threads:
-            return list(threads.map(self.read, names))
+        """See Storage."""
+        return list(in_order(self.read, names, self.at_once))
 
     def names(self, folder: str) -> list[str]:
         """See Storage."""
@@ -103,7 +101,11 @@ class ObjectStorage:
     def _put(self, name: str, data: bytes, new: bool) -> bool:
         place = parse_object_uri(self.path(name))
         with self._stopping(name, "written"):
-            return writer_for(place).put(place, data, new)
+            try:
+                return writer_for(place).put(place, data, new)
+            except FileNotFoundError:  # so gcsfs calls a bucket that is not there
+                self._require_bucket()
+                raise
 
     def _require_bucket(self) -> None:
         """A bucket that is not there is no empty one, though Arrow calls both by one name."""

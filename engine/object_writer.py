@@ -97,10 +97,10 @@ class GsWriter:
     """See Writer."""
 
     def __init__(self, anonymous: bool) -> None:
-        import fsspec
+        from gcsfs import GCSFileSystem
 
         options = {"token": "anon"} if anonymous else {}
-        self._files: Any = fsspec.filesystem("gs", use_listings_cache=False, **options)
+        self._files: Any = GCSFileSystem(use_listings_cache=False, **options)
 
     def put(self, place: ObjectUri, data: bytes, new: bool) -> bool:
         """See Writer."""

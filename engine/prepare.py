@@ -302,8 +302,8 @@ def _check_columns(config: Config, pool: PoolFiles) -> None:
         asked |= dict.fromkeys(decoder.columns, key)
         pool.require_columns(dict.fromkeys(decoder.columns, key))
         decoder.check(pool.schema)
-    pool.require_columns(asked)
     pool.choice.check(pool.schema)
+    pool.require_columns(asked | dict.fromkeys(pool.choice.columns, "pool.filter"))
     if taken := sorted(set(config.pool.keep) & OWN_COLUMNS):
         raise ConfigError(f"pool.keep: '{taken[0]}' is a column that poolscore writes itself; rename it in the pool")
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.exclude import read_ids
-from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.filesystem import in_order, locate, reason
 from poolscore.engine.keys import IdSet, id_text, total_order
 from poolscore.engine.run.directory import SELECTION, RunDirectory
 from poolscore.engine.run.journal import ShardReport
@@ -57,13 +57,17 @@ class Candidates:
 def top_k(storage: Storage, reports: Iterable[ShardReport], score: str, k: int, exclude: IdSet) -> Candidates:
     """The k best rows of the committed parts, exactly, under the total order.
 
-    Memory: k rows, and one part's columns. A part whose best score is below the k-th so far is not read.
+    Memory: k rows, and the columns of the parts that are read at once. A part whose best score is below the k-th when
+    its turn comes is not read.
     """
     chosen = _no_candidates()
-    for report in sorted(reports, key=lambda r: -r.best.get(score, -np.inf)):
-        if not report.scored or k == 0 or (len(chosen) == k and report.best[score] < chosen.scores[-1]):
-            continue
-        table = _read_part(storage, report, [*ORDER, score, *(["id"] if len(exclude) else [])])
+    columns = [*ORDER, score, *(["id"] if len(exclude) else [])]
+
+    def may_hold_some(report: ShardReport) -> bool:
+        return bool(report.scored and k and (len(chosen) < k or report.best[score] >= chosen.scores[-1]))
+
+    best_first = filter(may_hold_some, sorted(reports, key=lambda r: -r.best.get(score, -np.inf)))
+    for table in in_order(lambda report: _read_part(storage, report, columns), best_first, storage.at_once):
         chosen = chosen.merged(_candidates(table, score, exclude), k)
     return chosen
 
@@ -169,7 +173,11 @@ def _with_columns(
     """Fetch the other columns of the chosen rows from their parts, and put them in the order of the choice."""
     names = list(dict.fromkeys(["id", "prediction", "confidence", *config.pool.keep]))
     shard_of = np.searchsorted(run.plan.shards.row_ids, chosen.row_ids, side="right") - 1
-    parts = [_rows_of(run, reports[int(s)], chosen.row_ids[shard_of == s], names) for s in np.unique(shard_of)]
+
+    def rows_of(shard: int) -> pa.Table:
+        return _rows_of(run, reports[shard], chosen.row_ids[shard_of == shard], names)
+
+    parts = list(in_order(rows_of, np.unique(shard_of).tolist(), run.storage.at_once))
     if not parts:
         parts = [_rows_of(run, next(iter(reports.values())), np.empty(0, np.int64), names)]
     fetched = pa.concat_tables(parts).combine_chunks()

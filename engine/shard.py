@@ -31,6 +31,8 @@ from poolscore.kernels.random_score import uniform_from_keys
 from poolscore.kernels.row_stats import RowStats, row_stats
 
 ID = "\0id"  # the id beside the columns to keep, whatever their names
+AT_ONCE = 2  # shards of a worker: the second is read ahead while the first is in the model
+READ_AHEAD = {"cpu": 128 << 20, "cuda": 1 << 30}  # bytes, by the device, where run.read_ahead does not say
 QUEUED = 3  # blocks that the device is given at most before the first of them is waited for
 
 
@@ -55,7 +57,8 @@ class Scorer:
     def feed(self, shard: Shard, threaded: bool = False) -> Feed:
         """Begin to read a shard."""
         run = self.config.run
-        return Feed(self.reader, self.decoder, shard, run.batch_size, run.read_ahead, threaded)
+        budget = run.read_ahead or READ_AHEAD[self.decoder.device.type]
+        return Feed(self.reader, self.decoder, shard, run.batch_size, budget // AT_ONCE, threaded)
 
     def score_shard(self, shard: Shard) -> ScoredShard:
         """Score the rows of a shard in the order of the pool. Every block goes through the model in one fixed shape.

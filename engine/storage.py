@@ -17,6 +17,7 @@ class Storage(Protocol):
     """Objects named by relative POSIX paths. Nothing here relies on renaming, which object stores do not have."""
 
     root: str
+    at_once: int  # objects worth reading at the same time
 
     def publish(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
         """Write an object through `fill(file)`; readers see the whole of it or nothing. Replaces an older one."""
@@ -45,6 +46,8 @@ class Storage(Protocol):
 
 class LocalStorage:
     """A folder on a local disk: temporary file, fsync, atomic rename."""
+
+    at_once = 1
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)

@@ -120,7 +120,7 @@ def _input_lines(files: PoolFiles) -> list[str]:
         if of_one in (pa.int32(), pa.int64()):
             decode = "dtype: int64}   # token ids; where the numbers are measurements: float32"
         return [f"  input: {_quoted(tensors[0])}", f"  decode: {{kind: tensor, {decode}"]
-    names = [name for name in schema.names if name not in (*ID_NAMES, *LABEL_NAMES)]
+    names = [name for name in schema.names if name not in (*ID_NAMES, *LABEL_NAMES, *(files.choice.keys or ()))]
     names = [n for n in names if _reads(FeaturesDecoder(FeaturesDecode(kind="features", columns=(n,))), schema)]
     if names:
         columns = ", ".join(map(_quoted, names))

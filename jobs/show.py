@@ -184,8 +184,7 @@ def _pool(prepared: Prepared) -> Iterator[tuple[str, str]]:
         pruned = f"{files.pruned:,} files by their folders, " if files.pruned else ""
         yield "filter", f"{config.filter}: passes over {pruned}{skipped:,} rows by their row groups' statistics"
     if config.sample is not None:
-        expected = round(plan.rows * plan.share)
-        yield "sample", f"about {expected:,} rows, from row groups of {plan.rows:,}"
+        yield "sample", f"about {plan.expected_rows:,} rows, from row groups of {plan.rows:,}"
 
 
 def _spread(values: NDArray[Any], shown: Callable[[float], str] = "{:,.0f}".format) -> str:

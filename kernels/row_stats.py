@@ -19,7 +19,7 @@ Data); Kendall, Gal 2017 (noise that the model predicts).
 
 As a difference of entropies, bald in float32 has a noise floor of about 1e-6 nats (more for a sum over labels): rows
 below it are in no order. As mean_t KL(p_t || p̄) it has a relative error of about 1e-3 at 1e-9 nats, and is exactly 0
-where all passes are equal (`kl_terms.py`). That takes more arithmetic (on a CPU 3 to 5 times the time), and on a GPU a
+where all passes are equal (`kl_terms.py`). That takes more arithmetic (on a CPU 3 to 7 times the time), and on a GPU a
 second read of rows whose logits do not fit into registers.
 
 Arithmetic is float32, or float64 for float64 logits. A row's results are the same bits alone and in any batch, though

@@ -49,7 +49,8 @@ def gaussian(
             total_RB += y_RB
             poison_RB += y_RB * 0.0
             if NOISE:
-                log_RB = tl.load(x_ptr + (here_RB + D * stride_c), mask=ok_RB, other=0.0).to(tl.float32)
+                log_at_RB = here_RB + tl.cast(D, tl.int64) * stride_c
+                log_RB = tl.load(x_ptr + log_at_RB, mask=ok_RB, other=0.0).to(tl.float32)
                 noise_RB += tl.where(ok_RB, exp(log_RB), 0.0)
                 poison_RB += log_RB * 0.0
         mean_RB = divide(total_RB, T)

@@ -17,6 +17,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
 from urllib.parse import urlsplit
 
+SERVER = """
+import os, sys, threading
+from moto.server import main
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+main()
+"""
 _numbers = itertools.count()
 
 
@@ -63,7 +69,8 @@ def running(endpoint: str) -> Iterator[S3Server]:
     """Start the server and end it."""
     host, port = urlsplit(endpoint).hostname, urlsplit(endpoint).port
     process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", str(host), "-p", str(port)],
+        [sys.executable, "-c", SERVER, "-H", str(host), "-p", str(port)],
+        stdin=subprocess.PIPE,  # ends the server when this process is gone, however it ended
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -76,8 +83,7 @@ def running(endpoint: str) -> Iterator[S3Server]:
             time.sleep(0.05)
         yield S3Server(endpoint)
     finally:
-        process.terminate()
-        process.wait()
+        process.communicate()
 
 
 class Proxy(ThreadingHTTPServer):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
@@ -89,7 +90,16 @@ def normalised(x: torch.Tensor, mean: Sequence[float], std: Sequence[float], axi
     x = x if x.is_floating_point() else x.double()
     shape = [1] * x.ndim
     shape[axis] = -1
-    return (x - x.new_tensor(mean).view(shape)) / x.new_tensor(std).view(shape)
+    of_mean, of_std = (_constant(tuple(values), x.dtype, x.device).view(shape) for values in (mean, std))
+    return (x - of_mean) / of_std
+
+
+@cache
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Made once: copying from Python to a GPU waits until the GPU has done all that is queued there."""
+    import torch
+
+    return torch.tensor(values, dtype=dtype, device=device)
 
 
 def not_finite(values: NDArray[Any]) -> NDArray[np.bool_]:

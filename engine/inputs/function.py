@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 # What numpy and torch have in common.
 DTYPES = ("float16", "float32", "float64", "bool", "uint8", "int8", "int16", "int32", "int64")
 
+ALONE = threading.Lock()  # nobody promised that the user's function may be called by two threads at once
+
 
 class FunctionDecoder:
     """[N, *shape] exactly as the function gives it, on the host and for the model."""
 
-    parallel = False  # nobody promised that the user's function may be called by two threads at once
+    parallel = False
 
     def __init__(self, config: FunctionDecode) -> None:
         assert config.column is not None
@@ -44,7 +47,8 @@ class FunctionDecoder:
 
     def decode(self, table: pa.Table, out: NDArray[Any]) -> Reasons:
         """See Decoder."""
-        return decode_each(table[self.columns[0]].to_pylist(), out, self._decode_into)
+        with ALONE:  # a worker decodes two shards at a time
+            return decode_each(table[self.columns[0]].to_pylist(), out, self._decode_into)
 
     def to_model(self, batch: torch.Tensor) -> torch.Tensor:
         """See Decoder."""

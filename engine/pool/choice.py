@@ -172,7 +172,7 @@ class RowChoice:
             return found.cast(found.type.value_type) if pa.types.is_dictionary(found.type) else found
 
         names = set(table.schema.names)
-        scope = _Scope(column, lambda name: column(name).type if name in names else None)
+        scope = _Scope(column, lambda name: column(name).type if name in names else None, compared=_without_nan)
         return scope.value(self._condition)
 
 
@@ -186,6 +186,7 @@ class _Scope:
     column: Callable[[str], Any]
     kind: Callable[[str], pa.DataType | None]  # None: it is not known here
     constant: Callable[[pa.Scalar[Any]], Any] = lambda scalar: scalar
+    compared: Callable[[Any], Any] = lambda column: column  # a column as it is compared
 
     def value(self, condition: Condition) -> Any:
         match condition:
@@ -208,7 +209,7 @@ class _Scope:
 
     def _operand(self, one: Column | Literal, other: Column | Literal) -> Any:
         if isinstance(one, Column):
-            return self.column(one.name)
+            return self.compared(self.column(one.name))
         assert isinstance(other, Column)
         kind = self.kind(other.name)
         assert kind is not None
@@ -223,14 +224,22 @@ class _Scope:
 
 
 def _scalar(value: Any, kind: pa.DataType, column: str) -> pa.Scalar[Any]:
-    """A written value beside a column: text stands for dates, times and whatever else is written as text."""
-    scalar = pa.scalar(value)
-    if not isinstance(value, str):
-        return scalar
+    """A written value beside a column: text stands for dates, times and whatever else is written as text. Beside whole
+    numbers a whole number stays exact; one that only uint64 holds is one of that column."""
+    if isinstance(value, float) and value.is_integer() and pa.types.is_integer(kind):
+        value = int(value)
+    of_column = isinstance(value, str) or (isinstance(value, int) and pa.types.is_uint64(kind))
     try:
-        return scalar.cast(kind)
-    except pa.ArrowException as error:
+        scalar = pa.scalar(value, kind if isinstance(value, int) and of_column else None)
+        return scalar.cast(kind) if of_column else scalar
+    except (pa.ArrowException, OverflowError) as error:
         raise ConfigError(f"pool.filter: column '{column}' is {kind}; {value!r} is none ({one_line(error)})") from error
+
+
+def _without_nan(column: Any) -> Any:
+    """NaN as null: a comparison with it is not known. Statistics tell nothing of NaN, so that by IEEE's rules it would
+    depend on a row's neighbours whether `not (x < 5)` keeps it."""
+    return pc.if_else(pc.is_nan(column), None, column) if pa.types.is_floating(column.type) else column
 
 
 def _folder_values(path: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ class Request:
         self.offset, self.length = offset, length
         self.unread = needed  # of the columns in use
         self.done = False  # read, or not needed any more
-        self.data: Future[bytes] | None = None  # None: not sent
+        self.data: Future[memoryview] | None = None  # None: not sent
 
 
 def requests_of(footer: pq.FileMetaData, row_group: int, columns: Sequence[str]) -> list[Request]:

@@ -22,7 +22,7 @@ from poolscore.engine.pool.chunks import Request, requests_of
 from poolscore.engine.pool.plan import Piece
 
 BUFFER = 1 << 20  # bytes that the Parquet reader takes at once, of each column
-THREADS = 16  # requests in flight; Arrow's S3 client allows 25 connections
+THREADS = 24  # requests in flight; Arrow's S3 client allows 25 connections
 FILES_AHEAD = 16  # opened before they are needed
 
 
@@ -91,24 +91,33 @@ class ReadAhead:
             self._begun += 1
         return self._parquet
 
-    def read(self, offset: int, length: int) -> bytes | memoryview:
+    def read(self, offset: int, length: int) -> memoryview:
         """Bytes of the file whose piece is being read."""
+        whole: memoryview | None = None  # where they lie in several requests, each is let go once it is copied
+        found = 0
+        while found < length:
+            part = self._part(offset + found, length - found)
+            if len(part) == length:
+                return part
+            if whole is None:
+                whole = memoryview(pa.allocate_buffer(length)).cast("B")
+            whole[found : found + len(part)] = part
+            found += len(part)
+        return whole if whole is not None else memoryview(b"")
+
+    def _part(self, offset: int, length: int) -> memoryview:
+        """As many of the bytes as one request holds."""
         assert self._file is not None
-        parts: list[memoryview] = []
-        while length > 0:
-            at = bisect_right(self._current, offset, key=lambda request: request.offset) - 1
-            request = self._current[at] if at >= 0 else None
-            if request is None or request.done or offset >= request.offset + request.length:
-                parts.append(memoryview(self._file.file.read_at(length, offset)))  # not foreseen; seldom
-                break
-            start = offset - request.offset
-            part = self._data(request)[start : start + length]
-            parts.append(part)
-            offset, length = offset + len(part), length - len(part)
-            request.unread -= len(part)
-            if request.unread <= 0:
-                self._release(request)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        at = bisect_right(self._current, offset, key=lambda request: request.offset) - 1
+        request = self._current[at] if at >= 0 else None
+        if request is None or request.done or offset >= request.offset + request.length:
+            return _read(self._file.file, offset, length)  # not foreseen; seldom
+        start = offset - request.offset
+        part = self._data(request)[start : start + length]
+        request.unread -= len(part)
+        if request.unread <= 0:
+            self._release(request)
+        return part
 
     def close(self) -> None:
         """Fetch no more; waits for the requests on their way."""
@@ -191,7 +200,7 @@ class ReadAhead:
                 self._send(self._file, request)
             data = request.data
         assert data is not None
-        return memoryview(data.result())
+        return data.result()
 
     def _release(self, *requests: Request) -> None:
         with self._lock:
@@ -217,9 +226,9 @@ class _Window:
     def __init__(self, source: ReadAhead, size: int) -> None:
         self._source, self._size, self._at = source, size, 0
 
-    def read(self, length: int = -1) -> bytes | memoryview:
+    def read(self, length: int = -1) -> memoryview:
         length = self._size - self._at if length < 0 else min(length, self._size - self._at)
-        data = self._source.read(self._at, length) if length > 0 else b""
+        data = self._source.read(self._at, max(0, length))
         self._at += len(data)
         return data
 
@@ -239,11 +248,12 @@ class _Window:
         """The file itself is the source's."""
 
 
-def _read(file: pa.NativeFile, offset: int, length: int) -> bytes:
-    data: bytes = file.read_at(length, offset)
-    if len(data) != length:
+def _read(file: pa.NativeFile, offset: int, length: int) -> memoryview:
+    """Into Arrow's memory: what Python frees on so many threads would stay with the process."""
+    data = file.get_stream(offset, length).read_buffer()
+    if data.size != length:
         raise OSError(f"it ends before byte {offset + length}, in the middle of a row group")
-    return data
+    return memoryview(data).cast("B")
 
 
 def _file_numbers(pieces: Sequence[Piece]) -> list[int]:

@@ -14,12 +14,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate
+from poolscore.engine.filesystem import CONNECTIONS, locate
 from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
 from poolscore.engine.pool.footer import Keep, PoolFile, UnreadableFile, read_footer
 from poolscore.engine.pool.listing import Listing, list_files
 
-LOCAL_THREADS, REMOTE_THREADS = 8, 256  # that read footers; object storage takes 80 ms to answer, and answers many
+LOCAL_THREADS, REMOTE_THREADS = 8, CONNECTIONS  # that read footers; object storage answers late, but many at a time
 SLICE = 256  # files that a thread reads at a time
 
 FILES = pa.schema(  # one row a file
@@ -218,10 +218,7 @@ class _Look:
     """Reads the footers of listed files on threads, slice by slice."""
 
     def __init__(self, listing: Listing, choice: RowChoice, stop: bool) -> None:
-        remote = "://" in listing.root
-        self._threads = REMOTE_THREADS if remote else LOCAL_THREADS
-        if remote:  # Arrow's S3 client opens as many connections as this when it is made
-            pa.set_io_thread_count(max(pa.io_thread_count(), self._threads))
+        self._threads = REMOTE_THREADS if "://" in listing.root else LOCAL_THREADS
         self._listing = listing
         self._place = locate(listing.root)
         self._keep: Keep | None = choice.expression if choice.filter is not None else None

@@ -99,7 +99,12 @@ def _footer_of(file: pa.NativeFile, size: int) -> pa.Buffer:
 
 
 def _matching(footer: pa.Buffer, groups: int, keep: pc.Expression) -> tuple[bool, ...]:
-    fragment = ds.ParquetFileFormat().make_fragment(footer).subset(filter=keep)
+    """All, where Arrow cannot hold the expression against statistics, such as a number against a decimal's: whether it
+    fits the column is told by `RowChoice.check`."""
+    try:
+        fragment = ds.ParquetFileFormat().make_fragment(footer).subset(filter=keep)
+    except pa.ArrowException:
+        return (True,) * groups
     matching = {group.id for group in fragment.row_groups}
     return tuple(i in matching for i in range(groups))
 

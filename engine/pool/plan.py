@@ -74,6 +74,11 @@ class Plan:
         """Rows of the shards."""
         return int(self.shards.rows.sum())
 
+    @property
+    def expected_rows(self) -> int:
+        """Rows that are to be scored, about, before filter and exclude list."""
+        return round(self.rows * self.share)
+
     @cached_property
     def shards(self) -> Shards:
         """The shards, made as they are asked for."""

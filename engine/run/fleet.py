@@ -14,9 +14,10 @@ from poolscore.engine.errors import OutOfMemory, PoolscoreError, UnreadableShard
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile, choose_device
 from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.shard import AT_ONCE
 from poolscore.engine.worker import Job, ShardWorker
 
-IN_FLIGHT = 2  # shards given to a worker at once: the second is read ahead while the first is in the model
+IN_FLIGHT = AT_ONCE  # shards given to a worker
 
 
 @dataclass(frozen=True)

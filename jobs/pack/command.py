@@ -10,6 +10,7 @@ from typing import Literal
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.listing import SUFFIXES
+from poolscore.engine.uri import local_path
 from poolscore.jobs.pack.arrays import ArrayRows, array_source
 from poolscore.jobs.pack.contract import Limits, Names, PackSummary, Progress
 from poolscore.jobs.pack.fill import fill
@@ -112,7 +113,9 @@ def pack(
         ConfigError: wrong source, option or pool; nothing was written.
         StoppedError: the disk or a worker failed; whole parts remain for the next call.
     """
-    pool = Path(pool)
+    to = local_path(str(pool))
+    if to is None:
+        raise ConfigError(f"POOL {pool} is on object storage: pack writes to a local folder, which can be copied there")
     names = Names(id_column, image_column, tensor_column, label_column)
     limits = Limits(file_bytes, row_group_bytes, row_group_rows)
     kind = kind_of(source)
@@ -130,14 +133,14 @@ def pack(
         "resize": None if resize is None else {**vars(resize), "size": str(resize.size)},
     }
     _check_options(kind, given)
-    check_pool(pool, overwrite=overwrite)
-    at = Path(source)
+    check_pool(to, overwrite=overwrite)
+    at = local_path(str(source)) or Path()  # of Parquet only, which may be elsewhere, the text counts
     if kind == "folder":
-        rows = folder_source(at, names, label_from_folder=label_from_folder, resize=resize, without=pool)
+        rows = folder_source(at, names, label_from_folder=label_from_folder, resize=resize, without=to)
     elif kind == "tar":
         rows = tar_source(at, names, resize)
     elif kind == "parquet":
-        _require_apart(at, pool)
+        _require_apart(str(source), to)
         rows = parquet_source(str(source), names, resize)
     elif kind == "csv":
         rows = csv_source(at, names, delimiter=delimiter, text_columns=text_columns)
@@ -147,7 +150,7 @@ def pack(
         rows = array_source(images, label_rows, names, as_tensor=as_tensor)
     return fill(
         rows,
-        pool,
+        to,
         limits,
         processes=workers,
         options={"kind": kind, **given, "label_key": label_key, **vars(names), **vars(limits)},
@@ -164,9 +167,9 @@ def kind_of(uri: str | Path, role: str = "SOURCE") -> Kind:
     Raises:
         ConfigError: it does not exist, cannot be read, or is none of them.
     """
-    if "://" in str(uri):
+    source = local_path(str(uri))
+    if source is None:
         return "parquet"
-    source = Path(uri)
     name = source.name.lower()
     if source.is_dir():
         return _folder_kind(source)
@@ -208,8 +211,11 @@ def _folder_kind(folder: Path) -> Kind:
     return found
 
 
-def _require_apart(source: Path, pool: Path) -> None:
-    at, to = source.resolve(), pool.resolve()
+def _require_apart(source: str, pool: Path) -> None:
+    place = local_path(source)
+    if place is None:
+        return
+    at, to = place.resolve(), pool.resolve()
     if at == to or at in to.parents or to in at.parents:
         raise ConfigError(f"POOL {pool} and SOURCE {source} lie within one another: name a folder beside it")
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import scores_of_run
+from numpy.typing import NDArray
+from PIL import Image
 
 from poolscore.engine.config import Config
 from poolscore.engine.cores import Node, cores_per_worker, with_decode_threads
@@ -60,7 +66,7 @@ def test_two_shards_at_a_time_give_what_one_gives(digit_config: Configure, tmp_p
 
 @pytest.mark.parametrize("threaded", [False, True])
 def test_the_queues_keep_to_their_budget(digit_config: Configure, threaded: bool) -> None:
-    prepared = prepare_job(digit_config(run={"read_ahead": 20_000, "shard_rows": 600}))
+    prepared = prepare_job(digit_config(run={"read_ahead": 40_000, "shard_rows": 600}))
     scorer: Scorer = prepared.scorer
     (shard,) = prepared.plan.shards
     with scorer.feed(shard, threaded) as feed:
@@ -68,6 +74,42 @@ def test_the_queues_keep_to_their_budget(digit_config: Configure, threaded: bool
             time.sleep(0.002)  # the stages before it run into their budgets
         assert feed.peak <= 20_000
         assert (feed.peak > 10_000) == threaded
+
+
+def test_encoded_rows_that_wait_beside_their_batch_count(digit_config: Configure) -> None:
+    prepared = prepare_job(digit_config(run={"read_ahead": 80_000, "shard_rows": 600}))
+    with prepared.scorer.feed(prepared.plan.shards[0], threaded=True) as feed:
+        first, batch = next(iter(feed))
+        assert first.table.nbytes > batch.nbytes > 0
+        decoded = feed._threads[1]
+        deadline = time.monotonic() + 5
+        while decoded.peak < 10_000:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(0.05)  # nobody takes what is decoded
+        assert sum(rows.table.nbytes + batch.nbytes for (rows, batch), _ in decoded._waiting) <= 20_000
+
+
+def test_a_function_of_the_user_is_never_called_twice_at_once(
+    digit_config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    most = 0
+
+    def decode(png: bytes) -> NDArray[np.float32]:
+        nonlocal most
+        calls.append(1)
+        most = max(most, len(calls))
+        time.sleep(1e-4)
+        calls.pop()
+        return np.asarray(Image.open(io.BytesIO(png)).convert("L"), np.float32)[None] / 255
+
+    module = ModuleType("users_module")
+    module.__dict__["decode"] = decode
+    monkeypatch.setitem(sys.modules, "users_module", module)
+    by_function = {"decode": {"kind": "function", "function": "users_module:decode"}}
+    assert score_pool(digit_config(pool=by_function, run={"decode_threads": 1})).totals.scored == 600
+    assert most == 1
 
 
 def test_a_consumer_that_stops_leaves_no_thread(digit_config: Configure) -> None:

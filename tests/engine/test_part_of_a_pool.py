@@ -72,7 +72,9 @@ def test_folders_are_columns_and_prune(digit_config: Configure, digits: pa.Table
     for day in (1, 2, 3):
         write_pool(tmp_path / "days" / f"day={day}" / "site=a%20b", digits.slice(100 * day, 100), files=1)
     changes = {"uri": str(tmp_path / "days"), "keep": ["day", "label", "site"], "filter": "day >= 2 and label != 0"}
-    result = score_pool(digit_config(pool=changes))
+    pq.write_table(digits.select(["image", "label"]).slice(0, 20), tmp_path / "labelled.parquet")
+    check = {"labelled": str(tmp_path / "labelled.parquet")}  # it needs no more than inputs and label
+    result = score_pool(digit_config(pool=changes, check=check))
     scores = scores_of_run(result.run_dir)
     assert set(scores["day"].to_pylist()) == {2, 3}
     assert set(scores["site"].to_pylist()) == {"a b"}
@@ -137,3 +139,15 @@ def test_what_leaves_too_few_rows_is_known_before_the_job(
     with pytest.raises(ConfigError, match=message) as caught:
         prepare_job(digit_config(pool=pool, select=select))
     assert "\n" not in str(caught.value)
+
+
+def test_a_filters_column_has_one_type_in_all_files(digit_config: Configure, tmp_path: Path) -> None:
+    config = digit_config(pool={"filter": "label < 5", "keep": []})
+    path = tmp_path / "pool" / "part-1.parquet"
+    table = pq.read_table(path)
+    at = table.schema.get_field_index("label")
+    pq.write_table(table.set_column(at, "label", table["label"].cast(pa.string())), path)
+    with pytest.raises(
+        ConfigError, match=r"pool.filter: column .label. is string in part-1\.parquet but int64 in part-0"
+    ):
+        prepare_job(config)

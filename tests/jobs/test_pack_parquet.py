@@ -15,9 +15,11 @@ from typer.testing import CliRunner
 
 from poolscore.engine.config import ImageDecode
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.filesystem import locate
 from poolscore.engine.inputs.image import ImageDecoder
 from poolscore.engine.pool.health import PoolHealth, look
 from poolscore.jobs.cli import app
+from poolscore.jobs.doctor import examine
 from poolscore.jobs.pack import Resize, fill, pack, parquet
 
 
@@ -116,6 +118,37 @@ def test_a_huge_row_group_is_read_in_small_batches(tmp_path: Path) -> None:
         assert [piece[0].batch for piece in source.pieces(start)] == batches[start:]
 
 
+class Stingy:
+    """A Parquet file of 10 rows that gives 3 at a time, as Arrow may."""
+
+    def iter_batches(self, rows: int, row_groups: list[int]) -> list[pa.RecordBatch]:
+        return [pa.record_batch({"x": list(range(start, min(start + 3, 10)))}) for start in range(0, 10, 3)]
+
+
+def test_batches_are_exact_where_arrow_gives_fewer_rows() -> None:
+    schema = pa.schema([("x", pa.int64())])
+    found = list(parquet._batches(Stingy(), 0, 4, schema))  # type: ignore[arg-type]
+    assert [(start, batch["x"].to_pylist()) for start, batch in found] == [
+        (0, [0, 1, 2, 3]),
+        (4, [4, 5, 6, 7]),
+        (8, [8, 9]),
+    ]
+
+
+def test_row_groups_that_are_done_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(images(40), tmp_path / "a.parquet", row_group_size=10)
+    source = parquet.parquet_source(str(tmp_path / "a.parquet"), parquet.Names())
+    real, groups = parquet._batches, []
+
+    def watched(file: Any, group: int, *more: Any) -> Any:
+        groups.append(group)
+        return real(file, group, *more)
+
+    monkeypatch.setattr(parquet, "_batches", watched)
+    assert len(list(source.pieces(2))) == 2
+    assert groups == [2, 3]
+
+
 def test_a_stopped_repack_goes_on(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(6):
@@ -154,6 +187,8 @@ def test_what_cannot_be_repacked_is_refused_in_one_line(tmp_path: Path) -> None:
         pack(tmp_path / "two", tmp_path / "pool", resize=Resize(8))
     with pytest.raises(ConfigError, match="SOURCE: "):
         pack("gs+nothing://bucket/pool", tmp_path / "pool")
+    with pytest.raises(ConfigError, match="POOL s3://bucket/pool is on object storage"):
+        pack(tmp_path / "two", "s3://bucket/pool")
     with pytest.raises(ConfigError, match="resize applies to folder, tar, parquet"):
         np.save(tmp_path / "x.npy", np.zeros((3, 4, 4), np.uint8))
         pack(tmp_path / "x.npy", tmp_path / "pool", resize=Resize(8))
@@ -278,3 +313,19 @@ def test_a_pool_below_its_folder_of_pictures_is_passed_over(tmp_path: Path) -> N
     source = folder(tmp_path / "in")
     pack(source, source / "pool")
     assert pack(source, source / "pool", overwrite=True).skipped == {}
+
+
+def test_a_pool_on_object_storage_is_repacked_to_a_folder(tmp_path: Path, bucket: str) -> None:
+    at = locate(f"{bucket}/deep/a.parquet")
+    pq.write_table(images(50), at.path, filesystem=at.filesystem)
+    assert pack(bucket, tmp_path / "pool").rows == 50
+    assert pq.read_table(tmp_path / "pool").equals(images(50))
+    examined = examine(bucket)
+    assert [finding.kind for finding in examined.findings] == ["compressed_twice", "dictionary_encoded"]
+    assert f"`poolscore pack {bucket} NEW`" in str(examined)
+
+
+def test_a_file_uri_is_its_path(tmp_path: Path) -> None:
+    source = folder(tmp_path / "in")
+    assert pack(source.as_uri(), (tmp_path / "pool").as_uri()).rows == 10
+    assert pack((tmp_path / "pool").as_uri(), tmp_path / "again").rows == 10

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from PIL import Image
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.jobs.pack import fill, pack
 from poolscore.jobs.pack import workers as crew
-from poolscore.jobs.pack.contract import Packed
+from poolscore.jobs.pack.contract import Packed, Piece
 
 CUTS: dict[str, Any] = {"file_bytes": 60_000, "row_group_bytes": 16_000}
 
@@ -127,18 +129,20 @@ def test_killed_again_and_again_it_comes_to_the_same(tmp_path: Path, photos: Pat
 
 
 @pytest.mark.parametrize("number", [0, 1])
-@pytest.mark.parametrize("damage", ["cut", "gone", "footer"])
+@pytest.mark.parametrize("damage", ["hole", "gone", "footer"])
 def test_a_part_that_is_not_whole_is_written_again(
     tmp_path: Path, photos: Path, expected: dict[str, bytes], number: int, damage: str
 ) -> None:
     killed(photos, tmp_path / "pool", 250)
     part = tmp_path / "pool" / f".part-0000{number}.parquet.tmp"
     data = bytearray(part.read_bytes())
-    data[-30] ^= 1
     if damage == "gone":
         part.unlink()
-    else:
-        part.write_bytes(data[:-1] if damage == "cut" else data)
+    elif damage == "footer":
+        data[-30] ^= 1
+        part.write_bytes(data)
+    else:  # its footer is whole
+        part.write_bytes(data[:100] + data[200:])
     pack(photos, tmp_path / "pool", label_from_folder=True, **CUTS)
     assert contents(tmp_path / "pool") == expected
 
@@ -225,6 +229,40 @@ def test_overwriting_takes_the_old_list_away(tmp_path: Path) -> None:
     (source / os.fsdecode(b"b\xff.png")).unlink()
     assert pack(source, tmp_path / "pool", overwrite=True).set_aside is None
     assert [path.name for path in (tmp_path / "pool").iterdir()] == ["part-00000.parquet"]
+
+
+class Watched:
+    """Does the work of `half` at once and counts what was begun."""
+
+    ahead = 3
+
+    def __init__(self) -> None:
+        self.begun: list[list[int]] = []
+
+    def begin(self, piece: Piece) -> Future[Packed]:
+        self.begun.append(list(piece))
+        return crew.Here(half).begin(piece)
+
+
+def half(piece: list[int]) -> Packed:
+    """Leaves what is more than two items; the items come back as names."""
+    return Packed(None, min(2, len(piece)), [(str(item), "") for item in piece[:2]])
+
+
+def test_rests_come_in_order_and_nothing_is_done_twice_or_too_far_ahead() -> None:
+    watched, listed = Watched(), []
+
+    def listing() -> Iterator[list[int]]:
+        for start in range(0, 70, 7):
+            listed.append(start)
+            yield list(range(start, start + 7))
+
+    results = crew.in_order(listing(), watched)
+    first = next(results)
+    assert len(watched.begun) == len(listed) == 3
+    done = [name for packed in (first, *results) for name, _ in packed.set_aside]
+    assert done == [str(number) for number in range(70)]
+    assert sorted(item for piece in watched.begun for item in piece[:2]) == list(range(70))
 
 
 def dies(piece: list[int]) -> Packed:

@@ -49,6 +49,16 @@ def test_row_groups_are_full_in_rows_whatever_the_pieces(tmp_path: Path, step: i
     assert file.read()["id"].to_pylist() == list(range(1000))
 
 
+def test_the_same_rows_give_the_same_bytes_whatever_the_pieces(tmp_path: Path) -> None:
+    sizes = np.random.default_rng(3).integers(0, 3000, 3000).tolist()
+    found = set()
+    for step in (7, 100, 3000):
+        pieces = [batch(at, sizes[at : at + step]) for at in range(0, 3000, step)]
+        written(tmp_path / f"pool{step}", pieces, Limits(row_group_bytes=2_500_000, file_bytes=3_000_000))
+        found.add(tuple(part.read_bytes() for part in sorted((tmp_path / f"pool{step}").iterdir())))
+    assert len(found) == 1
+
+
 def test_row_groups_keep_to_their_bytes_and_a_large_row_stands_alone(tmp_path: Path) -> None:
     sizes = np.random.default_rng(2).integers(0, 4000, 300).tolist()
     sizes[150] = 50_000

@@ -239,6 +239,22 @@ def test_gaussian(T: int, D: int, dtype: torch.dtype, noise: bool) -> None:
                 assert torch.equal(value[5:9][good], fields(again)[name][good]), name
 
 
+@pytest.mark.parametrize("far", [0, 1, 2], ids=["rows", "passes", "classes"])
+def test_strides_beyond_2_31_elements(far: int) -> None:
+    """A storage of 4.3 GB, of which the interpreter touches a few pages."""
+    strides = [40, 8, 1]
+    strides[far] = 2**31 + 8
+    for task, shape in (("multiclass", (2, 2, 2)), ("multilabel", (2, 2, 2)), ("regression", (2, 2, 2))):
+        values = torch.randn(shape, generator=torch.Generator().manual_seed(far)).to(DEVICE, FP16)
+        logits_NTC = torch.empty(2**31 + 100, dtype=FP16, device=DEVICE).as_strided(shape, strides)
+        logits_NTC.copy_(values)
+        noise = {"predicts_noise": task == "regression"}
+        got = row_stats_triton(logits_NTC, task, sorted(SCORES_OF_TASK[task]), **noise)
+        expected = row_stats_reference(values.cpu(), task, sorted(SCORES_OF_TASK[task]), **noise)
+        for name, value in got.scores.items():
+            torch.testing.assert_close(value.cpu(), expected.scores[name], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("task", SCORES_OF_TASK)
 def test_no_rows(task: str) -> None:
     got = row_stats_triton(torch.zeros(0, 3, 1, device=DEVICE), task, SCORES_OF_TASK[task] - {"margin"})

@@ -100,6 +100,25 @@ def test_kernels_and_flags() -> None:
     assert flags(513, 1000, "variation_ratio")[4]
 
 
+def test_an_accurate_bald() -> None:
+    """It needs no entropies. Its lanes hold at most 16 classes, whatever is wanted: the bits of a score follow them."""
+    strides = Strides.of(torch.empty(2, 20, 1000))
+
+    def plan(*want: str) -> dict[str, int]:
+        chosen = softmax_plan(20, 1000, strides, want, accurate_bald=True)
+        return chosen.constants | {"num_warps": chosen.num_warps}
+
+    names = ("ACCURATE_BALD", "WANT_ENTROPY", "WANT_EXPECTED")
+    assert [plan("bald")[name] for name in names] == [True, False, False]
+    assert [plan("bald", "entropy")[name] for name in names] == [True, True, False]
+    assert [plan("margin")[name] for name in names] == [False, False, False]
+    for want in ((), ("bald",)):
+        assert plan(*want)["num_warps"] == 2
+        assert plan(*want)["K"] * plan(*want)["V"] == 16
+    assert not softmax_plan(20, 1000, strides, ("bald",)).constants["ACCURATE_BALD"]
+    assert bernoulli_plan(20, 5, False, True, True).constants["ACCURATE_BALD"]
+
+
 def test_other_tasks() -> None:
     assert (bernoulli_plan(20, 1, True, False).rows, bernoulli_plan(20, 5, False, True).rows) == (128, 16)
     assert bernoulli_plan(20, 300, False, False).rows == 1

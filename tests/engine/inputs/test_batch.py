@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from poolscore.engine.config import FeaturesDecode, TensorDecode, parse_config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs import DECODERS, build_decoders
-from poolscore.engine.inputs.base import BadRow, Decoder, Reasons, RowSpec, decode_each, put_row
+from poolscore.engine.inputs.base import BadRow, Decoder, Reasons, RowSpec, decode_each, normalised, put_row
 from poolscore.engine.inputs.batch import SAMPLE_ROWS, BatchDecoder, find_row_specs
 from poolscore.engine.inputs.features import FeaturesDecoder
 from poolscore.engine.inputs.tensor import TensorDecoder
@@ -47,6 +47,16 @@ def test_a_row_is_the_same_in_any_company() -> None:
     among, _ = decoder.decode(rows_of(x=[[1.0, 2.0], [8.0, 9.0], [float("nan"), 1.0]]))
     assert torch.equal(alone[""][0], among[""][0])
     assert torch.equal(alone[""][1:], among[""][2:3].expand(3, 2))
+
+
+def test_only_the_first_batch_makes_constants(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU each would wait for all that is queued there."""
+    x = torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]])
+    first = normalised(x, (0.1, 0.2), (3.0, 7.0), axis=2)
+    assert torch.equal(first, (x - torch.tensor([0.1, 0.2])) / torch.tensor([3.0, 7.0]))
+    for owner, name in ((torch, "tensor"), (torch.Tensor, "new_tensor")):
+        monkeypatch.setattr(owner, name, None)
+    assert torch.equal(normalised(x, [0.1, 0.2], [3.0, 7.0], axis=2), first)
 
 
 def test_named_inputs_name_themselves_in_reasons() -> None:

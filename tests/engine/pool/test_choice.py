@@ -28,6 +28,8 @@ TABLE = pa.table(
         "day": pa.array([dt.date(2026, 1, d) for d in (1, 2, 3, 4)]),
         "at": pa.array([dt.datetime(2026, 1, d, tzinfo=dt.UTC) for d in (1, 2, 3, 4)], pa.timestamp("us", "UTC")),
         "price": pa.array(["1.10", "2.20", "3.30", "4.40"]).cast(pa.decimal128(5, 2)),
+        "big": pa.array([1, 2**63 + 5, None, 2**64 - 1], pa.uint64()),
+        "long": pa.array([2**53, 2**53 + 1, 1, None], pa.int64()),
         "raw": pa.array([b"a", b"b", None, b"d"], pa.binary()),
     }
 )
@@ -54,6 +56,13 @@ def kept(text: str, table: pa.Table = TABLE) -> list[int]:
         ("n is not null", [0, 1, 3]),
         ("x > 0", [0, 2]),
         ("x < n", [0]),
+        ("not x > 1", [0]),  # NaN compares as null
+        ("x != 2.5", [0]),
+        ("big > 2", [1, 3]),
+        ("big >= 18446744073709551615", [3]),
+        ("big < 1e18", [0]),
+        ("long > 9007199254740992.0", [1]),
+        ("price >= 3", [2, 3]),
         ('label == "cat"', [0, 3]),
         ('label != "cat"', [1]),
         ('label in ("dog", "bird")', [1]),
@@ -86,6 +95,8 @@ def test_rows_in_the_logic_of_sql(text: str, rows: list[int]) -> None:
         ("n == 'cat'", "pool.filter: column 'n' is int8; 'cat' is none"),
         ("label > 1", "pool.filter: it does not fit column 'label' "),
         ("day == 7", "pool.filter: it does not fit column 'day' "),
+        ("big != -1", "pool.filter: column 'big' is uint64; -1 is none"),
+        ("n < 99999999999999999999", "pool.filter: column 'n' is int8; 99999999999999999999 is none"),
         ("n", "pool.filter: n is no condition; compare the column with a value"),
         ("not n", "pool.filter: it does not fit column 'n' "),
         ("label and good", "pool.filter: it does not fit column 'label' "),
@@ -117,18 +128,22 @@ CONDITIONS = st.recursive(
 )
 
 
-@given(CONDITIONS, st.lists(st.lists(st.tuples(VALUES, VALUES), min_size=1, max_size=3), min_size=1, max_size=4))
+FLOATS = st.one_of(VALUES, st.just(float("nan")))
+
+
+@given(CONDITIONS, st.lists(st.lists(st.tuples(VALUES, FLOATS), min_size=1, max_size=3), min_size=1, max_size=4))
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_row_group_and_no_folder_is_passed_over_that_holds_a_row(
-    tmp_path: Path, text: str, groups: list[list[tuple[int | None, int | None]]]
+    tmp_path: Path, text: str, groups: list[list[tuple[int | None, float | None]]]
 ) -> None:
     paths = ["p=1/x.parquet", "p=2/x.parquet"]
     choice = RowChoice.of(text, paths)
-    schema = pa.schema([("a", pa.int64()), ("b", pa.int64())])
+    schema = pa.schema([("a", pa.int64()), ("b", pa.float64())])
     for path, can_match in zip(paths, choice.can_match(paths), strict=True):
         (tmp_path / path).parent.mkdir(exist_ok=True)
         tables = [
-            pa.table([pa.array(column, pa.int64()) for column in zip(*rows, strict=True)], schema) for rows in groups
+            pa.table([pa.array(x, kind) for x, kind in zip(zip(*rows, strict=True), schema.types, strict=True)], schema)
+            for rows in groups
         ]
         with pq.ParquetWriter(tmp_path / path, schema) as writer:
             for table in tables:
@@ -151,6 +166,15 @@ def test_row_groups_are_ruled_out_by_their_statistics(tmp_path: Path) -> None:
     assert matching("s in ('005', '051') and n < 50") == [0]
     assert matching("n is null") == []
     assert matching("not (n < 95)") == [9]
+
+
+@pytest.mark.parametrize(
+    "text", ["price > 1", "price == 2.2", "big > 2", "long > 9007199254740992.0", "label == 'cat'"]
+)
+def test_a_file_is_not_unreadable_because_its_statistics_do_not_fit_the_filter(tmp_path: Path, text: str) -> None:
+    pq.write_table(TABLE, tmp_path / "x", row_group_size=2)
+    file = read_footer(locate("/").filesystem, str(tmp_path), "x", keep=RowChoice(text).expression)
+    assert all(file.matches[row // 2] for row in kept(text))
 
 
 def test_folders_give_columns_if_every_file_has_them() -> None:

@@ -94,11 +94,10 @@ class Slow:
     def __init__(self, file: Any, reads: list[tuple[int, int]], seconds: float) -> None:
         self._file, self._reads, self._seconds = file, reads, seconds
 
-    def read_at(self, length: int, offset: int) -> bytes:
+    def get_stream(self, offset: int, length: int) -> Any:
         self._reads.append((offset, length))
         time.sleep(self._seconds)
-        data: bytes = self._file.read_at(length, offset)
-        return data
+        return self._file.get_stream(offset, length)
 
     def size(self) -> int:
         return int(self._file.size())

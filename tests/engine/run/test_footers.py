@@ -9,12 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.filesystem import locate
 from poolscore.engine.pool.files import PoolFiles, find_files
 from poolscore.engine.pool.plan import make_plan
 from poolscore.engine.run import footers
 from poolscore.engine.run.directory import exists
 from poolscore.engine.run.footers import FOOTERS, RunFooters
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage import LocalStorage, open_storage
 
 OLD = 1_700_000_000.0  # seconds since 1970
 
@@ -97,6 +99,25 @@ def test_a_cache_of_another_form_is_no_cache(tmp_path: Path) -> None:
     look(tmp_path)
     pq.write_table(pa.table({"path": ["0.parquet"]}), tmp_path / "run" / FOOTERS)
     assert look(tmp_path).read == 5
+
+
+def test_a_pool_and_a_run_in_a_bucket(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(footers, "SETTLED", 0)
+    fill(tmp_path)
+    there = locate(bucket)
+    for day in (1, 2):
+        for file in (tmp_path / "pool").iterdir():
+            with there.filesystem.open_output_stream(f"{there.path}/pool/day={day}/{file.name}") as out:
+                out.write(file.read_bytes())
+    cache = RunFooters(open_storage(f"{bucket}/run"))
+    found = [find_files(f"{bucket}/pool/day=*/*.parquet", keep="day == 2 and id < 4", cache=cache) for _ in range(2)]
+    for pool, read in zip(found, (5, 0), strict=True):
+        assert (pool.root, pool.pruned, pool.read) == (f"{bucket}/pool", 5, read)
+        assert pool.table["path"].to_pylist() == [f"day=2/{i}.parquet" for i in range(5)]
+        assert make_plan(pool, 10).rows == 20  # the first row group of each
+    assert found[0].table.equals(found[1].table)
+    with pytest.raises(ConfigError, match=f"^pool.uri: there is nothing at {bucket}/none$"):
+        find_files(f"{bucket}/none")
 
 
 def test_a_directory_that_holds_footers_alone_is_no_run(tmp_path: Path) -> None:
