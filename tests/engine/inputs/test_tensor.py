@@ -33,6 +33,7 @@ def decode(column: pa.Array | pa.ChunkedArray, slots: int = 8, **config: Any) ->
     spec = decoder(**config).row_spec(rows)
     assert spec is not None
     out = np.zeros((slots, *spec.shape), spec.dtype)
+    out[: rows.num_rows] = 7  # a buffer holds what was there before
     return out, decoder(**config).decode(rows, out)
 
 
