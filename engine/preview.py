@@ -16,7 +16,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch import Tensor
 
+from poolscore.engine.cores import with_decode_threads
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.inputs import build_decoders
+from poolscore.engine.inputs.base import RowSpec
+from poolscore.engine.inputs.batch import BatchDecoder
 from poolscore.engine.near_duplicates import near_duplicate_rate
 from poolscore.engine.pool.plan import Piece, Plan, Shard
 from poolscore.engine.profile import numeric_settings
@@ -85,6 +89,15 @@ def _cut_out(shard: Shard, start: int, rows: int) -> Iterator[Piece]:
                 rows=taken,
             )
         at += piece.rows
+
+
+def with_cores(scorer: Scorer, specs: Mapping[str, RowSpec], cores: int) -> Scorer:
+    """The scorer of `prepare_job`, which decodes on one thread, as a worker with so many cores has it."""
+    config, device = scorer.config, scorer.decoder.device
+    run = with_decode_threads(config.run, cores, device.type == "cuda")
+    threads = max(1, run.decode_threads or 0)
+    decoder = BatchDecoder(build_decoders(config), specs, config.run.batch_size, device, threads)
+    return replace(scorer, decoder=decoder)
 
 
 def preview(scorer: Scorer, sample: Shard, device: str) -> Preview:

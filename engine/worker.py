@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -159,7 +160,8 @@ class ShardWorker:
 
     def _compile(self, artefact: Artefact) -> str:
         """Compile the model from what the driver left, by scoring a blank batch. Returns which programs it runs."""
-        artefact.load(self._storage.read(artefact.name))
+        with suppress(FileNotFoundError):  # there is none yet for a preview, whose worker compiles by itself
+            artefact.load(self._storage.read(artefact.name))
         before = programs_compiled()
         rows = self._scorer.config.run.batch_size
         inputs = self._scorer.decoder.blank(rows)

@@ -16,8 +16,7 @@ from poolscore.engine.estimate import Estimate, Work, estimate
 from poolscore.engine.inputs.base import BadRow
 from poolscore.engine.inputs.image import encoded_bytes
 from poolscore.engine.prepare import Prepared
-from poolscore.engine.preview import Preview, draw_sample, preview
-from poolscore.engine.profile import choose_device
+from poolscore.engine.preview import Preview, draw_sample, preview, with_cores
 from poolscore.engine.stages import idle_share
 from poolscore.jobs import show
 from poolscore.jobs.report.gallery import cards, lines_of, table
@@ -42,8 +41,9 @@ def run_preview(prepared: Prepared, sampled: int, path: Path) -> None:
 
             previewed, workers = preview_on_ray(prepared.job, sample)
         else:
-            previewed = preview(prepared.scorer, sample, str(choose_device(config)))
             workers = config.run.workers or 1
+            scorer = with_cores(prepared.scorer, prepared.job.row_specs, (os.cpu_count() or 1) // workers)
+            previewed = preview(scorer, sample, str(scorer.decoder.device))
     except UnreadableShard as error:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
     facts = list(_facts(prepared, previewed, _estimate(prepared, previewed, workers)))

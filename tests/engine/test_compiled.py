@@ -16,6 +16,7 @@ import pytest
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.model.compiled import Artefact
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
@@ -68,6 +69,19 @@ def test_a_worker_elsewhere_compiles_nothing_and_gives_the_same_bits(
     artefact.write_bytes(artefact.read_bytes()[:-1] + b"?")
     with pytest.raises(ValueError, match="is not what the driver wrote"):
         ShardWorker(job)
+
+
+def test_a_worker_of_a_preview_compiles_by_itself(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[object] = []
+
+    def compile_part(graph: object) -> object:
+        compiled.append(graph)
+        return graph
+
+    job = replace(prepare_job(digit_config()).job, compiled=Artefact("programs", "0" * 64))
+    monkeypatch.setattr("poolscore.engine.model.frontier.compile_part", compile_part)
+    ShardWorker(job).close()  # there is no run directory, and nothing of the driver's in it
+    assert compiled
 
 
 def test_a_compiler_that_fails_is_no_reason_to_stop(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:

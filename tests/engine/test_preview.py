@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,7 @@ import pytest
 from conftest import scores_of_run
 
 from poolscore.engine.config import Config, PricesConfig
+from poolscore.engine.errors import ConfigError
 from poolscore.engine.estimate import Work, estimate
 from poolscore.engine.near_duplicates import near_duplicate_rate
 from poolscore.engine.pool.files import find_files
@@ -20,6 +22,8 @@ from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.preview import PICKED, PLACES, draw_sample, preview
 from poolscore.engine.score import score_pool
+from poolscore.engine.shard import Scorer
+from poolscore.jobs import preview as jobs_preview
 
 Configure = Callable[..., Config]
 
@@ -70,6 +74,24 @@ def test_a_preview_scores_as_the_job_does(digit_config: Configure) -> None:
     assert found.passes_cost > 0.5
     assert found.rows_per_second > 1
     assert {stage for stage, seconds in found.stages.items() if seconds > 0} >= {"read", "decode", "model", "reduce"}
+
+
+def test_a_preview_decodes_on_all_the_cores_that_a_worker_has(
+    digit_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Scorer] = []
+
+    def look(scorer: Scorer, *_: object) -> NoReturn:
+        seen.append(scorer)
+        raise ConfigError("seen")
+
+    monkeypatch.setattr(jobs_preview, "preview", look)
+    monkeypatch.setattr(jobs_preview.os, "cpu_count", lambda: 9)
+    for workers, threads in ((1, 8), (2, 3)):
+        prepared = prepare_job(digit_config(run={"workers": workers}))
+        with pytest.raises(ConfigError, match="seen"):
+            jobs_preview.run_preview(prepared, 100, tmp_path / "page.html")
+        assert seen[-1].decoder._threads == threads
 
 
 def test_rows_that_are_alike_are_found() -> None:
