@@ -132,7 +132,7 @@ def test_stopping_after_every_shard_and_resuming_gives_the_same(digit_config: Co
     for stop in range(1, shards + 1):
 
         def interrupt(state: State, stop: int = stop) -> None:
-            if state.totals.shards == stop:
+            if state.totals.shards >= stop:  # two may have ended at once
                 raise KeyboardInterrupt
 
         with pytest.raises(InterruptedRun):
