@@ -57,9 +57,10 @@ def parse_object_uri(uri: str) -> ObjectUri:
     scheme = found["scheme"].lower() if found else ""
     if found is None or scheme not in ("s3", "gs"):
         raise ConfigError(f"{uri}: there is no storage of this kind; give a local path, file://, s3:// or gs://")
-    if found["user"] not in (None, ANONYMOUS):
+    if found["user"] not in (None, ANONYMOUS) or ":" in found["host"]:  # a secret may hold slashes
+        bucket = found["host"] if ":" not in found["host"] else "…"
         raise ConfigError(
-            f"{scheme}://…@{found['host']}: credentials do not belong into a URI; give them in the environment or in a "
+            f"{scheme}://…@{bucket}: credentials do not belong into a URI; give them in the environment or in a "
             f"profile, or write {scheme}://{ANONYMOUS}@BUCKET for a public bucket"
         )
     if not found["host"]:

@@ -56,6 +56,7 @@ def test_places_in_object_storage(uri: str, place: ObjectUri, path: str | None) 
         ("s3:///pool", "names no bucket"),
         ("s3://", "names no bucket"),
         ("s3://AKIA:SECRET@bucket/pool", r"^s3://…@bucket: credentials do not belong into a URI"),
+        ("s3://AKIA:SEC/RET+1@bucket/pool", r"^s3://…@…: credentials do not belong into a URI"),
         ("gs://AKIA:SEC@RET@bucket/pool", r"^gs://…@bucket: credentials do not belong into a URI"),
     ],
 )
