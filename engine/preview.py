@@ -6,7 +6,7 @@ The sample is scored by the very pipeline of a worker, on the device that the jo
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -22,12 +22,12 @@ from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
 from poolscore.engine.near_duplicates import near_duplicate_rate
-from poolscore.engine.pool.plan import Piece, Plan, Shard
+from poolscore.engine.pool.plan import Plan, Shard
 from poolscore.engine.profile import numeric_settings
 from poolscore.engine.shard import Scorer
 from poolscore.engine.stages import bounding_stage
 
-PLACES = 64  # of the pool that a sample is read from: each costs a row group of reading
+PLACES = 64  # row groups that a sample is read from, at least, where there are so many
 PICKED = 48  # rows that stand for the selection, at most
 SHARE = 20  # and at most one of so many sampled rows
 REPEATS = 5  # of the batch on which T passes are compared with one
@@ -59,36 +59,20 @@ class Preview:
 
 
 def draw_sample(plan: Plan, rows: int, seed: int) -> Shard:
-    """About `rows` rows of the pool as one shard: runs of neighbours at up to PLACES places drawn by the seed, because
-    rows drawn one by one would each cost the reading of a row group."""
-    rows = min(rows, plan.rows)
-    run = -(-rows // PLACES)
-    starts = np.arange(0, plan.rows, run)
-    chosen = np.sort(np.random.default_rng(seed).choice(starts, size=min(len(starts), -(-rows // run)), replace=False))
-    ends = np.cumsum(plan.shards.rows)
-    pieces: list[Piece] = []
-    for start in chosen.tolist():
-        at = int(np.searchsorted(ends, start, side="right"))
-        shard = plan.shards[at]
-        pieces += _cut_out(shard, start - int(ends[at]) + shard.rows, run)
+    """About `rows` rows of the pool as one shard: the first rows of PLACES row groups drawn by the seed, or of as many as
+    there are. Rows from anywhere would each cost the reading of a row group, and the time to read would say nothing of
+    a whole run."""
+    sizes, row_ids = plan.pieces["rows"].to_numpy(), plan.pieces["row_id"].to_numpy()
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    rows = min(rows, int(sizes.sum()))
+    run = -(-rows // min(PLACES, len(sizes)))
+    while np.minimum(sizes, run).sum() < rows:  # some row groups are shorter
+        run *= 2
+    taken = np.minimum(sizes[order], run)
+    enough = int(np.searchsorted(np.cumsum(taken), rows)) + 1
+    pieces = [replace(plan.shards.piece_of(int(row_ids[i])), rows=min(int(sizes[i]), run)) for i in order[:enough]]
+    pieces.sort(key=lambda piece: piece.row_id)
     return Shard(0, pieces[0].row_id, sum(piece.rows for piece in pieces), tuple(pieces))
-
-
-def _cut_out(shard: Shard, start: int, rows: int) -> Iterator[Piece]:
-    """Up to `rows` rows of a shard from its row `start` on."""
-    at = 0
-    for piece in shard.pieces:
-        skip = max(0, start - at)
-        taken = min(at + piece.rows, start + rows) - at - skip
-        if taken > 0:
-            yield replace(
-                piece,
-                start=piece.start + skip,
-                file_row=piece.file_row + skip,
-                row_id=piece.row_id + skip,
-                rows=taken,
-            )
-        at += piece.rows
 
 
 def with_cores(scorer: Scorer, specs: Mapping[str, RowSpec], cores: int) -> Scorer:
