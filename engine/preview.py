@@ -59,9 +59,9 @@ class Preview:
 
 
 def draw_sample(plan: Plan, rows: int, seed: int) -> Shard:
-    """About `rows` rows of the pool as one shard: the first rows of PLACES row groups drawn by the seed, or of as many as
-    there are. Rows from anywhere would each cost the reading of a row group, and the time to read would say nothing of
-    a whole run."""
+    """About `rows` rows of the pool as one shard: the first rows of PLACES row groups drawn by the seed, or of as many
+    as there are. Rows from anywhere would each cost the reading of a row group, and the time to read would say nothing
+    of a whole run."""
     sizes, row_ids = plan.pieces["rows"].to_numpy(), plan.pieces["row_id"].to_numpy()
     order = np.random.default_rng(seed).permutation(len(sizes))
     rows = min(rows, int(sizes.sum()))

@@ -46,7 +46,7 @@ class Groups:
     rows: NDArray[np.int64]
 
     def read(self, group: int, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
-        """Columns of a row group, at most `rows` rows at a time.
+        """Columns of a row group, at most `rows` rows at a time; nothing where its file lacks one of them.
 
         Raises:
             OSError, ArrowException: it cannot be read.
@@ -55,6 +55,8 @@ class Groups:
         path = self.paths[int(self.files[group])]
         with place.filesystem.open_input_file(f"{place.path}/{path}") as opened:
             file = pq.ParquetFile(opened, pre_buffer=False, buffer_size=MIB)
+            if not set(columns) <= set(file.schema_arrow.names):
+                return
             for batch in file.iter_batches(rows, row_groups=[int(self.numbers[group])], columns=list(columns)):
                 yield pa.Table.from_batches([batch])
 
@@ -99,6 +101,8 @@ def sample_ids(groups: Groups, column: str) -> Ids:
         if found.rows >= ID_ROWS:
             break
     found.whole = found.rows == total
+    if not values:
+        return found
     ids = pa.chunked_array([chunk for value in values for chunk in value.chunks])
     counts = pc.value_counts(ids)
     valid = counts.filter(pc.is_valid(counts.field(0)))
@@ -175,14 +179,21 @@ def _may_hold_pictures(kind: pa.DataType) -> bool:
 
 
 def sample_pictures(groups: Groups, columns: Sequence[str], rows: int) -> dict[str, Pictures]:
-    """The first rows of row groups all over the pool, of the columns that hold at least one picture."""
+    """Rows of row groups all over the pool, of the columns that hold at least one picture: the first ones, or where
+    there are few row groups, rows all over them."""
     found = {column: Pictures() for column in columns}
     places = groups.spread(PLACES) if columns else []
     for place in places:
         some = -(-rows // len(places))
+        step = max(1, -(-int(groups.rows[place]) // some)) if len(places) < PLACES else 1
+        seen = taken = 0
         for table in groups.read(place, columns, some):
+            at = range(-seen % step, table.num_rows, step)[: some - taken]
+            seen, taken = seen + table.num_rows, taken + len(at)
             for column in columns:
-                for data in encoded_bytes(table[column].slice(0, some)):
-                    found[column].add(data)
-            break
+                values = encoded_bytes(table[column])
+                for i in at:
+                    found[column].add(values[i])
+            if taken >= some:
+                break
     return {column: pictures for column, pictures in found.items() if pictures.formats}

@@ -165,3 +165,18 @@ def test_neither_torch_nor_ray_is_needed(tmp_path: Path) -> None:
         "assert not {'torch', 'ray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.parquet")], check=True)
+
+
+def test_files_with_other_columns_are_told_of_and_rows_all_over_a_large_row_group_are_looked_at(tmp_path: Path) -> None:
+    picture = io.BytesIO()
+    Image.new("RGB", (9, 7)).save(picture, "PNG")
+    images = [picture.getvalue()] * 1000
+    images[900:] = [b"broken"] * 100
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    pq.write_table(pa.table({"id": range(1000), "image": images}), pool / "a.parquet")
+    pq.write_table(pa.table({"id": range(5)}), pool / "b.parquet")
+    found = examine(str(pool))
+    pictures = found.pictures["image"]
+    assert 0 < pictures.rejected.total() < pictures.rows / 5
+    assert any(finding.kind == "differing_schemas" for finding in found.findings)
