@@ -113,7 +113,7 @@ def test_a_function_of_the_user_is_never_called_twice_at_once(
 
 
 def test_a_consumer_that_stops_leaves_no_thread(digit_config: Configure) -> None:
-    prepared = prepare_job(digit_config(run={"shard_rows": 600}))
+    prepared = prepare_job(digit_config(run={"shard_rows": 600, "read_ahead": 20_000}))  # too little to read it all
     with prepared.scorer.feed(prepared.plan.shards[0], threaded=True) as feed:
         next(iter(feed))
         assert {"poolscore-read", "poolscore-decode"} <= set(our_threads())
