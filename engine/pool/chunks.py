@@ -14,8 +14,9 @@ GAP = 1 << 20  # bytes between two column chunks that are read along rather than
 class Request:
     """Consecutive bytes of a file."""
 
-    def __init__(self, offset: int, length: int, needed: int) -> None:
+    def __init__(self, offset: int, length: int, needed: int, place: float = 0.0) -> None:
         self.offset, self.length = offset, length
+        self.place = place  # share of its columns in the row group that lies before it, about
         self.unread = needed  # of the columns in use
         self.done = False  # read, or not needed any more
         self.data: Future[memoryview] | None = None  # None: not sent
@@ -30,14 +31,14 @@ def requests_of(footer: pq.FileMetaData, row_group: int, columns: Sequence[str])
         first = chunk.dictionary_page_offset
         start = chunk.data_page_offset if first is None else min(first, chunk.data_page_offset)
         chunks.append((start, start + chunk.total_compressed_size))
-    placed: list[tuple[float, Request]] = []  # with the share of its extent that lies before it
+    requests: list[Request] = []
     for extent in _extents(sorted(chunks)):
         start, end = extent[0][0], extent[-1][1]
         for offset in range(start, end, REQUEST):
             stop = min(offset + REQUEST, end)
             needed = sum(max(0, min(stop, last) - max(offset, first)) for first, last in extent)
-            placed.append(((offset - start) / (end - start), Request(offset, stop - offset, needed)))
-    return [request for _, request in sorted(placed, key=lambda one: one[0])]
+            requests.append(Request(offset, stop - offset, needed, (offset - start) / (end - start)))
+    return sorted(requests, key=lambda request: request.place)
 
 
 def bytes_of_row(footer: pq.FileMetaData, row_group: int, columns: Sequence[str]) -> int:

@@ -91,6 +91,12 @@ class ReadAhead:
             self._begun += 1
         return self._parquet
 
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file whose piece is being read."""
+        assert self._file is not None
+        return int(self._file.file.size())
+
     def read(self, offset: int, length: int) -> memoryview:
         """Bytes of the file whose piece is being read."""
         whole: memoryview | None = None  # where they lie in several requests, each is let go once it is copied
@@ -186,7 +192,9 @@ class ReadAhead:
         opened = self._opening(i).result()
         requests = requests_of(opened.metadata, piece.row_group, self._columns)
         self._planned.append((opened, requests))
-        self._unsent.extend((opened, request) for request in requests)
+        if requests:  # what lies behind a part of a row group is not asked for in advance
+            until = (piece.start + piece.rows) / max(1, opened.metadata.row_group(piece.row_group).num_rows)
+            self._unsent.extend((opened, request) for request in requests if request.place < until)
 
     def _send(self, file: OpenFile, request: Request) -> None:
         self._held += request.length

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from poolscore.engine.pool.files import PoolFiles
 
+UNKNOWN = -1
 HUGE = 2  # a row group of more than HUGE shards is cut into row ranges
+RANGES = 8  # at most: each is read from the start of the group, so the group is read 4.5 times in all
 SAMPLED_GROUPS = 64  # a sample of few rows is drawn from so many row groups at least: rows of one are often alike
 
 PIECES = pa.schema(  # one row a piece, in the order of the pool
@@ -30,6 +32,7 @@ PIECES = pa.schema(  # one row a piece, in the order of the pool
         ("file_row", pa.int64()),
         ("rows", pa.int64()),
         ("row_id", pa.int64()),
+        ("file_bytes", pa.int64()),
     ]
 )
 
@@ -44,6 +47,7 @@ class Piece:
     file_row: int  # the same row, counted in the file
     rows: int
     row_id: int  # the same row, counted in the pool
+    file_bytes: int = UNKNOWN  # of the whole file, by which a change is noticed
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ class Plan:
         if "row_id" not in table.schema.names:
             rows = table["rows"].to_numpy()
             table = table.append_column("row_id", pa.array(np.cumsum(rows) - rows))
+        if "file_bytes" not in table.schema.names:
+            table = table.append_column("file_bytes", pa.array(np.full(table.num_rows, UNKNOWN, dtype=np.int64)))
         pieces = table.replace_schema_metadata().select(PIECES.names)
         if pieces.schema != PIECES or pieces["path"].num_chunks > 1:
             pieces = pieces.cast(PIECES).unify_dictionaries().combine_chunks()
@@ -188,8 +194,10 @@ class _Columns:
     def __init__(self, pieces: pa.Table) -> None:
         paths = pieces["path"].combine_chunks()
         self._paths, self._path = paths.dictionary, paths.indices.to_numpy()
-        names = ("row_group", "start", "file_row", "rows", "row_id")
-        self._row_group, self._start, self._file_row, self.rows, self.row_id = (pieces[n].to_numpy() for n in names)
+        self._row_group, self._start, self._file_row = (
+            pieces[n].to_numpy() for n in ("row_group", "start", "file_row")
+        )
+        self.rows, self.row_id, self._file_bytes = (pieces[n].to_numpy() for n in ("rows", "row_id", "file_bytes"))
 
     def piece(self, i: int) -> Piece:
         return Piece(
@@ -199,6 +207,7 @@ class _Columns:
             file_row=int(self._file_row[i]),
             rows=int(self.rows[i]),
             row_id=int(self.row_id[i]),
+            file_bytes=int(self._file_bytes[i]),
         )
 
 
@@ -250,7 +259,8 @@ def _pieces(pool: PoolFiles, kept_G: NDArray[np.bool_], shard_rows: int) -> tupl
     rows_G = pool.group_rows_G
     file_G = np.repeat(np.arange(len(pool), dtype=np.int32), np.diff(pool.group_starts))
     row_id_G = np.cumsum(rows_G) - rows_G
-    step_G = np.where(rows_G > HUGE * shard_rows, shard_rows, np.maximum(rows_G, 1))
+    range_G = np.maximum(shard_rows, -(-rows_G // RANGES))
+    step_G = np.where(rows_G > HUGE * shard_rows, range_G, np.maximum(rows_G, 1))
     count_G = np.where(kept_G, -(-rows_G // step_G), 0)
     group = np.repeat(np.arange(len(rows_G)), count_G)
     start = np.arange(len(group)) - np.repeat(np.cumsum(count_G) - count_G, count_G)  # pieces before it in its group
@@ -270,6 +280,7 @@ def _pieces(pool: PoolFiles, kept_G: NDArray[np.bool_], shard_rows: int) -> tupl
         pa.array(row_id - first_row[file]),
         pa.array(rows),
         pa.array(row_id),
+        pa.array(pool.table["bytes"].to_numpy()[file]),
     ]
     return columns, _cut(rows, file, shard_rows)
 

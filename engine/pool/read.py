@@ -16,7 +16,7 @@ from poolscore.engine.keys import IdSet, Keys, id_text, keys_of
 from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
 from poolscore.engine.pool.chunks import REQUEST, bytes_of_row
 from poolscore.engine.pool.fetch import OpenFile, ReadAhead
-from poolscore.engine.pool.plan import Piece, Shard
+from poolscore.engine.pool.plan import UNKNOWN, Piece, Shard
 from poolscore.engine.uri import join
 
 PARSED_BYTES = 4 << 20  # of rows, at most, that Arrow makes at once, where a block is smaller
@@ -107,6 +107,11 @@ class ShardReader:
         try:
             for piece in shard.pieces:
                 file = source.begin()
+                if piece.file_bytes not in (UNKNOWN, source.file_bytes):
+                    raise UnreadableShard(
+                        f"{piece.path} has changed since the pool was planned: it had {piece.file_bytes:,} bytes, now "
+                        f"{source.file_bytes:,}; bring the old file back, or begin anew with --fresh"
+                    )
                 found = 0
                 for table in self._tables(file, piece, rows):
                     identified, filtered = self._identified(table, piece, found)
@@ -129,6 +134,7 @@ class ShardReader:
         position = -piece.start  # a range inside a huge row group: what lies before it is read and dropped
         bytes_of_block = rows * bytes_of_row(file.metadata, piece.row_group, self._columns)
         at_once = rows * max(1, PARSED_BYTES // max(1, bytes_of_block))
+        at_once = min(at_once, piece.start + piece.rows)  # what lies behind is not wanted
         batches = file.iter_batches(at_once, row_groups=[piece.row_group], columns=self._columns, use_threads=False)
         for batch in batches:
             skip = max(0, -position)

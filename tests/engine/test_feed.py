@@ -77,7 +77,7 @@ def test_the_queues_keep_to_their_budget(digit_config: Configure, threaded: bool
 
 
 def test_encoded_rows_that_wait_beside_their_batch_count(digit_config: Configure) -> None:
-    prepared = prepare_job(digit_config(run={"read_ahead": 80_000, "shard_rows": 600}))
+    prepared = prepare_job(digit_config(run={"read_ahead": 160_000, "shard_rows": 600}))
     with prepared.scorer.feed(prepared.plan.shards[0], threaded=True) as feed:
         first, batch = next(iter(feed))
         assert first.table.nbytes > batch.nbytes > 0

@@ -19,7 +19,7 @@ from poolscore.engine.pool import chunks, fetch
 from poolscore.engine.pool.chunks import bytes_of_row
 from poolscore.engine.pool.fetch import OpenFile, ReadAhead
 from poolscore.engine.pool.files import find_files
-from poolscore.engine.pool.plan import Plan, make_plan
+from poolscore.engine.pool.plan import RANGES, Plan, make_plan
 from poolscore.engine.pool.read import ShardReader
 
 Pool = Callable[..., Plan]
@@ -104,6 +104,29 @@ class Slow:
 
     def close(self) -> None:
         self._file.close()
+
+
+def test_nothing_is_fetched_in_advance_behind_a_part_of_a_row_group(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = pool(files=1, rows=20_000, group=20_000, size=100, shard_rows=2_000)  # pages hold 1,024 rows
+    fetched: list[int] = []
+    read = fetch._read
+
+    def counted(file: pa.NativeFile, offset: int, length: int) -> Any:
+        fetched.append(length)
+        return read(file, offset, length)
+
+    monkeypatch.setattr(fetch, "_read", counted)
+    sums = []
+    for shard in plan.shards:
+        with reader_of(plan).ahead(shard, 1 << 30) as source:
+            assert sum(map(len, reader_of(plan).blocks(shard, 500, source))) == shard.rows
+        sums.append(sum(fetched))
+        fetched.clear()
+    assert len(sums) == RANGES
+    assert sums == sorted(sums)
+    assert sums[0] < 0.3 * sums[-1]
 
 
 def slow(plan: Plan, reads: list[tuple[int, int]], seconds: float, budget: int) -> ReadAhead:

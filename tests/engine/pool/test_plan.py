@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from poolscore.engine.pool.files import PoolFiles, table_of
 from poolscore.engine.pool.footer import PoolFile
-from poolscore.engine.pool.plan import HUGE, SAMPLED_GROUPS, Piece, Plan, make_plan
+from poolscore.engine.pool.plan import HUGE, RANGES, SAMPLED_GROUPS, Piece, Plan, make_plan
 
 SCHEMA = pa.schema([])
 Shape = list[list[int]]  # rows of the row groups of each file
@@ -58,10 +58,11 @@ def test_every_row_is_in_one_place(shape: Shape, shard_rows: int) -> None:
     assert plan.rows == len(rows)
     assert [shard.index for shard in plan.shards] == list(range(len(plan.shards)))
     row_id = 0
+    largest = max((count for groups in shape for count in groups), default=0)
     for shard in plan.shards:
         assert shard.row_id == row_id
         assert shard.rows == sum(piece.rows for piece in shard.pieces)
-        assert 0 < shard.rows <= HUGE * shard_rows
+        assert 0 < shard.rows <= max(HUGE * shard_rows, -(-largest // RANGES))
         assert shard.rows <= shard_rows or len(shard.pieces) == 1
         row_id += shard.rows
 

@@ -187,6 +187,11 @@ def test_a_pool_that_changed_since_it_was_planned_is_noticed(tmp_path: Path) -> 
     write(tmp_path, [[5], [5, 4]])
     with pytest.raises(UnreadableShard, match=r"01.parquet has changed since the pool was planned"):
         read(plan, 4)
+    write(tmp_path, [[5], [6, 6]])
+    with pytest.raises(
+        UnreadableShard, match=r"01.parquet has changed since .*: it had [\d,]+ bytes, now [\d,]+; bring"
+    ):
+        read(plan, 4)
     write(tmp_path, [[5], [5]])
     with pytest.raises(UnreadableShard, match=r"01.parquet"):
         read(plan, 4)
