@@ -126,7 +126,7 @@ def test_nothing_is_fetched_in_advance_behind_a_part_of_a_row_group(
         fetched.clear()
     assert len(sums) == RANGES
     assert sums == sorted(sums)
-    assert sums[0] < 0.3 * sums[-1]
+    assert sums[0] < 0.6 * sums[-1]  # half of it is the dictionary that lies before the first page
 
 
 def slow(plan: Plan, reads: list[tuple[int, int]], seconds: float, budget: int) -> ReadAhead:
