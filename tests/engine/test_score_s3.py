@@ -9,7 +9,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,16 @@ def test_a_killed_job_goes_on_in_the_bucket(twins: Twins, config: Config, tmp_pa
     assert bytes_at(resumed.selection) == twins.selection
 
 
+@contextmanager
+def taking_ctrl_c() -> Iterator[None]:
+    """A job in a shell's background is started with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_ctrl_c_in_the_middle_of_a_request(
     twins: Twins, config: Config, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +187,7 @@ def test_ctrl_c_in_the_middle_of_a_request(
             strike_at = None
             os.kill(os.getpid(), signal.SIGINT)
 
-    with proxy_before(s3_server.endpoint, look) as proxy:
+    with taking_ctrl_c(), proxy_before(s3_server.endpoint, look) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         for request in (f"PUT {config.run.dir[4:]}/scores/", f"GET {twins.bucket[4:]}/pool/part"):
 
