@@ -44,7 +44,7 @@ def make_run(root: Path, parts: Sequence[Part | None], k: int = 3, keep: dict[st
     rows = np.array([len(part or [NAN]) for part in parts])
     none, shards = np.zeros_like(rows), range(len(parts))
     paths = pa.array([f"{shard}.parquet" for shard in shards]).dictionary_encode()
-    columns = [shards, paths, none, none, none, rows, np.cumsum(rows) - rows]
+    columns = [shards, paths, none, none, none, rows, np.cumsum(rows) - rows, none]
     plan = Plan("/p", "digest", 1, len(parts), pa.table(dict(zip(PIECES.names, columns, strict=True)), PIECES))
     identity = {"the pool": "digest of the pool", "the weights": "digest of the weights"}
     run = create_run(str(root), config, "0.1", plan, identity)
