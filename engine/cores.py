@@ -1,7 +1,8 @@
-"""How the workers of a node share its cores. Bits do not depend on it, so it is no part of the numeric profile."""
+"""The cores of a machine, and how its workers share them. No part of the numeric profile: bits do not depend on it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,11 @@ class Node:
 
     cpus: int
     gpus: int = 0
+
+
+def usable_cores() -> int:
+    """Cores of this machine that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cores_per_worker(nodes: Sequence[Node], workers: int, least: int, on_gpu: bool) -> int:

@@ -224,7 +224,8 @@ def pack(
 
     A pack that was stopped goes on where it was when it is given again.
     """
-    from poolscore.jobs.pack import Resize, default_workers
+    from poolscore.engine.cores import usable_cores
+    from poolscore.jobs.pack import Resize
     from poolscore.jobs.pack import pack as run_pack
 
     with show.counting("packing") as progress:
@@ -241,7 +242,7 @@ def pack(
             id_column=id_column,
             image_column=image_column,
             overwrite=overwrite,
-            workers=workers or default_workers(),
+            workers=workers or usable_cores(),
             fresh=fresh,
             progress=progress,
         )

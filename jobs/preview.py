@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
+from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import ConfigError, UnreadableShard
 from poolscore.engine.estimate import Estimate, Work, estimate
 from poolscore.engine.inputs.base import BadRow
@@ -42,7 +43,7 @@ def run_preview(prepared: Prepared, sampled: int, path: Path) -> None:
             previewed, workers = preview_on_ray(prepared.job, sample)
         else:
             workers = config.run.workers or 1
-            scorer = with_cores(prepared.scorer, prepared.job.row_specs, (os.cpu_count() or 1) // workers)
+            scorer = with_cores(prepared.scorer, prepared.job.row_specs, usable_cores() // workers)
             previewed = preview(scorer, sample, str(scorer.decoder.device))
     except UnreadableShard as error:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
@@ -58,7 +59,7 @@ def run_preview(prepared: Prepared, sampled: int, path: Path) -> None:
 def _estimate(prepared: Prepared, previewed: Preview, workers: int) -> Estimate:
     plan = prepared.plan
     work = Work(
-        rows=plan.rows,
+        rows=plan.expected_rows,
         rows_per_second=previewed.rows_per_second,
         cpu_seconds_per_row=previewed.cpu_seconds / previewed.rows,
         requests=plan.files + plan.pieces.num_rows + len(plan.shards),

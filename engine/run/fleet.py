@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import with_decode_threads
+from poolscore.engine.cores import usable_cores, with_decode_threads
 from poolscore.engine.errors import OutOfMemory, PoolscoreError, UnreadableShard
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile, choose_device
@@ -96,7 +95,7 @@ class LocalFleet:
 
     def __init__(self, job: Job) -> None:
         on_gpu = choose_device(job.config).type == "cuda"
-        run = with_decode_threads(job.config.run, os.cpu_count() or 1, on_gpu)
+        run = with_decode_threads(job.config.run, usable_cores(), on_gpu)
         self._worker = ShardWorker(replace(job, config=job.config.model_copy(update={"run": run})))
         self._threads = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="poolscore-shard")
         self._given: dict[Future[ShardReport], Shard] = {}

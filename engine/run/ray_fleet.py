@@ -21,7 +21,7 @@ from typing import Any
 
 from poolscore.engine.config import RunConfig
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import Node, cores_per_worker, with_decode_threads
+from poolscore.engine.cores import Node, cores_per_worker, usable_cores, with_decode_threads
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview
@@ -74,7 +74,7 @@ class RayFleet:
         try:
             if self._owns_ray:
                 needed = config.threads + (config.decode_threads or 0)
-                _connect(config.address, max(os.cpu_count() or 1, (config.workers or 1) * needed))
+                _connect(config.address, max(usable_cores(), (config.workers or 1) * needed))
             self._options, self.workers = _actor_options(config)
             run = with_decode_threads(config, self._options["num_cpus"], bool(self._options["num_gpus"]))
             self._job = replace(job, config=job.config.model_copy(update={"run": run}))

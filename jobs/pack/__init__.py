@@ -12,7 +12,6 @@ user need).
 
 from poolscore.jobs.pack.command import pack
 from poolscore.jobs.pack.contract import PackSummary, Progress
-from poolscore.jobs.pack.fill import default_workers
 from poolscore.jobs.pack.resize import Resize
 
-__all__ = ["PackSummary", "Progress", "Resize", "default_workers", "pack"]
+__all__ = ["PackSummary", "Progress", "Resize", "pack"]

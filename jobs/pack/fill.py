@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,11 +17,6 @@ from poolscore.jobs.pack.writer import PoolWriter, final_name
 
 ROWS_PER_WORKER = 500
 """A worker takes half a second to start; fewer rows than this are not worth one more."""
-
-
-def default_workers() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def fill(

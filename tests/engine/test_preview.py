@@ -88,7 +88,7 @@ def test_a_preview_decodes_on_all_the_cores_that_a_worker_has(
         raise ConfigError("seen")
 
     monkeypatch.setattr(jobs_preview, "preview", look)
-    monkeypatch.setattr(jobs_preview.os, "cpu_count", lambda: 9)
+    monkeypatch.setattr(jobs_preview, "usable_cores", lambda: 9)
     for workers, threads in ((1, 8), (2, 3)):
         prepared = prepare_job(digit_config(run={"workers": workers}))
         with pytest.raises(ConfigError, match="seen"):
