@@ -302,8 +302,8 @@ def summary(result: RunResult, report_path: str) -> None:
     facts = _Facts("done" if not result.set_aside else "finished, but not whole")
     facts.add("scored", f"{totals.scored:,} rows")
     if totals.rejected:
-        reason = max(totals.reasons, key=lambda r: totals.reasons[r])
-        facts.add("rejected", f"{totals.rejected:,} rows, most often: {reason}")
+        reason, count = max(totals.reasons.items(), key=lambda item: item[1])
+        facts.add("rejected", f"{totals.rejected:,} rows, most often ({count:,}): {reason}")
     if totals.filtered:
         facts.add("left out", f"{totals.filtered:,} rows that pool.filter or pool.sample do not want")
     if totals.excluded or result.listed:

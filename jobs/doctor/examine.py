@@ -15,6 +15,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import reason
 from poolscore.engine.pool.health import MB, Finding, PoolHealth
 from poolscore.engine.pool.listing import Listing, list_files
+from poolscore.engine.reasons import by_kind
 from poolscore.jobs.doctor.sample import Groups, Ids, Pictures, picture_columns, sample_ids, sample_pictures
 from poolscore.jobs.pack.parquet import Footer, read_footers
 
@@ -154,7 +155,7 @@ def _of_pictures(columns: dict[str, Pictures], pool: str) -> Iterator[Finding]:
     for column, pictures in columns.items():
         if pictures.rejected:
             count = sum(pictures.rejected.values())
-            why, most = pictures.rejected.most_common(1)[0]
+            why, most = by_kind(pictures.rejected.items()).most_common(1)[0]
             what = f"{count:,} of {pictures.rows:,} sampled rows of '{column}' cannot be decoded ({most:,} × {why})"
             yield Finding("rejected_pictures", what, "", "a run sets them aside in errors/; mend their source if many")
         if pictures.turned:
