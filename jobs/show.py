@@ -64,7 +64,7 @@ def busy(what: str) -> Iterator[None]:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar for rows done of rows in all; gives the function to call with both."""
+    """A bar for rows done of rows in all, or a line now and then; gives the function to call with both."""
     with Bars(
         SpinnerColumn(),
         TextColumn(what),
@@ -75,7 +75,21 @@ def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
         disable=not console.is_terminal,
     ) as bars:
         task = bars.add_task(what, total=None)
-        yield lambda rows, total: bars.update(task, completed=rows, total=total)
+        began = last_line = time.monotonic()
+        first: int | None = None
+
+        def update(rows: int, total: int | None) -> None:
+            nonlocal last_line, first
+            first = rows if first is None else first  # what an earlier try did does not count for the rate
+            bars.update(task, completed=rows, total=total)
+            now = time.monotonic()
+            if not console.is_terminal and now - last_line >= PLAIN_LINE_EVERY:
+                last_line = now
+                of_all = "" if total is None else f" of {total:,}"
+                rate = (rows - first) / (now - began)
+                console.print(f"{what}: {rows:,}{of_all} rows  {rate:,.0f} rows/s", soft_wrap=True)
+
+        yield update
 
 
 class Progress:
