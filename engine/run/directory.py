@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.footers import FOOTERS
@@ -110,6 +111,7 @@ class RunDirectory:
         self.storage: Storage = open_storage(root)
         if plan is not None:
             self.plan = plan
+        require_reachable(root)
         try:
             self.info: dict[str, Any] = json.loads(self.storage.read(RUN))
         except FileNotFoundError as error:
