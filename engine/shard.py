@@ -25,7 +25,7 @@ from poolscore.engine.inputs.batch import Bad, BatchDecoder
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import Rows, ShardReader
-from poolscore.engine.scores import SCORES, Task, scores_of
+from poolscore.engine.scores import SCORES, scores_of
 from poolscore.engine.stages import Stages
 from poolscore.kernels.random_score import uniform_from_keys
 from poolscore.kernels.row_stats import RowStats, row_stats
@@ -109,7 +109,7 @@ class Scorer:
             logits_NTC,
             model.task.value,
             [name for name in scores if SCORES[name].from_logits],
-            reduce=self.config.score.reduce if model.task is Task.MULTILABEL else "sum",
+            reduce=self.config.score.reduce,
             accurate_bald=self.config.score.accurate_bald,
             predicts_noise=model.predicts_noise,
         )
