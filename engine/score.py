@@ -18,7 +18,7 @@ from poolscore.engine.run.coordinator import Coordinator, State
 from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
-from poolscore.engine.select import select_batch, write_selection
+from poolscore.engine.selection.batch import select_batch, write_selection
 from poolscore.engine.storage import open_storage
 from poolscore.engine.worker import Job
 

@@ -155,7 +155,7 @@ def select(
 ) -> None:
     """Another selection from a run's stored scores; no GPU, no model, no pool."""
     from poolscore.engine.run.directory import RunDirectory
-    from poolscore.engine.select import select_batch, write_named_selection
+    from poolscore.engine.selection.batch import select_batch, write_named_selection
 
     if method != "topk":
         raise ConfigError(f"--method {method}: there is 'topk'")

@@ -16,14 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from poolscore.engine import select as select_module
 from poolscore.engine.config import parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.keys import IdSet, keys_of
 from poolscore.engine.pool.plan import PIECES, Plan
 from poolscore.engine.run.directory import SELECTION, RunDirectory, create_run
 from poolscore.engine.run.journal import Journal, ShardReport
-from poolscore.engine.select import Candidates, select_batch, top_k, write_named_selection, write_selection
+from poolscore.engine.selection import batch as select_module
+from poolscore.engine.selection.batch import Candidates, select_batch, top_k, write_named_selection, write_selection
 from poolscore.engine.storage import LocalStorage
 
 Part = Sequence[float]  # scores of a shard's rows; NaN: the row was rejected
@@ -342,7 +342,7 @@ def test_other_names_are_allowed(tmp_path: Path, name: str) -> None:
 
 def test_selecting_needs_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, poolscore.engine.select, poolscore.engine.run.directory;"
+        "import sys, poolscore.engine.selection.batch, poolscore.engine.run.directory;"
         "sys.exit(bool({'torch', 'ray', 'triton', 'PIL'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
