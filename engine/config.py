@@ -368,7 +368,9 @@ class SelectConfig(Section):
 
     k: Annotated[Whole, Field(ge=0)]
     score: str | None = None  # default: bald; regression: predictive_variance; one pass: entropy
-    method: Literal["topk"] = "topk"
+    method: Literal["topk", "power", "softmax", "softrank"] = "topk"  # the last three: by chance (Kirsch et al. 2023)
+    beta: PositiveNumber = 1.0  # of power, softmax and softrank: larger follows the scores more closely
+    seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None  # of their noise; default: passes.seed
 
 
 class CheckConfig(Section):

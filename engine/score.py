@@ -18,7 +18,7 @@ from poolscore.engine.run.coordinator import Coordinator, State
 from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
-from poolscore.engine.select import select_batch, write_selection
+from poolscore.engine.selection.batch import write_batch
 from poolscore.engine.storage import open_storage
 from poolscore.engine.worker import Job
 
@@ -140,7 +140,7 @@ def _finish(
             "the same command scores them"
         )
     totals = Totals.of(reports)
-    write_selection(run.storage, select_batch(run, config))
+    write_batch(run, config)
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
         status=directory.INCOMPLETE if set_aside else directory.DONE,
