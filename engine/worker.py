@@ -141,7 +141,7 @@ class ShardWorker:
     def close(self) -> None:
         """End the thread of the model; a shard that is in it is given up."""
         if hasattr(self, "_scorer"):
-            self._scorer.stopped.set()
+            self._scorer.stop()
         self._device.shutdown(wait=True, cancel_futures=True)
 
     def _on_device(self, call: Callable[[A], B], given: A) -> B:

@@ -7,6 +7,7 @@ commands that need them only: `select`, `report` and `status` run on a colleague
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,7 @@ import typer
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import INTERRUPTED, STOPPED, ConfigError, PoolscoreError
+from poolscore.engine.storage_threads import calls_left_behind
 from poolscore.jobs import show
 
 app = typer.Typer(
@@ -299,6 +301,17 @@ def _check(config: Any, prepared: Any) -> None:
 
 def main() -> None:
     """Entry point: one clear line for what users can mend, no traceback."""
+    try:
+        _main()
+    except SystemExit as leaving:
+        if calls_left_behind():  # nobody is to wait for storage that is silent
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(leaving.code if isinstance(leaving.code, int) else 1)
+        raise
+
+
+def _main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
