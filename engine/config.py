@@ -397,6 +397,7 @@ class RunConfig(Section):
     read_ahead: Positive | None = None  # bytes read and decoded ahead of a model; default: 128 MiB, on a GPU 1 GiB
     max_bad_fraction: Annotated[Number, Field(ge=0, le=1)] = 0.01  # share of rejected rows that stops the job
     max_bad_rows: Annotated[Whole, Field(ge=0)] | None = None  # number of rejected rows that stops the job
+    storage_patience: Annotated[Number, Field(ge=0)] = 300.0  # seconds to wait for storage that fails; then it stops
 
 
 class PricesConfig(Section):
