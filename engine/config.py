@@ -368,7 +368,9 @@ class SelectConfig(Section):
 
     k: Annotated[Whole, Field(ge=0)]
     score: str | None = None  # default: bald; regression: predictive_variance; one pass: entropy
-    method: Literal["topk"] = "topk"
+    method: Literal["topk", "power", "softmax", "softrank"] = "topk"  # the last three: by chance (Kirsch et al. 2023)
+    beta: PositiveNumber = 1.0  # of power, softmax and softrank: larger follows the scores more closely
+    seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None  # of their noise; default: passes.seed
 
 
 class CheckConfig(Section):
@@ -395,6 +397,7 @@ class RunConfig(Section):
     read_ahead: Positive | None = None  # bytes read and decoded ahead of a model; default: 128 MiB, on a GPU 1 GiB
     max_bad_fraction: Annotated[Number, Field(ge=0, le=1)] = 0.01  # share of rejected rows that stops the job
     max_bad_rows: Annotated[Whole, Field(ge=0)] | None = None  # number of rejected rows that stops the job
+    storage_patience: Annotated[Number, Field(ge=0)] = 300.0  # seconds to wait for storage that fails; then it stops
 
 
 class PricesConfig(Section):

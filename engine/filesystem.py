@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -31,6 +31,7 @@ from pyarrow import fs
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.storage_threads import StorageThreads, apart
 from poolscore.engine.uri import ANONYMOUS, ObjectUri, local_path, parse_object_uri
 
 A = TypeVar("A")
@@ -153,9 +154,13 @@ def fetch(uri: str, to: Path) -> None:
     Raises:
         OSError: it cannot be read; FileNotFoundError where there is none.
     """
-    at = locate(uri)
-    with at.filesystem.open_input_stream(at.path, compression=None) as source, to.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 22)
+
+    def copy() -> None:
+        at = locate(uri)
+        with at.filesystem.open_input_stream(at.path, compression=None) as source, to.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 22)
+
+    apart(copy)
 
 
 def in_order(read: Callable[[A], B], places: Iterable[A], at_once: int) -> Iterator[B]:
@@ -164,7 +169,7 @@ def in_order(read: Callable[[A], B], places: Iterable[A], at_once: int) -> Itera
     if at_once == 1:
         yield from map(read, places)
         return
-    with ThreadPoolExecutor(at_once) as threads:
+    with StorageThreads(at_once, "in-order") as threads:
         waiting: deque[Future[B]] = deque()
         for place in places:
             waiting.append(threads.submit(read, place))

@@ -45,7 +45,19 @@ from poolscore.engine.storage import open_storage
 from poolscore.engine.uri import lies_in
 from poolscore.engine.worker import Job, input_columns
 
-OWN_COLUMNS = {"row_id", "key", "id", "prediction", "confidence", "rank", "score", "method", "score_name", *SCORES}
+OWN_COLUMNS = {
+    "row_id",
+    "key",
+    "id",
+    "prediction",
+    "confidence",
+    "rank",
+    "score",
+    "method",
+    "score_name",
+    "perturbed_score",
+    *SCORES,
+}
 # Configuration that does not change a score: a run may be resumed with other values.
 INCIDENTAL = (
     *("pool.uri", "pool.exclude", "pool.bad_files", "model.path", "model.weights", "model.trust"),

@@ -18,7 +18,7 @@ from poolscore.engine.run.coordinator import Coordinator, State
 from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
-from poolscore.engine.select import select_batch, write_selection
+from poolscore.engine.selection.batch import write_batch
 from poolscore.engine.storage import open_storage
 from poolscore.engine.worker import Job
 
@@ -74,16 +74,17 @@ def score_pool(
         on_check(checked)
         checked.require(config.check.min_accuracy)
     if there:
-        run = RunDirectory(config.run.dir)
+        run = RunDirectory(config.run.dir, patience=config.run.storage_patience)
         _require_same(run, prepared)
     else:
         if directory.exists(config.run.dir):
             directory.set_aside(config.run.dir)
         run = directory.create_run(config.run.dir, config, version("poolscore"), prepared.plan, prepared.identity)
     started = time.monotonic()
+    journal = None if run.succeeded else Journal(run.storage)  # beside another driver nothing is written
     try:
-        set_aside = {} if run.succeeded else _score(run, prepared, on_progress)
-        return _finish(run, config, prepared, set_aside, started)
+        set_aside = {} if journal is None else _score(run, prepared, journal, on_progress)
+        return _finish(run, config, prepared, set_aside, started, journal)
     except KeyboardInterrupt as error:
         totals = run.totals()
         run.update(status=directory.INTERRUPTED, totals=asdict(totals))
@@ -93,14 +94,18 @@ def score_pool(
     except Exception as error:
         run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
         raise
+    finally:
+        if journal is not None:
+            journal.close()
 
 
-def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State], None]) -> Mapping[int, str]:
+def _score(
+    run: RunDirectory, prepared: Prepared, journal: Journal, on_progress: Callable[[State], None]
+) -> Mapping[int, str]:
     config = prepared.config
-    journal = Journal(run.storage)
-    done = run.reports()
+    done = journal.adopted
     waiting = [i for i in range(len(prepared.plan.shards)) if i not in done]
-    run.update(status=directory.RUNNING, set_aside={}, stopped_by=None)
+    run.update(status=directory.RUNNING, epoch=journal.epoch, set_aside={}, stopped_by=None)
     if prepared.job.compiled is not None:
         run.storage.publish(prepared.job.compiled.name, lambda file: file.write(prepared.programs))
     fleet = _fleet(config, replace(prepared.job, run_id=run.info["id"]))
@@ -130,8 +135,15 @@ def _fleet(config: Config, job: Job) -> Fleet:
 
 
 def _finish(
-    run: RunDirectory, config: Config, prepared: Prepared, set_aside: Mapping[int, str], started: float
+    run: RunDirectory,
+    config: Config,
+    prepared: Prepared,
+    set_aside: Mapping[int, str],
+    started: float,
+    journal: Journal | None,
 ) -> RunResult:
+    if journal is not None:
+        journal.require_ours()
     reports = run.reports()
     missing = set(range(len(prepared.plan.shards))) - reports.keys() - set_aside.keys()
     if missing:
@@ -140,16 +152,16 @@ def _finish(
             "the same command scores them"
         )
     totals = Totals.of(reports)
-    write_selection(run.storage, select_batch(run, config))
+    write_batch(run, config)
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
         status=directory.INCOMPLETE if set_aside else directory.DONE,
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
     )
-    if not set_aside:
-        directory.sweep(run)
-        run.storage.create(directory.SUCCESS, b"")
+    if not set_aside and journal is not None:
+        directory.sweep(run, journal)
+        run.succeed(journal)
     return RunResult(
         run_dir=config.run.dir,
         selection=run.storage.path(directory.SELECTION),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -220,3 +222,13 @@ def errors_of_run(run_dir: str) -> pa.Table:
     run = RunDirectory(run_dir)
     parts = [pq.read_table(run.storage.path(r.errors)) for r in run.reports().values() if r.errors]
     return pa.concat_tables(parts).sort_by("row_id") if parts else pa.table({"row_id": pa.array([], pa.int64())})
+
+
+@contextmanager
+def taking_ctrl_c() -> Iterator[None]:
+    """A job in a shell's background is started with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

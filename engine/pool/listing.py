@@ -15,6 +15,7 @@ from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import locate, reason, require_bucket, require_reachable
+from poolscore.engine.storage_threads import apart
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 UNKNOWN = -1  # size of a link that leads nowhere: it is listed, so that it is told of
@@ -49,7 +50,7 @@ def list_files(uri: str) -> Listing:
         ConfigError: nothing there, or it cannot be listed.
     """
     try:
-        root, entries = _local(uri) if "://" not in uri else _remote(uri)
+        root, entries = _local(uri) if "://" not in uri else apart(_remote, uri)
         files = sorted(entries)
     except OSError as error:
         raise ConfigError(f"{uri} cannot be listed ({reason(error)})") from error

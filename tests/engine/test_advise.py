@@ -13,7 +13,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
-from poolscore.engine.select import select_batch
+from poolscore.engine.selection.batch import select_batch
 
 Configure = Callable[..., Config]
 
