@@ -94,9 +94,8 @@ def _shard_lines(rows: int) -> list[str]:
     fitting = max(LEAST_ROWS, 2 ** round(math.log2(rows / SHARDS)))
     if fitting >= default:
         return []
-    return [
-        f"  shard_rows: {fitting}        # about {amount(-(-rows // fitting), 'shard')} to share out; default: {default}"
-    ]
+    shards = amount(-(-rows // fitting), "shard")
+    return [f"  shard_rows: {fitting}        # about {shards} to share out; default: {default}"]
 
 
 def _check_lines(schema: pa.Schema) -> list[str]:
