@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from poolscore.engine.run.journal import Journal
 
 ATTEMPTS = 3  # a shard that fails or kills its worker so often is set aside
 TICK = 1.0  # seconds between signs of life
+DRAIN = 600.0  # seconds that shards at work are waited for once no further one is to be handed out
 ENOUGH_SHARDS = 10  # finished, before bad rows in half of them are taken for a misconfigured job
 
 
@@ -44,6 +47,7 @@ class Coordinator:
         profile: Profile | None,
         on_profile: Callable[[Profile], None],
         on_progress: Callable[[State], None],
+        stop_when: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._fleet = fleet
         self._journal = journal
@@ -54,6 +58,9 @@ class Coordinator:
         self._profile = profile
         self._on_profile = on_profile
         self._on_progress = on_progress
+        self._stop_when = stop_when
+        self.stopped: str | None = None  # why the rest of the shards is left
+        self._drained_by = math.inf
         self._queue: deque[Shard] = deque()
         self._in_flight: Counter[int] = Counter()
         self._finished: set[int] = set()
@@ -70,6 +77,8 @@ class Coordinator:
     def run(self, shards: Sequence[Shard], seed: int) -> Mapping[int, str]:
         """Score the shards, in an order shuffled by the seed, so that an unfinished run is a random part of the pool.
 
+        Once `stop_when` gives a reason, which `stopped` tells then, no further shard is handed out.
+
         Returns:
             shard → reason, for those that were set aside.
 
@@ -80,7 +89,7 @@ class Coordinator:
         order = list(shards)
         random.Random(seed).shuffle(order)
         self._queue.extend(order)
-        while self._waiting() or self._in_flight:
+        while self._waiting() or (self._in_flight and time.monotonic() < self._drained_by):
             self._hand_out()
             for event in self._fleet.wait(TICK):
                 match event:
@@ -107,6 +116,10 @@ class Coordinator:
         return self._set_aside
 
     def _hand_out(self) -> None:
+        if self.stopped is None and (reason := self._stop_when()) is not None:
+            self.stopped, self._drained_by = reason, time.monotonic() + DRAIN
+        if self.stopped is not None:
+            self._queue.clear()
         while self._waiting() and (free := self._fleet.free()):
             shard = self._queue.popleft()
             self._in_flight[shard.index] += 1
