@@ -394,6 +394,7 @@ class RunConfig(Section):
     deadline: str | None = None  # '8h' from the start, '06:00', or a date with it: the batch is made of what is scored
     max_gpu_hours: PositiveNumber | None = None  # the same by hours of workers, added up over all calls of the run
     verify_rows: Annotated[Whole, Field(ge=0)] = 1000  # at most, scored again in float64 at the end; 0: none
+    storage_patience: Annotated[Number, Field(ge=0)] = 300.0  # seconds to wait for storage that fails; then it stops
 
     @field_validator("deadline", mode="before")
     @classmethod

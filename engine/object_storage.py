@@ -73,6 +73,10 @@ class ObjectStorage:
                 self._require_bucket()
         return sorted(entry.base_name for entry in found if not entry.base_name.startswith("."))
 
+    def leftovers(self, folder: str) -> list[str]:
+        """See Storage. A PUT that is cut off leaves nothing."""
+        return []
+
     def delete(self, name: str) -> None:
         """See Storage."""
         place = parse_object_uri(self.path(name))

@@ -89,19 +89,19 @@ def score_pool(
         checked = check_labelled(config, prepared.scorer)
         on_check(checked)
         checked.require(config.check.min_accuracy)
-    run = RunDirectory(config.run.dir) if there else None
+    run = RunDirectory(config.run.dir, patience=config.run.storage_patience) if there else None
     if run is not None:
         require_same(run, prepared.identity, prepared.plan, config)
-    finished = run is not None and run.succeeded
-    limits = None if finished else _limits(config, run)
+    limits = _limits(config, run)
     if run is None:
         if directory.exists(config.run.dir):
             directory.set_aside(config.run.dir)
         run = _new_run(config, prepared)
     started = time.monotonic()
+    journal = None if run.succeeded else Journal(run.storage)  # beside another driver nothing is written
     try:
-        scored = _Scored({}) if limits is None else _score(run, prepared, limits, on_progress)
-        return _finish(run, prepared, scored, started, verify=not finished)
+        scored = _Scored({}) if journal is None else _score(run, prepared, journal, limits, on_progress)
+        return _finish(run, prepared, scored, started, journal)
     except KeyboardInterrupt as error:
         totals = run.totals()
         run.update(status=directory.INTERRUPTED, totals=asdict(totals))
@@ -111,10 +111,15 @@ def score_pool(
     except Exception as error:
         run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
         raise
+    finally:
+        if journal is not None:
+            journal.close()
 
 
 def _limits(config: Config, run: RunDirectory | None) -> Limits:
-    spent = run.totals().worker_seconds if run is not None else 0.0
+    if run is not None and run.succeeded:
+        return Limits(None, None)
+    spent = run.totals().worker_seconds if run is not None and config.run.max_gpu_hours is not None else 0.0
     return Limits(config.run.deadline, config.run.max_gpu_hours, spent)
 
 
@@ -123,13 +128,14 @@ def _new_run(config: Config, prepared: Prepared) -> RunDirectory:
     return directory.create_run(config.run.dir, config, version("poolscore"), prepared.plan, prepared.identity, extends)
 
 
-def _score(run: RunDirectory, prepared: Prepared, limits: Limits, on_progress: Callable[[State], None]) -> _Scored:
+def _score(
+    run: RunDirectory, prepared: Prepared, journal: Journal, limits: Limits, on_progress: Callable[[State], None]
+) -> _Scored:
     config = prepared.config
-    journal = Journal(run.storage)
-    done = run.reports()
+    done = journal.adopted
     waiting = [i for i in range(len(prepared.plan.shards)) if i not in done]
     until = limits.until.isoformat(timespec="seconds") if limits.until is not None else None
-    run.update(status=directory.RUNNING, set_aside={}, stopped_by=None, deadline=until)
+    run.update(status=directory.RUNNING, epoch=journal.epoch, set_aside={}, stopped_by=None, deadline=until)
     if prepared.job.compiled is not None:
         run.storage.publish(prepared.job.compiled.name, lambda file: file.write(prepared.programs))
 
@@ -165,8 +171,12 @@ def _fleet(config: Config, job: Job) -> Fleet:
     return RayFleet(job)
 
 
-def _finish(run: RunDirectory, prepared: Prepared, scored: _Scored, started: float, *, verify: bool) -> RunResult:
+def _finish(
+    run: RunDirectory, prepared: Prepared, scored: _Scored, started: float, journal: Journal | None
+) -> RunResult:
     config, set_aside = prepared.config, scored.set_aside
+    if journal is not None:
+        journal.require_ours()
     reports = run.reports()
     missing = set(range(len(prepared.plan.shards))) - reports.keys() - set_aside.keys()
     if missing and scored.limit is None:
@@ -179,7 +189,7 @@ def _finish(run: RunDirectory, prepared: Prepared, scored: _Scored, started: flo
         raise StoppedError(f"{limit} before a shard was scored; the same command with more time goes on")
     totals = Totals.of(reports)
     write_selection(run.storage, select_batch(run, config))
-    verified = _verify(run, prepared, time.monotonic() - started) if verify else None
+    verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     whole = not set_aside and not missing
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
@@ -189,9 +199,9 @@ def _finish(run: RunDirectory, prepared: Prepared, scored: _Scored, started: flo
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
         **({"verified": verified.to_json()} if verified is not None else {}),
     )
-    if whole:
-        directory.sweep(run)
-        run.storage.create(directory.SUCCESS, b"")
+    if whole and journal is not None:
+        directory.sweep(run, journal)
+        run.succeed(journal)
     return RunResult(
         run_dir=config.run.dir,
         selection=run.storage.path(directory.SELECTION),

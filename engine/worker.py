@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Event
 from typing import TypeVar
 
 import pyarrow as pa
@@ -80,7 +81,8 @@ class ShardWorker:
         self._threads = job.config.run.threads
         self._threaded = bool(job.config.run.decode_threads)
         self._score_names = scores_of(job.config.model.task, job.config.passes.count)
-        self._storage = open_storage(job.config.run.dir)
+        self._closed = Event()
+        self._storage = open_storage(job.config.run.dir, job.config.run.storage_patience, self._closed)
         self._ended = 0.0  # when the last shard was
         if job.run_id is not None:
             _require_same_directory(self._storage, job.run_id)
@@ -139,7 +141,8 @@ class ShardWorker:
         return self._on_device(lambda drawn: preview(self._scorer, drawn, str(self.profile["device"])), sample)
 
     def close(self) -> None:
-        """End the thread of the model; a shard that is in it is given up."""
+        """End the thread of the model; a shard that is in it is given up, and nobody waits for storage any more."""
+        self._closed.set()
         if hasattr(self, "_scorer"):
             self._scorer.stopped.set()
         self._device.shutdown(wait=True, cancel_futures=True)
