@@ -13,8 +13,9 @@ from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile, differences
 from poolscore.engine.run.directory import Totals
-from poolscore.engine.run.fleet import Failed, Fleet, Joined, Lost, Scored
-from poolscore.engine.run.journal import Journal
+from poolscore.engine.run.fleet import Done, Failed, Fleet, Joined, Lost
+from poolscore.engine.run.journal import Journal, ShardReport
+from poolscore.engine.run.task import ScoreShard
 
 ATTEMPTS = 3  # a shard that fails or kills its worker so often is set aside
 TICK = 1.0  # seconds between signs of life
@@ -95,18 +96,13 @@ class Coordinator:
                 match event:
                     case Joined(worker, profile):
                         self._welcome(worker, profile)
-                    case Scored(report):
-                        self._returned(report.shard)
-                        if report.shard not in self._finished:
-                            self._finished.add(report.shard)
-                            self._set_aside.pop(report.shard, None)
-                            self._journal.append(report)
-                            self._totals = self._totals.plus(report)
-                            self._require_mostly_good()
-                    case Failed(shard, reason, hopeless):
-                        self._returned(shard.index)
-                        self._try_again(shard, reason)
-                        self._require_hope(shard, reason, hopeless)
+                    case Done(task, result):
+                        self._returned(task.shard.index)
+                        self._believe(result)
+                    case Failed(task, reason, hopeless):
+                        self._returned(task.shard.index)
+                        self._try_again(task.shard, reason)
+                        self._require_hope(task.shard, reason, hopeless)
                     case Lost():
                         self._mourn(event)
             self._on_progress(self._state())
@@ -123,7 +119,7 @@ class Coordinator:
         while self._waiting() and (free := self._fleet.free()):
             shard = self._queue.popleft()
             self._in_flight[shard.index] += 1
-            self._fleet.submit(free[0], shard)
+            self._fleet.submit(free[0], ScoreShard(shard))
 
     def _waiting(self) -> bool:
         """Whether a shard waits to be handed out. One whose report came after all, from a worker given up, does not."""
@@ -134,6 +130,16 @@ class Coordinator:
     def _returned(self, shard: int) -> None:
         self._in_flight[shard] -= 1
         self._in_flight += Counter()  # drops what is 0
+
+    def _believe(self, report: ShardReport) -> None:
+        """Make a shard's result count, unless one already does."""
+        if report.shard in self._finished:
+            return
+        self._finished.add(report.shard)
+        self._set_aside.pop(report.shard, None)
+        self._journal.append(report)
+        self._totals = self._totals.plus(report)
+        self._require_mostly_good()
 
     def _welcome(self, worker: int, profile: Profile) -> None:
         if self._profile is None:
@@ -149,12 +155,12 @@ class Coordinator:
 
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
-        for shard in reversed(lost.waiting):
-            self._returned(shard.index)
-            self._queue.appendleft(shard)
+        for task in reversed(lost.waiting):
+            self._returned(task.shard.index)
+            self._queue.appendleft(task.shard)
         if lost.running is not None:
-            self._returned(lost.running.index)
-            self._try_again(lost.running, f"its worker died: {lost.reason}")
+            self._returned(lost.running.shard.index)
+            self._try_again(lost.running.shard, f"its worker died: {lost.reason}")
 
     def _try_again(self, shard: Shard, reason: str) -> None:
         if shard.index in self._finished:

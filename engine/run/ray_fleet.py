@@ -1,7 +1,7 @@
 """A fleet of Ray actors: one for each GPU, or for each CPU slot where there are no GPUs.
 
 The only module of the engine that imports Ray. Ray's own restarts and retries are off: the coordinator hands a lost
-shard out again, which takes 2.4 s after the death of a node instead of 15.5 s (NOTES, section 3). Only shards and
+shard out again, which takes 2.4 s after the death of a node instead of 15.5 s (NOTES, section 3). Only tasks and
 reports travel; never rows, tensors or scores.
 """
 
@@ -25,7 +25,8 @@ from poolscore.engine.cores import Node, cores_per_worker, usable_cores, with_de
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview
-from poolscore.engine.run.fleet import IN_FLIGHT, Event, Joined, Lost, Scored, what_became, what_failed
+from poolscore.engine.run.fleet import IN_FLIGHT, Done, Event, Joined, Lost, what_became, what_failed
+from poolscore.engine.run.task import PreviewSample, Task
 from poolscore.engine.worker import Job, ShardWorker
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -45,11 +46,8 @@ class _Actor:
         self._worker = ShardWorker(job, name)
         return self._worker.profile
 
-    def score(self, shard: Shard) -> Any:
-        return self._worker.score(shard)
-
-    def preview(self, sample: Shard) -> Any:
-        return self._worker.preview(sample)
+    def do(self, task: Task) -> Any:
+        return task.do(self._worker)
 
     def leave_path(self, folders: Sequence[str]) -> None:
         # Ray puts the driver's working directory on the path of its workers. Code is imported from what is installed
@@ -65,7 +63,7 @@ class RayFleet:
         self._job = job
         self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (str(Path.cwd()),)
         self._actors: dict[int, Any] = {}
-        self._given: dict[int, deque[tuple[Any, Shard]]] = {}  # reference (None: not sent yet) and shard
+        self._given: dict[int, deque[tuple[Any, Task]]] = {}  # reference (None: not sent yet) and task
         self._suspects: set[int] = set()  # shards that were at work when a worker died: they are scored alone
         self._starting: dict[Any, int] = {}
         self._next = 0
@@ -89,9 +87,9 @@ class RayFleet:
         ready = [worker for worker in self._given if worker not in self._starting.values()]
         return sorted((w for w in ready if self._has_place(w)), key=lambda w: len(self._given[w]))
 
-    def submit(self, worker: int, shard: Shard) -> None:
+    def submit(self, worker: int, task: Task) -> None:
         """See Fleet."""
-        self._given[worker].append((None, shard))
+        self._given[worker].append((None, task))
         self._send(worker)
 
     def wait(self, seconds: float) -> list[Event]:
@@ -115,7 +113,7 @@ class RayFleet:
     def preview(self, sample: Shard) -> Preview:
         """Score a sample on the first worker that is ready."""
         try:
-            previewed: Preview = ray.get(self._actors[self.free()[0]].preview.remote(sample))
+            previewed: Preview = ray.get(self._actors[self.free()[0]].do.remote(PreviewSample(sample)))
         except RayTaskError as error:
             if isinstance(error.cause, PoolscoreError):
                 raise error.cause from error
@@ -126,14 +124,14 @@ class RayFleet:
 
     def _has_place(self, worker: int) -> bool:
         given = self._given[worker]
-        return len(given) < IN_FLIGHT and not any(shard.index in self._suspects for _, shard in given)
+        return len(given) < IN_FLIGHT and not any(task.shard.index in self._suspects for _, task in given)
 
     def _send(self, worker: int) -> None:
         """Send what was given; a suspect only once it is alone."""
         given = self._given[worker]
-        for i, (ref, shard) in enumerate(given):
-            if ref is None and (i == 0 or shard.index not in self._suspects):
-                given[i] = self._actors[worker].score.remote(shard), shard
+        for i, (ref, task) in enumerate(given):
+            if ref is None and (i == 0 or task.shard.index not in self._suspects):
+                given[i] = self._actors[worker].do.remote(task), task
 
     def _start_worker(self) -> None:
         worker, self._next = self._next, self._next + 1
@@ -161,18 +159,18 @@ class RayFleet:
         return Joined(worker, profile)
 
     def _finished(self, ref: Any, worker: int) -> Event | None:
-        """None: the worker was found dead by another of its shards."""
+        """None: the worker was found dead by another of its tasks."""
         given = self._given.get(worker, deque())
-        shard = next((shard for reference, shard in given if reference == ref), None)
-        if shard is None:
+        task = next((task for reference, task in given if reference == ref), None)
+        if task is None:
             return None
         try:
-            event: Event = Scored(ray.get(ref))
+            event: Event = Done(task, ray.get(ref))
         except RayTaskError as error:
-            event = what_became(shard, error.cause)
+            event = what_became(task, error.cause)
         except RayError as error:  # the actor or its node died, or Ray killed it for its memory
             return self._lost(worker, error)
-        given.remove((ref, shard))
+        given.remove((ref, task))
         self._send(worker)
         return event
 
@@ -181,13 +179,13 @@ class RayFleet:
         with suppress(RayError):
             ray.kill(self._actors.pop(worker))  # it may only be out of reach; a late report of its does no harm
         self._start_worker()
-        at_work = [shard for ref, shard in given if ref is not None]
+        at_work = [task for ref, task in given if ref is not None]
         if len(at_work) == 1:
-            unsent = tuple(shard for ref, shard in given if ref is None)
+            unsent = tuple(task for ref, task in given if ref is None)
             return Lost(worker, at_work[0], unsent, one_line(error))
         # Which of them it died of cannot be known: none is blamed, and each is scored with no other beside it.
-        self._suspects.update(shard.index for shard in at_work)
-        return Lost(worker, None, tuple(shard for _, shard in given), one_line(error))
+        self._suspects.update(task.shard.index for task in at_work)
+        return Lost(worker, None, tuple(task for _, task in given), one_line(error))
 
 
 def preview_on_ray(job: Job, sample: Shard) -> tuple[Preview, int]:
