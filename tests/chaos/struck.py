@@ -108,4 +108,4 @@ def watch(run_dir: str, log: Path, strike: Strike | None) -> None:
 def _path(given: tuple[Any, ...]) -> str:
     """What a call is about: an open file, or the last path."""
     last = given[-1]
-    return os.readlink(f"/proc/self/fd/{last}") if isinstance(last, int) else os.path.abspath(os.fspath(last))
+    return str(Path(f"/proc/self/fd/{last}").readlink() if isinstance(last, int) else Path(last).absolute())

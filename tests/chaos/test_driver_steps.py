@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +43,7 @@ class Steps:
 
 
 @pytest.fixture(scope="module")
-def steps(_workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steps]:
+def steps(_workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Steps:
     _workshop.pace(0)
     folder = tmp_path_factory.mktemp("steps")
     config = _workshop.config(str(folder / "run"), executor="local", shard_rows=300)
@@ -54,31 +53,31 @@ def steps(_workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Iter
     assert there.run() == 0, said(there.log)
     there.calls = there.log.read_text().splitlines()
     there.reference = outcome(job.run_dir)
-    yield there
+    return there
 
 
-def _wrong_after(steps: Steps, calls: list[str], match: str, after: bool) -> dict[str, str]:
-    """What is wrong with a run that was killed at one of the calls, and resumed."""
-    wrong = {}
+def _killed_at_each(steps: Steps, calls: list[str], match: str, after: bool) -> None:
+    """Require that a run is right which was killed at one of the calls, and resumed."""
+    wrong = []
     for nth, call in enumerate(calls, 1):
         steps.anew()
         killed = steps.run(Strike(nth, match, after))
         found = steps.finish() if killed == -9 else f"it was not killed, but ended with {killed}: {said(steps.log)}"
         if found is not None:
-            wrong[f"{nth}. {call}"] = found
-    return wrong
+            wrong.append(f"{nth}. {call}: {found}")
+    assert not wrong, "\n".join(wrong)
 
 
 def test_the_driver_is_killed_after_each_thing_that_appears(steps: Steps) -> None:
     appears = [call for call in steps.calls if re.match(APPEARS, call)]
     assert any(RUN in call for call in appears)
-    assert not _wrong_after(steps, appears, APPEARS, after=True)
+    _killed_at_each(steps, appears, APPEARS, after=True)
 
 
 @pytest.mark.chaos
 @pytest.mark.timeout(1200)
 def test_the_driver_is_killed_before_every_call(steps: Steps) -> None:
-    assert not _wrong_after(steps, steps.calls, "", after=False)
+    _killed_at_each(steps, steps.calls, "", after=False)
 
 
 @pytest.mark.chaos
