@@ -33,6 +33,14 @@ TESTS = Path(__file__).parent
 ROWS_PER_GROUP = 50
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-seed", default="0", help="of the random choices in tests/chaos")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"--chaos-seed {config.getoption('--chaos-seed')}"
+
+
 def png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
