@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -24,6 +25,7 @@ from pydantic import (
 from poolscore.engine.config_text import NOT_YAML, first_message, from_yaml, one_line
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.expression import parse as parse_filter
+from poolscore.engine.run.limits import parse_deadline
 from poolscore.engine.scores import Task, require_score
 
 
@@ -397,7 +399,22 @@ class RunConfig(Section):
     read_ahead: Positive | None = None  # bytes read and decoded ahead of a model; default: 128 MiB, on a GPU 1 GiB
     max_bad_fraction: Annotated[Number, Field(ge=0, le=1)] = 0.01  # share of rejected rows that stops the job
     max_bad_rows: Annotated[Whole, Field(ge=0)] | None = None  # number of rejected rows that stops the job
+    deadline: str | None = None  # '8h' from the start, '06:00', or a date with it: the batch is made of what is scored
+    max_gpu_hours: PositiveNumber | None = None  # the same by hours of workers, added up over all calls of the run
+    verify_rows: Annotated[Whole, Field(ge=0)] = 1000  # at most, scored again in float64 at the end; 0: none
     storage_patience: Annotated[Number, Field(ge=0)] = 300.0  # seconds to wait for storage that fails; then it stops
+
+    @field_validator("deadline", mode="before")
+    @classmethod
+    def _yaml_reads_times(cls, given: Any) -> Any:
+        return given.isoformat() if isinstance(given, datetime) else given
+
+    @field_validator("deadline")
+    @classmethod
+    def _deadline_can_be_read(cls, given: str | None) -> str | None:
+        if given is not None:
+            parse_deadline(given)
+        return given
 
 
 class PricesConfig(Section):

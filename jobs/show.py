@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from rich.table import Table
 
 from poolscore.engine.stages import STAGES, bounding_stage, idle_share
 from poolscore.engine.words import amount
+from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -269,6 +270,8 @@ def advice(advised: Advised) -> None:
 
 def warnings(prepared: Prepared) -> None:
     """What must not be overlooked."""
+    for note in prepared.extension.notes if prepared.extension is not None else ():
+        warn(note)
     for finding in prepared.findings:
         warn(str(finding))
     because = prepared.scorer.model.repeated_because
@@ -314,8 +317,12 @@ def exported(model: Exported) -> None:
 def summary(result: RunResult, report_path: str) -> None:
     """What the run came to."""
     totals = result.totals
-    facts = _Facts("done" if not result.set_aside else "finished, but not whole")
+    facts = _Facts("done" if not (result.set_aside or result.limit) else "finished, but not whole")
     facts.add("scored", f"{totals.scored:,} rows")
+    if result.limit is not None:
+        share = totals.rows / result.pool_rows
+        facts.add("coverage", f"{share:.1%} of the pool's rows, {RANDOM_PART}; {result.shards_left:,} shards are left")
+        facts.add("ended", f"{result.limit}; the same command with more of it goes on")
     if totals.rejected:
         reason, count = max(totals.reasons.items(), key=lambda item: item[1])
         facts.add("rejected", f"{totals.rejected:,} rows, most often ({count:,}): {reason}")
@@ -330,9 +337,28 @@ def summary(result: RunResult, report_path: str) -> None:
     facts.add("time", f"{_duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
     _add_stages(facts, totals)
     facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
+    entry = result.verified.to_json() if result.verified is not None else None
+    if entry is not None:
+        facts.add("verified", verified_in_words(entry))
     facts.add("selection", result.selection)
     facts.add("report", report_path)
     facts.show()
+    if entry is not None:
+        _warn_of_differences(entry)
+
+
+def verified(entry: Mapping[str, Any]) -> None:
+    """Rows that were scored again, score by score."""
+    facts = _Facts(verified_in_words(entry))
+    for name, found in entry["scores"].items():
+        facts.add(name, f"{found['largest']:.1e}; row {found['row_id']:,} may differ by {found['allowed']:.1e}")
+    facts.show()
+    _warn_of_differences(entry)
+
+
+def _warn_of_differences(entry: Mapping[str, Any]) -> None:
+    for one in entry["wrong"]:
+        errors.print(f"[bold red]WRONG SCORES:[/] {escape(one)}", soft_wrap=True)
 
 
 def status(run: RunDirectory, as_json: bool) -> None:

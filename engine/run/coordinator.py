@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
@@ -21,6 +22,7 @@ from poolscore.engine.run.task import ScoreShard, Task
 
 ATTEMPTS = 3  # a shard that fails or kills its worker so often is set aside
 TICK = 1.0  # seconds between signs of life
+DRAIN = 600.0  # seconds that shards at work are waited for once no further one is to be handed out
 ENOUGH_SHARDS = 10  # finished, before bad rows in half of them are taken for a misconfigured job
 
 
@@ -52,6 +54,7 @@ class Coordinator:
         on_event: Callable[[RunEvent], None] = lambda event: None,
         shard_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        stop_when: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._fleet = fleet
         self._journal = journal
@@ -68,6 +71,9 @@ class Coordinator:
         self._leases = Leases(shard_timeout, clock)
         self._slow: list[Task] = []  # wanted a second time
         self._queue: deque[Task] = deque()
+        self._stop_when = stop_when
+        self.stopped: str | None = None  # why the rest of the shards is left
+        self._drained_by = math.inf
         self._finished: set[int] = set()
         self._failures: dict[int, list[str]] = {}
         self._workers: set[int] = set()
@@ -82,6 +88,8 @@ class Coordinator:
     def run(self, shards: Sequence[Shard], seed: int) -> Mapping[int, str]:
         """Score the shards, in an order shuffled by the seed, so that an unfinished run is a random part of the pool.
 
+        Once `stop_when` gives a reason, which `stopped` tells then, no further shard is handed out.
+
         Returns:
             shard → reason, for those that were set aside.
 
@@ -92,7 +100,7 @@ class Coordinator:
         order = list(shards)
         random.Random(seed).shuffle(order)
         self._queue.extend(ScoreShard(shard) for shard in order)
-        while self._waiting() or self._leases.shards - self._finished:
+        while self._waiting() or (self._leases.shards - self._finished and self._clock() < self._drained_by):
             self._hand_out()
             for event in self._fleet.wait(TICK):
                 self._hear(event)
@@ -122,6 +130,10 @@ class Coordinator:
                 self._mourn(event)
 
     def _hand_out(self) -> None:
+        if self.stopped is None and (reason := self._stop_when()) is not None:
+            self.stopped, self._drained_by = reason, self._clock() + DRAIN
+        if self.stopped is not None:
+            self._queue.clear()
         while any(self._gave(worker) for worker in self._fleet.free()):
             pass
 

@@ -9,7 +9,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import chain, count
@@ -187,8 +187,16 @@ class RunDirectory:
         write_json(self.storage, RUN, self.info)
 
 
-def create_run(root: str, config: Config, version: str, plan: Plan, identity: Mapping[str, Any]) -> RunDirectory:
-    """Start a run in an empty directory."""
+def create_run(
+    root: str,
+    config: Config,
+    version: str,
+    plan: Plan,
+    identity: Mapping[str, Any],
+    extends: Sequence[Mapping[str, str]] = (),
+) -> RunDirectory:
+    """Start a run in an empty directory; `extends` are the place and id of the runs that it goes on with, the latest
+    first."""
     patience = config.run.storage_patience
     storage = open_storage(root, patience)
     storage.publish(PLAN, lambda file: file.write(plan.to_parquet()))
@@ -204,6 +212,7 @@ def create_run(root: str, config: Config, version: str, plan: Plan, identity: Ma
         "seed": config.passes.seed,
         "config": redacted(config.model_dump(mode="json")),
         "identity": redacted(dict(identity)),
+        **({"extends": list(extends)} if extends else {}),
         "pool": {
             "digest": plan.digest,
             "rows": plan.rows,
