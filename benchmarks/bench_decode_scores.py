@@ -95,7 +95,7 @@ def train(subject: Subject, table: pa.Table, classes: list[str]) -> nn.Sequentia
 def scored(folder: Path, subject: Subject, classes: int, method: str, seed: int) -> dict[str, NDArray[Any]]:
     """Columns of the main job's scores, in the order of the pool."""
     run = folder / f"run-{method}-{seed}"
-    config = {
+    config: dict[str, dict[str, Any]] = {
         "pool": {"uri": str(folder / "pool.parquet"), "id": "id", "input": "image", "keep": [subject.label]},
         "model": {"source": "bench_decode_scores:network", "path": str(Path(__file__).parent.resolve())},
         "passes": {"count": PASSES, "seed": seed},
