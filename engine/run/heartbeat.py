@@ -98,7 +98,7 @@ class Heart:
 
     def _beat(self) -> None:
         count = 0
-        while not self._stopped.wait(BEAT):
+        while not self._stopped.wait(self._driver["beat"]):
             count += 1
             with suppress(Exception):  # the next beat tries again
                 if not self._is_ours(self._storage):

@@ -65,15 +65,16 @@ class Journal:
 
     Args:
         driver: who opens it; default: this process.
+        beat: seconds between two heartbeats.
 
     Raises:
         StoppedError: another driver works on this run, a record is damaged, or storage fails. Nothing was written.
     """
 
-    def __init__(self, storage: Storage, driver: Driver | None = None) -> None:
+    def __init__(self, storage: Storage, driver: Driver | None = None, beat: float = BEAT) -> None:
         self._storage = storage
         self._token = secrets.token_hex(8)
-        self._driver = {**asdict(driver or this_process()), "token": self._token, "beat": BEAT}
+        self._driver = {**asdict(driver or this_process()), "token": self._token, "beat": beat}
         self._sequence = 0
         self._written: list[tuple[int, bytes]] = []  # records of this epoch with their numbers
         self._confirmed = time.monotonic()  # when the run was last seen to be ours
@@ -93,7 +94,7 @@ class Journal:
         Raises:
             StoppedError: the record cannot be written, or another driver works on this run.
         """
-        if time.monotonic() - self._confirmed > 2 * BEAT:
+        if time.monotonic() - self._confirmed > 2 * self._driver["beat"]:
             self.require_ours()
         data = json.dumps({"token": self._token, **asdict(report)}).encode()
         self._sequence += 1
