@@ -19,7 +19,7 @@ LOG = logging.getLogger("poolscore")
 A = TypeVar("A")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds
 # What time does not mend: the name is wrong.
-_HOPELESS = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL}
+_HOPELESS = {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL}
 
 
 class PatientStorage:

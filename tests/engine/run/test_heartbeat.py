@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -181,3 +182,11 @@ def test_closing_does_not_wait_for_storage_that_is_away(storage: LocalStorage, m
         patched.setattr(LocalStorage, "create", away)
         journal.close()
     assert "closed.json" not in storage.names("_log/000001")
+
+
+def test_a_journal_that_was_forgotten_beats_no_more(storage: LocalStorage) -> None:
+    thread = Journal(storage)._heart._thread
+    gc.collect()
+    thread.join(10)
+    assert not thread.is_alive()
+    Journal(storage).close()

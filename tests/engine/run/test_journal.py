@@ -122,7 +122,7 @@ def test_what_an_epoch_did_not_adopt_never_counts(storage: LocalStorage, taken_f
 
 def test_a_zombie_that_slept_looks_before_it_writes(storage: LocalStorage, taken_for_dead: None) -> None:
     zombie = Journal(storage)
-    zombie._confirmed -= 60
+    zombie._heart.confirmed -= 60
     Journal(storage).close()
     with pytest.raises(StoppedError, match=r"another driver works on this run"):
         zombie.append(report(1))

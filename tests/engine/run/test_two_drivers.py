@@ -90,7 +90,7 @@ class World:
             except StoppedError:
                 assert newest(self.memory).epoch > mine.epoch  # type: ignore[union-attr]
             finally:
-                mine._heart._stopped.set()
+                mine.close()
 
         return work
 
