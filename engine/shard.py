@@ -20,7 +20,7 @@ from torch import Tensor
 from poolscore.engine.config import Config
 from poolscore.engine.device_clock import DeviceClock, Mark
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.feed import Feed
+from poolscore.engine.feed import NO_ROWS, Blank, Feed
 from poolscore.engine.inputs.batch import Bad, BatchDecoder
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.pool.plan import Shard
@@ -54,11 +54,11 @@ class Scorer:
     model: McDropout
     stopped: threading.Event = field(default_factory=threading.Event)  # set: the shard at hand is given up
 
-    def feed(self, shard: Shard, threaded: bool = False) -> Feed:
-        """Begin to read a shard."""
+    def feed(self, shard: Shard, threaded: bool = False, blank: Blank = NO_ROWS) -> Feed:
+        """Begin to read a shard; its blank rows are not decoded."""
         run = self.config.run
         budget = run.read_ahead or READ_AHEAD[self.decoder.device.type]
-        return Feed(self.reader, self.decoder, shard, run.batch_size, budget // AT_ONCE, threaded)
+        return Feed(self.reader, self.decoder, shard, run.batch_size, budget // AT_ONCE, threaded, blank)
 
     def score_shard(self, shard: Shard) -> ScoredShard:
         """Score the rows of a shard in the order of the pool. Every block goes through the model in one fixed shape.

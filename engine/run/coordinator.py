@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile, differences
+from poolscore.engine.run.bisect import Bisections, Verdict
 from poolscore.engine.run.directory import Totals
 from poolscore.engine.run.fleet import Done, Failed, Fleet, Joined, Lost
 from poolscore.engine.run.journal import Journal, ShardReport
-from poolscore.engine.run.task import ScoreShard
+from poolscore.engine.run.task import ScoreShard, Task
 
-ATTEMPTS = 3  # a shard that fails or kills its worker so often is set aside
+ATTEMPTS = 3  # a shard that fails or kills its worker so often is bisected or set aside
 TICK = 1.0  # seconds between signs of life
 ENOUGH_SHARDS = 10  # finished, before bad rows in half of them are taken for a misconfigured job
 
@@ -62,6 +63,7 @@ class Coordinator:
         self._workers: set[int] = set()
         self._most_workers = 0  # at one time
         self._set_aside: dict[int, str] = {}
+        self._bisections = Bisections(ATTEMPTS)
 
     @property
     def totals(self) -> Totals:
@@ -89,10 +91,13 @@ class Coordinator:
                         self._welcome(worker, profile)
                     case Done(task, result):
                         self._returned(task.shard.index)
-                        self._believe(result)
-                    case Failed(task, reason, hopeless):
+                        if isinstance(task, ScoreShard):
+                            self._believe(result)
+                        else:
+                            self._judge(self._bisections.lived(task))
+                    case Failed(task, reason, hopeless, of_row):
                         self._returned(task.shard.index)
-                        self._try_again(task.shard, reason)
+                        self._blame(task, reason, of_row)
                         self._require_hope(task.shard, reason, hopeless)
                     case Lost():
                         self._mourn(event)
@@ -104,15 +109,16 @@ class Coordinator:
 
     def _hand_out(self) -> None:
         while self._waiting() and (free := self._fleet.free()):
-            shard = self._queue.popleft()
-            self._in_flight[shard.index] += 1
-            self._fleet.submit(free[0], ScoreShard(shard))
+            trial = self._bisections.next(beside_others=bool(self._queue))
+            task = trial or self._bisections.scoring(self._queue.popleft())
+            self._in_flight[task.shard.index] += 1
+            self._fleet.submit(free[0], task)
 
     def _waiting(self) -> bool:
-        """Whether a shard waits to be handed out. One whose report came after all, from a worker given up, does not."""
+        """Whether a task waits to be handed out. A shard whose report came from a worker given up does not."""
         while self._queue and self._queue[0].index in self._finished:
             self._queue.popleft()
-        return bool(self._queue)
+        return bool(self._queue) or self._bisections.waiting
 
     def _returned(self, shard: int) -> None:
         self._in_flight[shard] -= 1
@@ -123,6 +129,7 @@ class Coordinator:
         if report.shard in self._finished:
             return
         self._finished.add(report.shard)
+        self._bisections.drop(report.shard)
         self._set_aside.pop(report.shard, None)
         self._journal.append(report)
         self._totals = self._totals.plus(report)
@@ -144,24 +151,59 @@ class Coordinator:
         self._workers.discard(lost.worker)
         for task in reversed(lost.waiting):
             self._returned(task.shard.index)
-            self._queue.appendleft(task.shard)
+            if not isinstance(task, ScoreShard):
+                self._bisections.put_back(task)
+            elif task.shard.index not in self._bisections:
+                self._queue.appendleft(task.shard)
         if lost.running is not None:
             self._returned(lost.running.shard.index)
-            self._try_again(lost.running.shard, f"its worker died: {lost.reason}")
+            self._blame(lost.running, f"its worker died: {lost.reason}", of_row=True, died=True)
 
-    def _try_again(self, shard: Shard, reason: str) -> None:
-        if shard.index in self._finished:
+    def _blame(self, task: Task, reason: str, of_row: bool, died: bool = False) -> None:
+        """A task that failed: a shard is tried again, then bisected where a row may be to blame, or set aside."""
+        shard, scoring = task.shard, isinstance(task, ScoreShard)
+        if shard.index in self._finished | self._set_aside.keys() or (scoring and shard.index in self._bisections):
+            return
+        if of_row and not scoring:
+            self._judge(self._bisections.failed(task, reason, died))
             return
         failures = self._failures.setdefault(shard.index, [])
         failures.append(reason)
-        if len(failures) < ATTEMPTS:
+        if len(failures) % ATTEMPTS == 0 and not of_row:
+            self._give_up(shard, reason)
+        elif not scoring:
+            self._bisections.put_back(task)
+        elif len(failures) % ATTEMPTS and not (of_row and self._nothing_works()):
             self._queue.append(shard)
         else:
-            self._set_aside[shard.index] = reason
-        # One broken file must not end a run whose other shards take longer to score than it to fail.
-        enough = ATTEMPTS * max(ATTEMPTS, self._most_workers)
-        if not self._totals.shards and self._count_failures() >= enough:
+            self._bisections.begin(shard)
+        self._require_any_success(shard, reason)
+
+    def _judge(self, verdict: Verdict | None) -> None:
+        """Score a shard again without its poison, or set it aside."""
+        if verdict is None:
+            return
+        if verdict.why_not is None:
+            self._queue.appendleft(verdict.shard)
+            return
+        reason = f"{self._failures[verdict.shard.index][-1]}; {verdict.why_not}"
+        self._give_up(verdict.shard, reason)
+        self._require_any_success(verdict.shard, reason)
+
+    def _give_up(self, shard: Shard, reason: str) -> None:
+        self._bisections.drop(shard.index)
+        self._set_aside[shard.index] = reason
+
+    def _require_any_success(self, shard: Shard, reason: str) -> None:
+        if self._nothing_works():
             raise StoppedError(f"no shard could be scored; shard {shard.index} failed last: {reason}")
+
+    def _nothing_works(self) -> bool:
+        """Whether the job is to stop, as it does not look as if any shard could be scored."""
+        # One broken file must not end a run whose other shards take longer to score than it to fail; nor may poison in
+        # every shard: of one of them it is looked for.
+        enough = ATTEMPTS * max(ATTEMPTS, self._most_workers)
+        return not self._totals.shards and not self._bisections and self._count_failures() >= enough
 
     def _require_hope(self, shard: Shard, reason: str, hopeless: bool) -> None:
         if hopeless and shard.index in self._set_aside:
