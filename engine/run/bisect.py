@@ -143,6 +143,10 @@ class Bisections:
         """The shard is scored, or set aside."""
         self._open.pop(shard, None)
 
+    def stop(self) -> None:
+        """Try nothing more."""
+        self._open.clear()
+
     def scoring(self, shard: Shard) -> ScoreShard:
         """The task to score a shard without its poison."""
         return ScoreShard(shard, self._poison.get(shard.index, {}))
