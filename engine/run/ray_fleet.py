@@ -193,11 +193,11 @@ class RayFleet:
             ray.kill(self._actors.pop(worker))  # it may only be out of reach; a late report of its does no harm
         self._start_worker()
         at_work = [task for ref, task in given if ref is not None]
+        self._suspects.update(task.shard.index for task in at_work)
         if len(at_work) == 1:
             unsent = tuple(task for ref, task in given if ref is None)
             return Lost(worker, at_work[0], unsent, one_line(error))
         # Which of them it died of cannot be known: none is blamed, and each is scored with no other beside it.
-        self._suspects.update(task.shard.index for task in at_work)
         return Lost(worker, None, tuple(task for _, task in given), one_line(error))
 
 
