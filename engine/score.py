@@ -115,6 +115,7 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
             profile=run.info["profile"],
             on_profile=lambda profile: run.update(profile=profile),
             on_progress=on_progress,
+            shard_timeout=config.run.shard_timeout,
         )
         return coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
     finally:
