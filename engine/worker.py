@@ -7,11 +7,11 @@ import resource
 import secrets
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Event
 from typing import TypeVar
 
 import pyarrow as pa
@@ -36,6 +36,7 @@ from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.preview import Preview, preview
 from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
+from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import Scorer
@@ -80,7 +81,8 @@ class ShardWorker:
         self._threads = job.config.run.threads
         self._threaded = bool(job.config.run.decode_threads)
         self._score_names = scores_of(job.config.model.task, job.config.passes.count)
-        self._storage = open_storage(job.config.run.dir)
+        self._closed = Event()
+        self._storage = open_storage(job.config.run.dir, job.config.run.storage_patience, self._closed)
         self._ended = 0.0  # when the last shard was
         if job.run_id is not None:
             _require_same_directory(self._storage, job.run_id)
@@ -122,7 +124,7 @@ class ShardWorker:
             excluded=shard.rows - scores.num_rows - errors.num_rows - filtered,
             filtered=filtered,
             best=self._best(scores),
-            reasons=dict(Counter(e[:REASON_LENGTH] for e in errors["error"].to_pylist()).most_common(REASONS)),
+            reasons=dict(by_kind((e[:REASON_LENGTH], 1) for e in errors["error"].to_pylist()).most_common(REASONS)),
             seconds=self._ended - began,
             worker=self.name,
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -139,9 +141,10 @@ class ShardWorker:
         return self._on_device(lambda drawn: preview(self._scorer, drawn, str(self.profile["device"])), sample)
 
     def close(self) -> None:
-        """End the thread of the model; a shard that is in it is given up."""
+        """End the thread of the model; a shard that is in it is given up, and nobody waits for storage any more."""
+        self._closed.set()
         if hasattr(self, "_scorer"):
-            self._scorer.stopped.set()
+            self._scorer.stop()
         self._device.shutdown(wait=True, cancel_futures=True)
 
     def _on_device(self, call: Callable[[A], B], given: A) -> B:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile, differences
 from poolscore.engine.run.directory import Totals
-from poolscore.engine.run.events import KEPT, RunEvent
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Leaving, Lost
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.run.leases import Leases
@@ -21,6 +22,7 @@ from poolscore.engine.run.task import ScoreShard, Task
 
 ATTEMPTS = 3  # a shard that fails or kills its worker so often is set aside
 TICK = 1.0  # seconds between signs of life
+DRAIN = 600.0  # seconds that shards at work are waited for once no further one is to be handed out
 ENOUGH_SHARDS = 10  # finished, before bad rows in half of them are taken for a misconfigured job
 
 
@@ -52,6 +54,7 @@ class Coordinator:
         on_event: Callable[[RunEvent], None] = lambda event: None,
         shard_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        stop_when: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._fleet = fleet
         self._journal = journal
@@ -63,11 +66,13 @@ class Coordinator:
         self._on_profile = on_profile
         self._on_progress = on_progress
         self._on_event = on_event
-        self.events: deque[RunEvent] = deque(maxlen=KEPT)  # the latest
         self._clock, self._looked = clock, clock()
         self._leases = Leases(shard_timeout, clock)
         self._slow: list[Task] = []  # wanted a second time
         self._queue: deque[Task] = deque()
+        self._stop_when = stop_when
+        self.stopped: str | None = None  # why the rest of the shards is left
+        self._drained_by = math.inf
         self._finished: set[int] = set()
         self._failures: dict[int, list[str]] = {}
         self._workers: set[int] = set()
@@ -82,6 +87,8 @@ class Coordinator:
     def run(self, shards: Sequence[Shard], seed: int) -> Mapping[int, str]:
         """Score the shards, in an order shuffled by the seed, so that an unfinished run is a random part of the pool.
 
+        Once `stop_when` gives a reason, which `stopped` tells then, no further shard is handed out.
+
         Returns:
             shard → reason, for those that were set aside.
 
@@ -92,7 +99,7 @@ class Coordinator:
         order = list(shards)
         random.Random(seed).shuffle(order)
         self._queue.extend(ScoreShard(shard) for shard in order)
-        while self._waiting() or self._leases.shards - self._finished:
+        while self._waiting() or (self._leases.shards - self._finished and self._clock() < self._drained_by):
             self._hand_out()
             for event in self._fleet.wait(TICK):
                 self._hear(event)
@@ -110,7 +117,7 @@ class Coordinator:
             case Leaving(worker, reason):
                 self._leases.leave(worker)
                 self._slow = self._leases.slow()
-                self._tell(RunEvent("leaving", worker, why=reason))
+                self._on_event(RunEvent("leaving", worker, why=reason))
             case Done(task, result):
                 self._leases.take_back(task, finished=True)
                 self._believe(result)
@@ -122,6 +129,11 @@ class Coordinator:
                 self._mourn(event)
 
     def _hand_out(self) -> None:
+        if self.stopped is None and (reason := self._stop_when()) is not None:
+            self.stopped, self._drained_by = reason, self._clock() + DRAIN
+        if self.stopped is not None:
+            self._queue.clear()
+            return
         while any(self._gave(worker) for worker in self._fleet.free()):
             pass
 
@@ -144,7 +156,7 @@ class Coordinator:
             shard = task.shard.index
             alone = self._leases.holders(shard) == 1 and not self._leases.has(worker, shard)
             if alone and shard not in self._finished and isinstance(task, ScoreShard):
-                self._tell(RunEvent("copied", worker, shard))
+                self._on_event(RunEvent("copied", worker, shard))
                 return copy(task)
         return None
 
@@ -154,7 +166,7 @@ class Coordinator:
         self._looked = self._clock()
         self._slow = self._leases.slow()
         for worker, why in self._leases.hung():
-            self._tell(RunEvent("killed", worker, why=why))
+            self._on_event(RunEvent("killed", worker, why=why))
             self._fleet.kill(worker, why)
 
     def _waiting(self) -> bool:
@@ -182,14 +194,14 @@ class Coordinator:
                 f"worker {worker} has another numeric profile than this run: {', '.join(different)}; its scores would "
                 "differ in their last bits: use machines of one kind, or another run.dir"
             )
-        self._tell(RunEvent("joined", worker))
+        self._on_event(RunEvent("joined", worker))
         self._workers.add(worker)
         self._most_workers = max(self._most_workers, len(self._workers))
 
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
         self._leases.lose(lost.worker)
-        self._tell(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
+        self._on_event(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
         for task in reversed(lost.waiting):
             if self._is_wanted(task.shard):
                 self._queue.appendleft(task)
@@ -243,10 +255,6 @@ class Coordinator:
     def _state(self) -> State:
         failures = self._count_failures()
         return State(self._totals, len(self._workers), self._leases.count, failures, len(self._set_aside))
-
-    def _tell(self, event: RunEvent) -> None:
-        self.events.append(event)
-        self._on_event(event)
 
     def _count_failures(self) -> int:
         return sum(len(reasons) for reasons in self._failures.values())
