@@ -160,6 +160,8 @@ def _score(
             profile=run.info["profile"],
             on_profile=lambda profile: run.update(profile=profile),
             on_progress=progress,
+            on_event=run.note,
+            shard_timeout=config.run.shard_timeout,
             stop_when=limits.reached,
         )
         set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)

@@ -15,7 +15,7 @@ from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile, differences
 from poolscore.engine.run.bisect import Bisections, Verdict
 from poolscore.engine.run.directory import Totals
-from poolscore.engine.run.events import KEPT, RunEvent
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Leaving, Lost
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.run.leases import Leases
@@ -67,7 +67,6 @@ class Coordinator:
         self._on_profile = on_profile
         self._on_progress = on_progress
         self._on_event = on_event
-        self.events: deque[RunEvent] = deque(maxlen=KEPT)  # the latest
         self._clock, self._looked = clock, clock()
         self._leases = Leases(shard_timeout, clock)
         self._slow: list[Task] = []  # wanted a second time
@@ -120,7 +119,7 @@ class Coordinator:
             case Leaving(worker, reason):
                 self._leases.leave(worker)
                 self._slow = self._leases.slow()
-                self._tell(RunEvent("leaving", worker, why=reason))
+                self._on_event(RunEvent("leaving", worker, why=reason))
             case Done(ScoreShard() as task, result):
                 self._leases.take_back(task, finished=True)
                 self._believe(result)
@@ -140,6 +139,7 @@ class Coordinator:
         if self.stopped is not None:
             self._queue.clear()
             self._bisections.stop()
+            return
         while any(self._gave(worker) for worker in self._fleet.free()):
             pass
 
@@ -162,7 +162,7 @@ class Coordinator:
             shard = task.shard.index
             alone = self._leases.holders(shard) == 1 and not self._leases.has(worker, shard)
             if alone and shard not in self._finished and isinstance(task, ScoreShard):
-                self._tell(RunEvent("copied", worker, shard))
+                self._on_event(RunEvent("copied", worker, shard))
                 return copy(task)
         return None
 
@@ -172,7 +172,7 @@ class Coordinator:
         self._looked = self._clock()
         self._slow = self._leases.slow()
         for worker, why in self._leases.hung():
-            self._tell(RunEvent("killed", worker, why=why))
+            self._on_event(RunEvent("killed", worker, why=why))
             self._fleet.kill(worker, why)
 
     def _waiting(self) -> bool:
@@ -201,14 +201,14 @@ class Coordinator:
                 f"worker {worker} has another numeric profile than this run: {', '.join(different)}; its scores would "
                 "differ in their last bits: use machines of one kind, or another run.dir"
             )
-        self._tell(RunEvent("joined", worker))
+        self._on_event(RunEvent("joined", worker))
         self._workers.add(worker)
         self._most_workers = max(self._most_workers, len(self._workers))
 
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
         self._leases.lose(lost.worker)
-        self._tell(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
+        self._on_event(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
         for task in reversed(lost.waiting):
             self._put_back(task)
         if lost.running is not None:
@@ -300,10 +300,6 @@ class Coordinator:
     def _state(self) -> State:
         failures = self._count_failures()
         return State(self._totals, len(self._workers), self._leases.count, failures, len(self._set_aside))
-
-    def _tell(self, event: RunEvent) -> None:
-        self.events.append(event)
-        self._on_event(event)
 
     def _count_failures(self) -> int:
         return sum(len(reasons) for reasons in self._failures.values())
