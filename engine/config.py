@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -52,6 +53,11 @@ Number = Annotated[float, BeforeValidator(_no_flag), Field(allow_inf_nan=False)]
 Positive = Annotated[Whole, Field(ge=1)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 Size = Positive | tuple[Positive, Positive]
+BatchSize = Annotated[
+    Positive | Literal[0],
+    BeforeValidator(_auto),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"minimum": 1, "type": "integer"}]}),
+]
 D = TypeVar("D", "TensorDecode", "FeaturesDecode")
 PILLOWS_LIMIT = 178_956_970  # pixels; above it Pillow refuses by itself
 Dtype = Literal["float32", "float64", "int32", "int64", "bool"]
@@ -364,7 +370,9 @@ class SelectConfig(Section):
 
     k: Annotated[Whole, Field(ge=0)]
     score: str | None = None  # default: bald; regression: predictive_variance; one pass: entropy
-    method: Literal["topk"] = "topk"
+    method: Literal["topk", "power", "softmax", "softrank"] = "topk"  # the last three: by chance (Kirsch et al. 2023)
+    beta: PositiveNumber = 1.0  # of power, softmax and softrank: larger follows the scores more closely
+    seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None  # of their noise; default: passes.seed
 
 
 class CheckConfig(Section):
@@ -384,7 +392,7 @@ class RunConfig(Section):
     address: str | None = None  # of a Ray cluster; default: an embedded one
     workers: Positive | None = None  # default: one per GPU, or one per core without GPUs
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_size: Annotated[Positive | Literal[0], BeforeValidator(_auto)] = 64  # rows; every batch is padded to it
+    batch_size: BatchSize = 64  # rows, or 'auto'; every batch is padded to it
     shard_rows: Positive = 65_536
     threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score
     decode_threads: Annotated[Whole, Field(ge=0)] | None = None  # of a worker; 0: the model's own; default: its cores
@@ -436,6 +444,15 @@ class Config(Section):
     def _regression_has_no_bald(self) -> Config:
         if self.score.accurate_bald and self.model.task is Task.REGRESSION:
             raise ValueError("score.accurate_bald: the task regression has no bald: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _only_labels_are_reduced(self) -> Config:
+        if self.score.reduce != "sum" and self.model.task is not Task.MULTILABEL:
+            raise ValueError(
+                f"score.reduce: '{self.score.reduce}' is over the labels of task multilabel; the task is "
+                f"{self.model.task.value}: leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -57,7 +57,8 @@ class Feed:
         return self._source.peak + sum(thread.peak for thread in self._threads)
 
     def close(self) -> None:
-        """End the threads and let go of what they made."""
+        """End the threads and let go of what they made. Another thread that waits for a batch is told by a
+        StoppedError."""
         self._source.close()
         for thread in self._threads:
             thread.close()

@@ -48,7 +48,19 @@ from poolscore.engine.storage import open_storage
 from poolscore.engine.uri import lies_in
 from poolscore.engine.worker import Job, input_columns
 
-OWN_COLUMNS = {"row_id", "key", "id", "prediction", "confidence", "rank", "score", "method", "score_name", *SCORES}
+OWN_COLUMNS = {
+    "row_id",
+    "key",
+    "id",
+    "prediction",
+    "confidence",
+    "rank",
+    "score",
+    "method",
+    "score_name",
+    "perturbed_score",
+    *SCORES,
+}
 COUNTED_PIECES = 2_000  # of row groups: in a larger pool rows are not counted in advance
 LOOKED_AT = 64  # rows at a time, until the batch size is measured
 

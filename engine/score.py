@@ -18,7 +18,7 @@ from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
-from poolscore.engine.select import select_batch, write_selection
+from poolscore.engine.selection.batch import write_batch
 from poolscore.engine.storage import open_storage
 from poolscore.engine.verify import Verified, try_to_verify
 from poolscore.engine.worker import Job
@@ -188,7 +188,7 @@ def _finish(
     if not reports:
         raise StoppedError(f"{limit} before a shard was scored; the same command with more time goes on")
     totals = Totals.of(reports)
-    write_selection(run.storage, select_batch(run, config))
+    write_batch(run, config)
     verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     whole = not set_aside and not missing
     run.update(

@@ -7,7 +7,6 @@ import resource
 import secrets
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -37,6 +36,7 @@ from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.preview import Preview, preview
 from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
+from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import Scorer
@@ -124,7 +124,7 @@ class ShardWorker:
             excluded=shard.rows - scores.num_rows - errors.num_rows - filtered,
             filtered=filtered,
             best=self._best(scores),
-            reasons=dict(Counter(e[:REASON_LENGTH] for e in errors["error"].to_pylist()).most_common(REASONS)),
+            reasons=dict(by_kind((e[:REASON_LENGTH], 1) for e in errors["error"].to_pylist()).most_common(REASONS)),
             seconds=self._ended - began,
             worker=self.name,
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -144,7 +144,7 @@ class ShardWorker:
         """End the thread of the model; a shard that is in it is given up, and nobody waits for storage any more."""
         self._closed.set()
         if hasattr(self, "_scorer"):
-            self._scorer.stopped.set()
+            self._scorer.stop()
         self._device.shutdown(wait=True, cancel_futures=True)
 
     def _on_device(self, call: Callable[[A], B], given: A) -> B:

@@ -8,8 +8,10 @@ commands that need them only: `select`, `report` and `status` run on a colleague
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +19,7 @@ import typer
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import INTERRUPTED, STOPPED, ConfigError, PoolscoreError
+from poolscore.engine.storage_threads import calls_left_behind
 from poolscore.jobs import show
 
 app = typer.Typer(
@@ -208,31 +211,33 @@ def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False, ex
 
 @app.command()
 def select(
-    run_dir: RunDir,
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Run directories, of the same model.")],
     name: Annotated[str, typer.Option(help="Name of the selection; it is never overwritten.")],
     k: Annotated[int | None, typer.Option("--k", help="Rows; default: as the run was configured.")] = None,
     by: Annotated[str | None, typer.Option("--score", help="Score; default: as the run was configured.")] = None,
-    method: Annotated[str, typer.Option(help="Selection method.")] = "topk",
+    method: Annotated[str | None, typer.Option(help="topk, or by chance: power, softmax, softrank.")] = None,
+    beta: Annotated[float | None, typer.Option(help="By chance: larger follows the scores more closely.")] = None,
+    seed: Annotated[int | None, typer.Option(help="By chance: of the noise; default: passes.seed.")] = None,
     exclude: Annotated[str | None, typer.Option(help="Parquet or CSV of ids to leave out.")] = None,
+    address: Annotated[str | None, typer.Option(help="Ray cluster that reads the scores; default: threads.")] = None,
 ) -> None:
-    """Another selection from a run's stored scores; no GPU, no model, no pool."""
-    from poolscore.engine.run.directory import RunDirectory
-    from poolscore.engine.select import select_batch, write_named_selection
+    """Another selection from the stored scores of a run, or of several; no GPU, no model, no pool.
 
-    if method != "topk":
-        raise ConfigError(f"--method {method}: there is 'topk'")
-    run = RunDirectory(run_dir)
-    table = select_batch(run, run.config, score=by, k=k, exclude=exclude)
-    about = {
-        "method": method,
-        "score": by or run.config.selected_by,
-        "k": run.config.select.k if k is None else k,
-        "exclude": exclude,
-    }
-    path = write_named_selection(run, name, table, about)
-    if not run.succeeded:
-        show.warn(f"{run_dir} is not whole: the selection is made from the shards scored so far")
-    show.done(f"{table.num_rows} rows in {path}")
+    It is written into the first run's directory.
+    """
+    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.engine.selection.batch import Choice, require_enough, selected, write_named_selection
+
+    runs = [RunDirectory(run_dir) for run_dir in run_dirs]
+    config = runs[0].config
+    choice = Choice.of(config, score=by, k=k, method=method, beta=beta, seed=seed)
+    with _selecting_on(address) as workers, selected(runs, config, choice, exclude=exclude, workers=workers) as batch:
+        require_enough(batch, k, exclude)
+        path = write_named_selection(runs[0], name, batch, {**choice.manifest(), "exclude": exclude})
+    for run in runs:
+        if not run.succeeded:
+            show.warn(f"{run.storage.root} is not whole: the selection is made from the shards scored so far")
+    show.done(f"{batch.count} rows in {path}")
 
 
 @app.command()
@@ -337,6 +342,15 @@ def demo(
     raise typer.Exit(run_demo(folder, workers))
 
 
+def _selecting_on(address: str | None) -> AbstractContextManager[Any]:
+    """Where the scores are read; None: threads of this process."""
+    if address is None:
+        return nullcontext()
+    from poolscore.engine.selection.on_ray import ray_workers
+
+    return ray_workers(address)
+
+
 def _check(config: Any, prepared: Any) -> None:
     if config.check is None:
         return
@@ -349,6 +363,17 @@ def _check(config: Any, prepared: Any) -> None:
 
 def main() -> None:
     """Entry point: one clear line for what users can mend, no traceback."""
+    try:
+        _main()
+    except SystemExit as leaving:
+        if calls_left_behind():  # nobody is to wait for storage that is silent
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(leaving.code if isinstance(leaving.code, int) else 1)
+        raise
+
+
+def _main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()

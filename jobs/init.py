@@ -21,6 +21,7 @@ from poolscore.engine.inputs.picture import FORMATS
 from poolscore.engine.inputs.tensor import TensorDecoder
 from poolscore.engine.pool.files import PoolFiles, find_files
 from poolscore.engine.uri import join
+from poolscore.engine.words import amount
 
 LOOKED_AT = 64  # pictures
 SHARDS, LEAST_ROWS = 16, 256  # of a small pool, so that every worker has some; rows of a shard
@@ -53,7 +54,7 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
     input_lines = _input_lines(files)
     passes = PassesConfig()
     lines = [
-        f"# poolscore configuration for {_quoted(pool)} ({rows:,} rows, {len(files):,} files)",
+        f"# poolscore configuration for {_quoted(pool)} ({amount(rows, 'row')}, {amount(len(files), 'file')})",
         "# Relative paths are relative to this file. `poolscore schema` lists everything that can be set.",
         "version: 1",
         "pool:",

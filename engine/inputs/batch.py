@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +16,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs.base import Decoder, Reasons, RowSpec
 from poolscore.engine.inputs.buffers import BufferRing, Buffers, blank_rows
 from poolscore.engine.pool.read import Rows
+from poolscore.engine.reasons import by_kind
 
 SAMPLE_ROWS = 1000  # read, at most, in search of a row that can be decoded
 # Chunks of rows that threads take: enough of them to share unequal rows out, none so small that handing it over counts.
@@ -157,7 +157,7 @@ def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> d
     """
     specs: dict[str, RowSpec] = {}
     seen = 0
-    reasons: Counter[str] = Counter()
+    reasons: list[str] = []
     for rows in blocks:
         for name, decoder in decoders.items():
             if name not in specs and (spec := decoder.row_spec(rows.table)) is not None:
@@ -166,9 +166,9 @@ def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> d
             return specs
         for name in decoders.keys() - specs.keys():
             nothing = np.zeros((len(rows), 0, 0, 0))  # a shape that no row has
-            reasons.update(decoders[name].decode(rows.table, nothing).values())
+            reasons += decoders[name].decode(rows.table, nothing).values()
         seen += len(rows)
         if seen >= SAMPLE_ROWS:
             break
-    reason = reasons.most_common(1)[0][0] if reasons else "no rows"
+    (reason, _), *_ = [*by_kind((reason, 1) for reason in reasons).most_common(1), ("no rows", 0)]
     raise ConfigError(f"pool.input: none of the first {seen} rows can be decoded; the commonest reason: {reason}")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile, differences
 from poolscore.engine.run.directory import Totals
-from poolscore.engine.run.fleet import Done, Failed, Fleet, Joined, Lost
+from poolscore.engine.run.events import KEPT, RunEvent
+from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Leaving, Lost
 from poolscore.engine.run.journal import Journal, ShardReport
-from poolscore.engine.run.task import ScoreShard
+from poolscore.engine.run.leases import Leases
+from poolscore.engine.run.task import ScoreShard, Task
 
 ATTEMPTS = 3  # a shard that fails or kills its worker so often is set aside
 TICK = 1.0  # seconds between signs of life
@@ -48,6 +51,9 @@ class Coordinator:
         profile: Profile | None,
         on_profile: Callable[[Profile], None],
         on_progress: Callable[[State], None],
+        on_event: Callable[[RunEvent], None] = lambda event: None,
+        shard_timeout: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
         stop_when: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._fleet = fleet
@@ -59,11 +65,15 @@ class Coordinator:
         self._profile = profile
         self._on_profile = on_profile
         self._on_progress = on_progress
+        self._on_event = on_event
+        self.events: deque[RunEvent] = deque(maxlen=KEPT)  # the latest
+        self._clock, self._looked = clock, clock()
+        self._leases = Leases(shard_timeout, clock)
+        self._slow: list[Task] = []  # wanted a second time
+        self._queue: deque[Task] = deque()
         self._stop_when = stop_when
         self.stopped: str | None = None  # why the rest of the shards is left
         self._drained_by = math.inf
-        self._queue: deque[Shard] = deque()
-        self._in_flight: Counter[int] = Counter()
         self._finished: set[int] = set()
         self._failures: dict[int, list[str]] = {}
         self._workers: set[int] = set()
@@ -89,47 +99,81 @@ class Coordinator:
         self._require_mostly_good()  # a run that was stopped for its bad rows stops again, unless the limit was raised
         order = list(shards)
         random.Random(seed).shuffle(order)
-        self._queue.extend(order)
-        while self._waiting() or (self._in_flight and time.monotonic() < self._drained_by):
+        self._queue.extend(ScoreShard(shard) for shard in order)
+        while self._waiting() or (self._leases.shards - self._finished and self._clock() < self._drained_by):
             self._hand_out()
             for event in self._fleet.wait(TICK):
-                match event:
-                    case Joined(worker, profile):
-                        self._welcome(worker, profile)
-                    case Done(task, result):
-                        self._returned(task.shard.index)
-                        self._believe(result)
-                    case Failed(task, reason, hopeless):
-                        self._returned(task.shard.index)
-                        self._try_again(task.shard, reason)
-                        self._require_hope(task.shard, reason, hopeless)
-                    case Lost():
-                        self._mourn(event)
+                self._hear(event)
+            self._look_for_late()
             self._on_progress(self._state())
         if self._set_aside and not self._totals.shards:
             index, reason = list(self._set_aside.items())[-1]
             raise StoppedError(f"no shard could be scored; shard {index} failed last: {reason}")
         return self._set_aside
 
+    def _hear(self, event: Event) -> None:
+        match event:
+            case Joined(worker, profile):
+                self._welcome(worker, profile)
+            case Leaving(worker, reason):
+                self._leases.leave(worker)
+                self._slow = self._leases.slow()
+                self._tell(RunEvent("leaving", worker, why=reason))
+            case Done(task, result):
+                self._leases.take_back(task, finished=True)
+                self._believe(result)
+            case Failed(task, reason, hopeless):
+                self._leases.take_back(task, finished=False)
+                self._try_again(task, reason)
+                self._require_hope(task.shard, reason, hopeless)
+            case Lost():
+                self._mourn(event)
+
     def _hand_out(self) -> None:
         if self.stopped is None and (reason := self._stop_when()) is not None:
-            self.stopped, self._drained_by = reason, time.monotonic() + DRAIN
+            self.stopped, self._drained_by = reason, self._clock() + DRAIN
         if self.stopped is not None:
             self._queue.clear()
-        while self._waiting() and (free := self._fleet.free()):
-            shard = self._queue.popleft()
-            self._in_flight[shard.index] += 1
-            self._fleet.submit(free[0], ScoreShard(shard))
+        while any(self._gave(worker) for worker in self._fleet.free()):
+            pass
+
+    def _gave(self, worker: int) -> bool:
+        """Give a worker something to do; False: there is nothing for it."""
+        task = self._copy_for(worker, self._slow)
+        if task is None and self._waiting():
+            task = self._queue.popleft()
+        if task is None and self._leases.is_idle(worker):
+            task = self._copy_for(worker, self._leases.unfinished())
+        if task is None:
+            return False
+        self._leases.give(worker, task)
+        self._fleet.submit(worker, task)
+        return True
+
+    def _copy_for(self, worker: int, wanted: Sequence[Task]) -> Task | None:
+        """A shard that another worker has, and this one is to score as well; the first report counts."""
+        for task in wanted:
+            shard = task.shard.index
+            alone = self._leases.holders(shard) == 1 and not self._leases.has(worker, shard)
+            if alone and shard not in self._finished and isinstance(task, ScoreShard):
+                self._tell(RunEvent("copied", worker, shard))
+                return copy(task)
+        return None
+
+    def _look_for_late(self) -> None:
+        if self._clock() - self._looked < TICK:
+            return
+        self._looked = self._clock()
+        self._slow = self._leases.slow()
+        for worker, why in self._leases.hung():
+            self._tell(RunEvent("killed", worker, why=why))
+            self._fleet.kill(worker, why)
 
     def _waiting(self) -> bool:
         """Whether a shard waits to be handed out. One whose report came after all, from a worker given up, does not."""
-        while self._queue and self._queue[0].index in self._finished:
+        while self._queue and self._queue[0].shard.index in self._finished:
             self._queue.popleft()
         return bool(self._queue)
-
-    def _returned(self, shard: int) -> None:
-        self._in_flight[shard] -= 1
-        self._in_flight += Counter()  # drops what is 0
 
     def _believe(self, report: ShardReport) -> None:
         """Make a shard's result count, unless one already does."""
@@ -150,27 +194,34 @@ class Coordinator:
                 f"worker {worker} has another numeric profile than this run: {', '.join(different)}; its scores would "
                 "differ in their last bits: use machines of one kind, or another run.dir"
             )
+        self._tell(RunEvent("joined", worker))
         self._workers.add(worker)
         self._most_workers = max(self._most_workers, len(self._workers))
 
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
+        self._leases.lose(lost.worker)
+        self._tell(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
         for task in reversed(lost.waiting):
-            self._returned(task.shard.index)
-            self._queue.appendleft(task.shard)
+            if self._is_wanted(task.shard):
+                self._queue.appendleft(task)
         if lost.running is not None:
-            self._returned(lost.running.shard.index)
-            self._try_again(lost.running.shard, f"its worker died: {lost.reason}")
+            self._try_again(lost.running, f"its worker died: {lost.reason}")
 
-    def _try_again(self, shard: Shard, reason: str) -> None:
+    def _is_wanted(self, shard: Shard) -> bool:
+        """Whether a shard must be handed out: it is not done, and no other worker has it."""
+        return shard.index not in self._finished and not self._leases.holders(shard.index)
+
+    def _try_again(self, task: Task, reason: str) -> None:
+        shard = task.shard
         if shard.index in self._finished:
             return
         failures = self._failures.setdefault(shard.index, [])
         failures.append(reason)
-        if len(failures) < ATTEMPTS:
-            self._queue.append(shard)
-        else:
+        if len(failures) >= ATTEMPTS:
             self._set_aside[shard.index] = reason
+        elif self._is_wanted(shard):
+            self._queue.append(task)
         # One broken file must not end a run whose other shards take longer to score than it to fail.
         enough = ATTEMPTS * max(ATTEMPTS, self._most_workers)
         if not self._totals.shards and self._count_failures() >= enough:
@@ -202,8 +253,12 @@ class Coordinator:
         )
 
     def _state(self) -> State:
-        in_flight = sum(self._in_flight.values())
-        return State(self._totals, len(self._workers), in_flight, self._count_failures(), len(self._set_aside))
+        failures = self._count_failures()
+        return State(self._totals, len(self._workers), self._leases.count, failures, len(self._set_aside))
+
+    def _tell(self, event: RunEvent) -> None:
+        self.events.append(event)
+        self._on_event(event)
 
     def _count_failures(self) -> int:
         return sum(len(reasons) for reasons in self._failures.values())

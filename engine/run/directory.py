@@ -9,7 +9,6 @@ import json
 import re
 import secrets
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -21,7 +20,9 @@ import pyarrow as pa
 
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.pool.plan import Plan
+from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.footers import FOOTERS
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports, require_no_driver
 from poolscore.engine.run.records import newest
@@ -80,7 +81,7 @@ class Totals:
 
     def plus(self, report: ShardReport) -> Totals:
         """With one more shard."""
-        reasons = Counter(self.reasons) + Counter(report.reasons)
+        reasons = by_kind([*self.reasons.items(), *report.reasons.items()])
         names = dict.fromkeys([*self.stages, *report.stages])
         stages = {name: self.stages.get(name, 0.0) + report.stages.get(name, 0.0) for name in names}
         return Totals(
@@ -112,6 +113,7 @@ class RunDirectory:
         self.storage: Storage = open_storage(root, patience)
         if plan is not None:
             self.plan = plan
+        require_reachable(root)
         try:
             self.info: dict[str, Any] = json.loads(self.storage.read(RUN))
         except FileNotFoundError as error:

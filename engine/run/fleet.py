@@ -53,7 +53,15 @@ class Lost:
     reason: str
 
 
-Event = Joined | Done | Failed | Lost
+@dataclass(frozen=True)
+class Leaving:
+    """A machine is about to be taken away. Its worker goes on with what it is at, and is given nothing more."""
+
+    worker: int
+    reason: str
+
+
+Event = Joined | Done | Failed | Lost | Leaving
 
 
 def what_failed(error: BaseException) -> str:
@@ -75,7 +83,10 @@ def what_became(task: Task, error: BaseException) -> Failed:
 
 
 class Fleet(Protocol):
-    """Workers that take tasks. Errors of the job itself (PoolscoreError) are raised by `wait`."""
+    """Workers that take tasks. They may come and go. Errors of the job itself (PoolscoreError) are raised by `wait`.
+
+    Events bring back the very task that was submitted: identity tells apart two copies of one that were handed out.
+    """
 
     def free(self) -> Sequence[int]:
         """Workers that can take a task now, least loaded first."""
@@ -85,6 +96,12 @@ class Fleet(Protocol):
 
     def wait(self, seconds: float) -> list[Event]:
         """What happened since the last call; waits at most `seconds` for something to happen."""
+
+    def kill(self, worker: int, why: str) -> None:
+        """Give up a worker that hangs: `wait` will say that it was lost. Another takes its place."""
+
+    def refuse(self, worker: int) -> None:
+        """Let a worker go that must not be used, and start none on its machine again. No event follows."""
 
     def close(self) -> None:
         """Let the workers go."""
@@ -100,10 +117,11 @@ class LocalFleet:
         self._threads = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="poolscore-shard")
         self._given: dict[Future[Any], Task] = {}
         self._joined = False
+        self._refused = False
 
     def free(self) -> Sequence[int]:
         """See Fleet."""
-        return [0] if self._joined and len(self._given) < IN_FLIGHT else []
+        return [0] if self._joined and not self._refused and len(self._given) < IN_FLIGHT else []
 
     def submit(self, worker: int, task: Task) -> None:
         """See Fleet."""
@@ -116,6 +134,13 @@ class LocalFleet:
             return [Joined(0, self._worker.profile)]
         done, _ = wait(self._given, timeout=seconds, return_when=FIRST_COMPLETED)
         return [self._event(future, self._given.pop(future)) for future in list(self._given) if future in done]
+
+    def kill(self, worker: int, why: str) -> None:
+        """A thread cannot be killed: the run waits for it."""
+
+    def refuse(self, worker: int) -> None:
+        """There is no other: it is given nothing."""
+        self._refused = True
 
     def close(self) -> None:
         """See Fleet."""

@@ -66,6 +66,7 @@ class RayFleet:
         self._given: dict[int, deque[tuple[Any, Task]]] = {}  # reference (None: not sent yet) and task
         self._suspects: set[int] = set()  # shards that were at work when a worker died: they are scored alone
         self._starting: dict[Any, int] = {}
+        self._ended: list[Event] = []  # workers that were killed
         self._next = 0
         self._deaths_at_start = 0
         self._owns_ray = not ray.is_initialized()
@@ -94,6 +95,9 @@ class RayFleet:
 
     def wait(self, seconds: float) -> list[Event]:
         """See Fleet."""
+        ended, self._ended = self._ended, []
+        if ended:
+            return ended
         working = {ref: worker for worker, given in self._given.items() for ref, _ in given if ref is not None}
         refs = [*self._starting, *working]
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
@@ -101,6 +105,15 @@ class RayFleet:
             ready, _ = ray.wait(refs, num_returns=1, timeout=seconds)
         events = (self._started(ref) if ref in self._starting else self._finished(ref, working[ref]) for ref in ready)
         return [event for event in events if event is not None]
+
+    def kill(self, worker: int, why: str) -> None:
+        """See Fleet."""
+        self._ended.append(self._lost(worker, StoppedError(why)))
+
+    def refuse(self, worker: int) -> None:
+        """See Fleet."""
+        del self._given[worker]
+        ray.kill(self._actors.pop(worker))
 
     def close(self) -> None:
         """See Fleet."""

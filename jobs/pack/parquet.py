@@ -20,6 +20,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.pool.health import FileHealth, look
 from poolscore.engine.pool.listing import Listing, list_files
+from poolscore.engine.words import amount
 from poolscore.jobs.pack.contract import MIB, PIECE_BYTES, PIECE_ROWS, UNREADABLE, Names, Packed, Source
 from poolscore.jobs.pack.pictures import Change, NotPacked
 
@@ -77,7 +78,7 @@ def parquet_source(uri: str, names: Names, resize: Change | None = None) -> Sour
         )
     footers = [one for one in read_footers(listing) if isinstance(one, Footer) and one.health.rows]
     if not footers:
-        raise ConfigError(f"SOURCE {uri} has no rows that can be read ({len(listing.paths)} files)")
+        raise ConfigError(f"SOURCE {uri} has no rows that can be read ({amount(len(listing.paths), 'file')})")
     schema = _plain_schema(footers[0].schema)
     _require_one_schema(footers, schema)
     work = _as_they_are if resize is None else partial(_resized, schema, names, _image(schema, names), resize)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from poolscore.engine.run import directory
+from poolscore.engine.words import amount
 from poolscore.jobs.report.facts import Facts
 from poolscore.jobs.report.text import count, duration, esc, percent, rows, size
 from poolscore.jobs.report.words import words_of
@@ -93,7 +94,7 @@ def _set_aside(facts: Facts) -> str:
     for index, reason in list(facts.set_aside.items())[:NAMED]:
         shard = facts.run.plan.shards[index]
         files = list(dict.fromkeys(piece.path for piece in shard.pieces))
-        more = f" and {len(files) - FILES} more files" if len(files) > FILES else ""
+        more = f" and {amount(len(files) - FILES, 'more file')}" if len(files) > FILES else ""
         named = ", ".join(f"<code>{esc(path)}</code>" for path in files[:FILES])
         lines.append(
             f"<li><strong>Shard {index}</strong> ({rows(shard.rows)} in {named}{more}): "
@@ -126,7 +127,7 @@ def totals(facts: Facts) -> str:
 
 def _files(facts: Facts) -> str:
     files = int(facts.run.info["pool"]["files"])
-    return f"{count(files)} file{'' if files == 1 else 's'}, {size(int(facts.run.info['pool']['bytes']))}"
+    return f"{amount(files, 'file')}, {size(int(facts.run.info['pool']['bytes']))}"
 
 
 def asked(facts: Facts) -> str:

@@ -229,6 +229,7 @@ def test_plan_shows_pool_and_dropout(configuration: Write) -> None:
     assert "300 rows, 2 files" in shown.stdout
     assert "feature p=0.3 on [8]" in shown.stdout
     assert "p=0.5 on [32]" in shown.stdout
+    assert re.search(r"without reading and decoding: \d+\.\d s for the pool", shown.stdout)
 
 
 def test_preview_scores_a_sample_and_shows_what_it_would_pick(configuration: Write, tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def test_a_pool_in_good_shape(tmp_path: Path) -> None:
     assert about["ids"] == {"rows": 60, "whole": True, "repeated": 0, "example": "", "nulls": 0}
     text = str(found)
     assert text.endswith("nothing to mend")
-    assert "60 rows in 1 files" in text
-    assert "sample of image: 60 rows: 60 JPEG; 40x30 pixels" in text
+    assert "60 rows in 1 file, " in text
+    assert "sample of image: 60 rows: 60 JPEG; 40x30 px" in text
 
 
 def test_bad_shape_is_found_and_the_advised_command_mends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

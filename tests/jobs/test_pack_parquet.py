@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from poolscore.engine.config import ImageDecode
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import ConfigError, InterruptedRun
 from poolscore.engine.filesystem import locate
 from poolscore.engine.inputs.image import ImageDecoder
 from poolscore.engine.pool.health import PoolHealth, look
@@ -161,7 +161,7 @@ def test_a_stopped_repack_goes_on(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     pack(tmp_path / "in", tmp_path / "whole", **cuts)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedRun):
         pack(tmp_path / "in", tmp_path / "pool", progress=stop, **cuts)
     assert pack(tmp_path / "in", tmp_path / "pool", **cuts).resumed > 0
     for part in (tmp_path / "whole").iterdir():

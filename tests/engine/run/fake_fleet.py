@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile
@@ -70,11 +71,20 @@ class FakeFleet:
         for worker in list(self.held):
             events += self._step(worker)
         if self._random is None:
-            return events
+            late, self._late = self._late, []
+            return events + late
         self._random.shuffle(self._late)
         now = self._random.randrange(len(self._late) + 1)
         late, self._late = self._late[:now], self._late[now:]
         return events + late
+
+    def kill(self, worker: int, why: str) -> None:
+        """See Fleet."""
+        self._late.append(self.die(worker, why))
+
+    def refuse(self, worker: int) -> None:
+        """See Fleet."""
+        del self.held[worker]
 
     def close(self) -> None:
         """See Fleet."""
@@ -109,7 +119,7 @@ class FakeFleet:
         if isinstance(event, Lost):
             return [self.die(worker, event.reason)]
         assert isinstance(event, Done | Failed)
-        del held[0]
+        event = replace(event, task=held.pop(0))  # the very one that was submitted
         if isinstance(event, Done) and chance < 0.4:
             self._late.append(scored(report(event.task.shard.index, attempt=1000 + worker)))
         return [event]

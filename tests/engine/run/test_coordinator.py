@@ -341,7 +341,7 @@ def test_progress_tells_how_far_the_run_is() -> None:
 def test_workers_are_counted_as_they_come_and_go() -> None:
     states: list[State] = []
     fleet = Script(
-        [Joined(0, PROFILE), Joined(1, PROFILE)], [Lost(0, None, (), "gone")], [scored(report(0))], workers=1
+        [Joined(0, PROFILE), Joined(1, PROFILE)], [Lost(1, None, (), "gone")], [scored(report(0))], workers=1
     )
     make(fleet, on_progress=states.append).run([ONLY], 0)
     assert [state.workers for state in states] == [2, 1, 1]
