@@ -196,7 +196,6 @@ def _finish(
         raise StoppedError(f"{limit} before a shard was scored; the same command with more time goes on")
     totals = Totals.of(reports)
     write_batch(run, config)
-    verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     whole = not set_aside and not missing
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
@@ -204,11 +203,11 @@ def _finish(
         stopped_by=limit,
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
-        **({"verified": verified.to_json()} if verified is not None else {}),
     )
     if whole and journal is not None:
         directory.sweep(run, journal)
         run.succeed(journal)
+    verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     return RunResult(
         run_dir=config.run.dir,
         selection=run.storage.path(directory.SELECTION),
@@ -226,5 +225,9 @@ def _finish(
 
 def _verify(run: RunDirectory, prepared: Prepared, seconds: float) -> Verified | None:
     rows = prepared.config.run.verify_rows
+    if not rows:
+        return None
     least, most = VERIFY_SECONDS
-    return try_to_verify(run, prepared, rows, min(most, max(least, VERIFY_SHARE * seconds))) if rows else None
+    verified = try_to_verify(run, prepared, rows, min(most, max(least, VERIFY_SHARE * seconds)))
+    run.update(verified=verified.to_json())
+    return verified

@@ -454,3 +454,28 @@ def test_a_trial_for_which_there_is_no_memory_or_no_file_is_none_of_a_rows_doing
         else:
             assert make(fleet).run(make_shards(6), 0) == {3: "gone"}
         assert fleet.attempts()[3] == 2 * ATTEMPTS
+
+
+def test_at_a_limit_shards_at_work_are_finished_and_no_other_is_begun() -> None:
+    record, fleet = Record(), FakeFleet(2, good, depth=2)
+    coordinator = make(fleet, record, stop_when=lambda: "late" if len(record.reports) >= 3 else None)
+    assert coordinator.run(make_shards(50), 0) == {}
+    assert coordinator.stopped == "late"
+    assert sorted(record.shards) == sorted(fleet.submitted)
+    assert 3 <= len(record.shards) <= 3 + 4
+
+
+def test_a_shard_that_fails_while_the_rest_is_left_is_not_begun_again() -> None:
+    record = Record()
+    fleet = FakeFleet(1, lambda worker, task: Failed(task, "unreadable"))
+    coordinator = make(fleet, record, done=Totals(shards=1), stop_when=lambda: "late" if fleet.submitted else None)
+    assert coordinator.run(make_shards(5), 0) == {}
+    assert len(fleet.submitted) == 1
+
+
+def test_a_shard_that_hangs_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolscore.engine.run.coordinator.DRAIN", 0.0)
+    fleet = FakeFleet(1, lambda worker, task: None)
+    coordinator = make(fleet, stop_when=lambda: "late" if fleet.submitted else None)
+    assert coordinator.run(make_shards(5), 0) == {}
+    assert coordinator.stopped == "late"
