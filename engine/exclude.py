@@ -10,7 +10,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.filesystem import locate, reason, require_bucket
 from poolscore.engine.keys import IdSet, id_text, keys_of
 from poolscore.engine.storage_threads import apart
 
@@ -41,6 +41,7 @@ def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") ->
         for chunk in apart(read, found).chunks:
             ids += id_text(chunk, f"{key} column '{found}'")
     except FileNotFoundError as error:
+        require_bucket(path)
         raise ConfigError(f"{key}: there is no file {path}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{key}: {path} is no text in UTF-8; save it as UTF-8 or write it as Parquet") from error

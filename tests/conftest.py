@@ -33,6 +33,14 @@ TESTS = Path(__file__).parent
 ROWS_PER_GROUP = 50
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-seed", default="0", help="of the random choices in tests/chaos")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"--chaos-seed {config.getoption('--chaos-seed')}"
+
+
 def png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -104,7 +112,13 @@ def digit_config(tmp_path: Path, digits: pa.Table) -> Callable[..., Config]:
             },
             "passes": {"count": 5},
             "select": {"k": 20},
-            "run": {"dir": str(tmp_path / "run"), "executor": "local", "batch_size": 16, "shard_rows": 100},
+            "run": {
+                "dir": str(tmp_path / "run"),
+                "executor": "local",
+                "batch_size": 16,
+                "shard_rows": 100,
+                "verify_rows": 0,  # it takes longer than the rest
+            },
         }
         for name, values in sections.items():
             base[name] = {**base.get(name, {}), **values}
@@ -143,7 +157,7 @@ def two_inputs_config(tmp_path: Path) -> Callable[..., Config]:
                     "classes": ["x", "y", "z"],
                 },
                 "select": {"k": 5},
-                "run": {"dir": str(tmp_path / "run"), "executor": "local", **run},
+                "run": {"dir": str(tmp_path / "run"), "executor": "local", "verify_rows": 0, **run},
             }
         )
 
@@ -199,7 +213,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, digits: pa.Table) -> 
             "model": {"source": "nets:cnn", "path": str(TESTS), "weights": "weights.pt", "task": "multiclass"},
             "passes": {"count": 3},
             "select": {"k": 5},
-            "run": {"dir": "run", "executor": "local", "shard_rows": 50},
+            "run": {"dir": "run", "executor": "local", "shard_rows": 50, "verify_rows": 0},
         },
         base=folder,
     )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from poolscore.engine.config import ImageDecode
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.inputs.base import BadRow, Reasons, RowSpec, decode_each, normalise, put_row
+from poolscore.engine.inputs.base import BadRow, Reasons, RowSpec, decode_each, normalised_, put_row
 from poolscore.engine.inputs.columns import value_views
 from poolscore.engine.inputs.picture import Pixels, Size, check_pixels, decode_picture, decode_scaled, resized
 
@@ -61,17 +61,17 @@ class ImageDecoder:
         return decode_each(value_views(_binary(table[self.columns[0]])), out, self._decode_into)
 
     def to_model(self, batch: torch.Tensor) -> torch.Tensor:
-        """ToTensor and Normalize: bytes / 255, then (x − mean) / std for each channel. On the CPU a few rows at a time,
-        which stay in its cache meanwhile: in a third of the time."""
+        """ToTensor and Normalize: bytes / 255, then (x − mean) / std for each channel."""
         import torch
 
+        # All in the memory of the result, and on the CPU a few rows at a time, which stay in its cache meanwhile: large
+        # temporaries would be faulted in anew, and each operation would fetch the whole batch from memory.
         rows, height, width, channels = batch.shape
-        x_NCHW = batch.new_empty((rows, channels, height, width), dtype=torch.float32)
+        x_NCHW = torch.empty((rows, channels, height, width), dtype=torch.float32, device=batch.device)
         at_once = max(1, IN_CACHE // max(1, x_NCHW[:1].nbytes)) if batch.device.type == "cpu" else max(1, rows)
         for start in range(0, rows, at_once):
-            some = x_NCHW[start : start + at_once]
-            some.copy_(batch[start : start + at_once].permute(0, 3, 1, 2)).div_(255.0)
-            normalise(some, self._config.mean, self._config.std, axis=1)
+            some = x_NCHW[start : start + at_once].copy_(batch[start : start + at_once].permute(0, 3, 1, 2))
+            normalised_(some.div_(255.0), self._config.mean, self._config.std, axis=1)
         return x_NCHW
 
     def _decode_into(self, data: memoryview, slot: Pixels) -> None:

@@ -20,6 +20,7 @@ from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
 from poolscore.engine.pool.footer import Keep, PoolFile, UnreadableFile, read_footer
 from poolscore.engine.pool.listing import Listing, list_files
 from poolscore.engine.storage_threads import StorageThreads
+from poolscore.engine.words import amount
 
 LOCAL_THREADS, REMOTE_THREADS = 8, CONNECTIONS  # that read footers; object storage answers late, but many at a time
 SLICE = 256  # files that a thread reads at a time
@@ -203,7 +204,11 @@ def find_files(
     choice = RowChoice.of(keep, listing.paths)
     wanted = choice.can_match(listing.paths)
     if not wanted.any():
-        raise ConfigError(f"pool.filter: it rules out every partition of {uri} ({len(wanted)} files)")
+        keys = ", ".join(f"{field.name} ({field.type})" for field in choice.with_keys(pa.schema([])))
+        raise ConfigError(
+            f"pool.filter: it rules out every partition of {uri} ({amount(len(wanted), 'file')}); "
+            f"its folders say: {keys}"
+        )
     look = _Look(listing.pick(wanted), choice, stop=bad_files == "stop")
     try:
         table, read = look.all_files(cache)
@@ -212,7 +217,7 @@ def find_files(
         raise ConfigError(f"{key}: {error}{hint}") from error
     pool = PoolFiles(listing.root, table, choice, look.unreadable, len(wanted) - int(wanted.sum()), read)
     if not pool.rows:
-        raise ConfigError(f"{key}: the pool at {uri} has no rows ({len(pool)} files)")
+        raise ConfigError(f"{key}: the pool at {uri} has no rows ({amount(len(pool), 'file')})")
     return pool
 
 
