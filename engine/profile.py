@@ -5,11 +5,16 @@ Within one profile a run gives the same bits on any number of workers. A worker 
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+
+# Large tensors on the CPU come in pages of 2 MB, where Linux has them: most of the time that filling one takes goes to
+# asking for its memory, 4 kB at a time. Torch looks at it when it makes its first tensor.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
 

@@ -150,6 +150,8 @@ class ShardWorker:
         if hasattr(self, "_scorer"):
             self._scorer.stop()
         self._device.shutdown(wait=True, cancel_futures=True)
+        if hasattr(self, "_scorer"):
+            self._scorer.decoder.close()
 
     def _scored(self, shard: Shard, blank: Blank) -> tuple[Feed, ScoredShard]:
         with self._scorer.feed(shard, self._threaded, blank) as feed:
@@ -157,13 +159,14 @@ class ShardWorker:
 
     def _on_device(self, call: Callable[[A], B], given: A) -> B:
         def run() -> B:
-            with numeric_settings(self._threads):
-                return call(given)
+            try:
+                with numeric_settings(self._threads):
+                    return call(given)
+            except torch.OutOfMemoryError as error:
+                why = one_line(error)
+            raise OutOfMemory(why)  # out here: the frames of that error hold the memory that the next try needs
 
-        try:
-            return self._device.submit(run).result()
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(one_line(error)) from error
+        return self._device.submit(run).result()
 
     def _build(self, job: Job) -> tuple[Scorer, str]:
         self._scorer = build_scorer(job)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +96,17 @@ def test_a_first_batch_of_bad_rows_is_no_verdict_on_the_model(
     write_pool(tmp_path / "pool", digits.slice(0, 600).set_column(1, "image", pa.array(images, pa.binary())))
     result = score_pool(digit_config(run={"max_bad_fraction": 0.1}))
     assert (result.totals.scored, result.totals.rejected) == (580, 20)
+
+
+def test_large_tensors_come_in_large_pages() -> None:
+    if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        pytest.skip("this machine has none")
+    code = (
+        "import torch, poolscore.engine.worker; x = torch.zeros(1 << 24); print(open('/proc/self/smaps_rollup').read())"
+    )
+    about = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    huge = next(line.split()[1] for line in about.splitlines() if line.startswith("AnonHugePages"))
+    assert int(huge) >= 48 << 10  # kB, of 64 MB
 
 
 def written(config: Config, report: ShardReport) -> tuple[pa.Table, pa.Table | None]:
