@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from poolscore.engine.run.directory import RunDirectory as RunDirectory
     from poolscore.engine.score import RunResult as RunResult
     from poolscore.engine.score import score_pool as score_pool
-    from poolscore.engine.select import select_batch as select_batch
+    from poolscore.engine.selection.batch import select_batch as select_batch
 
 _HOME = {
     "Config": "config",
@@ -35,7 +35,7 @@ _HOME = {
     "RunDirectory": "run.directory",
     "RunResult": "score",
     "score_pool": "score",
-    "select_batch": "select",
+    "select_batch": "selection.batch",
 }
 __all__ = list(_HOME)
 

@@ -106,10 +106,15 @@ class IdSet:
         Returns:
             bool [N].
         """
-        if not len(self):
-            return np.zeros(len(keys), dtype=bool)
-        found: NDArray[np.bool_] = self._keys[np.searchsorted(self._keys, keys) % len(self._keys)] == keys
+        found = self.may_contain(keys)
         for i in np.flatnonzero(found).tolist():  # a 64-bit collision must not drop a row
             value = ids[i]
             found[i] = (value.encode() if isinstance(value, str) else value) in self._ids
+        return found
+
+    def may_contain(self, keys: Keys) -> NDArray[np.bool_]:
+        """Which of N rows may be in the set, by their keys alone: all that are, and one in 2^64 others."""
+        if not len(self):
+            return np.zeros(len(keys), dtype=bool)
+        found: NDArray[np.bool_] = self._keys[np.searchsorted(self._keys, keys) % len(self._keys)] == keys
         return found

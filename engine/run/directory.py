@@ -9,8 +9,7 @@ import json
 import re
 import secrets
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import chain, count
@@ -21,13 +20,17 @@ import pyarrow as pa
 
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.pool.plan import Plan
+from poolscore.engine.reasons import by_kind
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.footers import FOOTERS
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports, require_no_driver
 from poolscore.engine.run.records import newest
 from poolscore.engine.storage import Storage, open_storage
 from poolscore.engine.uri import local_path
 
+EVENTS = 200  # the latest are kept
 REASONS = 20  # commonest reasons of rejection that are kept
 FORMAT = 1  # of the run directory; readers of a newer one read older ones
 RUN, PLAN, SUCCESS, SELECTION = "run.json", "plan.parquet", "_SUCCESS", "selection.parquet"
@@ -80,7 +83,7 @@ class Totals:
 
     def plus(self, report: ShardReport) -> Totals:
         """With one more shard."""
-        reasons = Counter(self.reasons) + Counter(report.reasons)
+        reasons = by_kind([*self.reasons.items(), *report.reasons.items()])
         names = dict.fromkeys([*self.stages, *report.stages])
         stages = {name: self.stages.get(name, 0.0) + report.stages.get(name, 0.0) for name in names}
         return Totals(
@@ -110,8 +113,10 @@ class RunDirectory:
 
     def __init__(self, root: str, plan: Plan | None = None, patience: float = 0.0) -> None:
         self.storage: Storage = open_storage(root, patience)
+        self._noted: list[dict[str, Any]] = []  # events that run.json does not have yet
         if plan is not None:
             self.plan = plan
+        require_reachable(root)
         try:
             self.info: dict[str, Any] = json.loads(self.storage.read(RUN))
         except FileNotFoundError as error:
@@ -181,12 +186,27 @@ class RunDirectory:
             raise StoppedError(f"{self.storage.root} holds another run by now; this one was moved aside")
         if there.get("epoch", 0) > changes.get("epoch", self.info.get("epoch", 0)):
             raise StoppedError(f"{self.storage.root}: another driver works on this run by now; it is left as it is")
-        self.info = {**there, **changes, "updated": _now()}
+        events = [*there.get("events", ()), *self._noted][-EVENTS:]
+        self.info = {**there, "events": events, **changes, "updated": _now()}
         write_json(self.storage, RUN, self.info)
+        self._noted.clear()
+
+    def note(self, event: RunEvent) -> None:
+        """Keep an event; it is written with the next change of run.json."""
+        self._noted.append({name: value for name, value in asdict(event).items() if value not in (None, "")})
+        del self._noted[:-EVENTS]
 
 
-def create_run(root: str, config: Config, version: str, plan: Plan, identity: Mapping[str, Any]) -> RunDirectory:
-    """Start a run in an empty directory."""
+def create_run(
+    root: str,
+    config: Config,
+    version: str,
+    plan: Plan,
+    identity: Mapping[str, Any],
+    extends: Sequence[Mapping[str, str]] = (),
+) -> RunDirectory:
+    """Start a run in an empty directory; `extends` are the place and id of the runs that it goes on with, the latest
+    first."""
     patience = config.run.storage_patience
     storage = open_storage(root, patience)
     storage.publish(PLAN, lambda file: file.write(plan.to_parquet()))
@@ -202,6 +222,7 @@ def create_run(root: str, config: Config, version: str, plan: Plan, identity: Ma
         "seed": config.passes.seed,
         "config": redacted(config.model_dump(mode="json")),
         "identity": redacted(dict(identity)),
+        **({"extends": list(extends)} if extends else {}),
         "pool": {
             "digest": plan.digest,
             "rows": plan.rows,

@@ -16,7 +16,7 @@ from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.journal import ShardReport
-from poolscore.engine.select import select_batch
+from poolscore.engine.selection.batch import select_batch
 
 SHOWN = 200  # best rows on the page
 

@@ -151,6 +151,14 @@ def test_totals_are_sums_over_the_journal(tmp_path: Path) -> None:
     assert Totals().rows_per_worker_second == 0.0
 
 
+def test_reasons_of_a_kind_add_up_over_shards(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    journal = Journal(run.storage)
+    for shard, (rejected, reason) in enumerate([(2, "300 tokens"), (3, "null"), (2, "412 tokens")]):
+        journal.append(report(shard, 7, rejected, reason=reason))
+    assert run.totals().reasons == {"N tokens": 4, "null": 3}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -16,7 +16,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from poolscore.engine import select as select_module
 from poolscore.engine.config import parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.keys import IdSet, keys_of
@@ -24,14 +23,21 @@ from poolscore.engine.patient_storage import impatient
 from poolscore.engine.pool.plan import PIECES, Plan
 from poolscore.engine.run.directory import SELECTION, RunDirectory, create_run
 from poolscore.engine.run.journal import Journal, ShardReport
-from poolscore.engine.select import Candidates, select_batch, top_k, write_named_selection, write_selection
+from poolscore.engine.selection.batch import select_batch, write_named_selection, write_selection
+from poolscore.engine.selection.parts import Part, Reader, parts_of
+from poolscore.engine.selection.ranking import ByScore
+from poolscore.engine.selection.runs import SortedRuns
+from poolscore.engine.selection.threshold import Question, Threads
+from poolscore.engine.selection.top import Scored, fill
 from poolscore.engine.storage import LocalStorage
 
-Part = Sequence[float]  # scores of a shard's rows; NaN: the row was rejected
+Column = Sequence[float]  # scores of a shard's rows; NaN: the row was rejected
 NAN, INF = float("nan"), float("inf")
 
 
-def make_run(root: Path, parts: Sequence[Part | None], k: int = 3, keep: dict[str, Any] | None = None) -> RunDirectory:
+def make_run(
+    root: Path, parts: Sequence[Column | None], k: int = 3, keep: dict[str, Any] | None = None
+) -> RunDirectory:
     """A run with one shard a part; ids are 'r<row_id>'. None: not scored yet."""
     keep = keep or {}
     config = parse_config(
@@ -57,7 +63,7 @@ def make_run(root: Path, parts: Sequence[Part | None], k: int = 3, keep: dict[st
     return run
 
 
-def write_part(run: RunDirectory, index: int, start: int, part: Part, keep: dict[str, Any]) -> ShardReport:
+def write_part(run: RunDirectory, index: int, start: int, part: Column, keep: dict[str, Any]) -> ShardReport:
     row_ids = np.array([start + i for i, score in enumerate(part) if not np.isnan(score)], np.int64)
     scores = np.array([score for score in part if not np.isnan(score)], np.float32)
     ids = [f"r{i}" for i in row_ids]
@@ -79,7 +85,7 @@ def write_part(run: RunDirectory, index: int, start: int, part: Part, keep: dict
     return ShardReport(index, name, None, len(scores), len(part) - len(scores), 0, best, {}, 1.0, "w", 1)
 
 
-def full_sort(parts: Sequence[Part | None], k: int, left_out: Sequence[int] = (), sign: int = 1) -> list[int]:
+def full_sort(parts: Sequence[Column | None], k: int, left_out: Sequence[int] = (), sign: int = 1) -> list[int]:
     """row_ids of the k best by Python's own sort in float64."""
     rows = [(row_id, score) for row_id, score in enumerate(s for p in parts for s in (p or [NAN]))]
     ranked = [(i, s) for i, s in rows if np.isfinite(np.float32(s)) and i not in left_out]
@@ -88,8 +94,12 @@ def full_sort(parts: Sequence[Part | None], k: int, left_out: Sequence[int] = ()
     return [i for i, _ in ranked[:k]]
 
 
-def chosen(run: RunDirectory, k: int, score: str = "bald", exclude: Sequence[str] = ()) -> list[int]:
-    row_ids: list[int] = top_k(run.storage, run.reports().values(), score, k, IdSet(exclude)).row_ids.tolist()
+def chosen(run: RunDirectory, k: int, score: str = "bald", exclude: Sequence[str] = (), threads: int = 2) -> list[int]:
+    parts = parts_of([(run.storage, run.reports().values())], score)
+    with SortedRuns(k) as best:
+        count = fill(best, Scored(parts, [0], Threads(threads)), Question(score, ByScore(), IdSet(exclude)), k)
+        row_ids = [row_id for rows in best.merged() for row_id in rows["row_id"].tolist()]
+    assert count == len(row_ids)
     return row_ids
 
 
@@ -105,7 +115,7 @@ SCORES = st.sampled_from([0.0, -0.0, 1.0, 1.0 + 2**-23, -1.0, 1e-45, -1e-45, 3e3
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_selection_is_a_full_sort(
-    tmp_path_factory: pytest.TempPathFactory, parts: list[Part], k: int, left_out: set[int]
+    tmp_path_factory: pytest.TempPathFactory, parts: list[Column], k: int, left_out: set[int]
 ) -> None:
     run = make_run(tmp_path_factory.mktemp("run"), parts)
     assert chosen(run, k) == full_sort(parts, k)
@@ -115,41 +125,20 @@ def test_the_selection_is_a_full_sort(
     assert chosen(run, total) == chosen(run, total + 1) == full_sort(parts, total)
 
 
-def candidates(rows: Sequence[tuple[float, int, int]]) -> Candidates:
-    scores, keys, row_ids = zip(*rows, strict=True) if rows else ((), (), ())
-    return Candidates(np.array(scores, np.float32), np.array(keys, np.uint64), np.array(row_ids, np.int64))
-
-
-ROWS = st.lists(
-    st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 99)), max_size=6, unique_by=lambda r: r[2]
-)
-
-
-@given(ROWS, ROWS, ROWS, st.integers(0, 5))
-@settings(max_examples=150, deadline=None)
-def test_merging_is_associative_and_commutative(a: Any, b: Any, c: Any, k: int) -> None:
-    def rows(of: Candidates) -> list[Any]:
-        return list(zip(of.scores.tolist(), of.keys.tolist(), of.row_ids.tolist(), strict=True))
-
-    x, y, z = candidates(a), candidates(b), candidates(c)
-    assert rows(x.merged(y, k)) == rows(y.merged(x, k))
-    assert rows(x.merged(y, k).merged(z, k)) == rows(x.merged(y.merged(z, k), k))
-
-
 def test_a_part_is_passed_over_only_if_all_of_it_is_worse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parts = [[5.0, 4.0], [4.0, 1.0], [np.nextafter(np.float32(4), np.float32(0)), 0.0], [4.0], [6.0]]
     run = make_run(tmp_path, [list(map(float, part)) for part in parts])
-    read: list[str] = []
-    real = select_module._read_part
+    read: list[int] = []
+    real = Reader.opened
 
-    def counted(storage: Any, report: ShardReport, columns: Sequence[str]) -> pa.Table:
-        read.append(report.scores[12:17])
-        return real(storage, report, columns)
+    def counted(reader: Reader, part: Part) -> Any:
+        read.append(part.number)
+        return real(reader, part)
 
-    monkeypatch.setattr(select_module, "_read_part", counted)
+    monkeypatch.setattr(Reader, "opened", counted)
     tied = sorted([1, 2, 6], key=lambda i: keys_of([f"r{i}"])[0])  # rows of the score 4, in three parts
     assert chosen(run, 3) == [7, 0, tied[0]]
-    assert sorted(read) == ["00000", "00001", "00003", "00004"]
+    assert set(read) == {0, 1, 3, 4}
     assert chosen(run, 5) == [7, 0, *tied]
 
 
@@ -289,14 +278,11 @@ def test_named_selections_are_never_overwritten(tmp_path: Path) -> None:
 def test_the_manifest_claims_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = make_run(tmp_path, [[1.0, 2.0]])
     table = select_batch(run, run.config, k=2)
-    real = run.storage.create
 
-    def full_disk(name: str, data: bytes) -> bool:
-        if name.endswith(".parquet"):
-            raise StoppedError("no space left")
-        return real(name, data)
+    def full_disk(name: str, fill: Any) -> None:
+        raise StoppedError("no space left")
 
-    monkeypatch.setattr(run.storage, "create", full_disk)
+    monkeypatch.setattr(run.storage, "publish", full_disk)
     with pytest.raises(StoppedError):
         write_named_selection(run, "a", table, {"k": 2})
     monkeypatch.undo()
@@ -309,7 +295,7 @@ def test_the_manifest_claims_the_name(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(("parts", "complete"), [([[1.0], [2.0]], True), ([[1.0], None], False)])
-def test_a_selection_says_whether_it_is_complete(tmp_path: Path, parts: list[Part | None], complete: bool) -> None:
+def test_a_selection_says_whether_it_is_complete(tmp_path: Path, parts: list[Column | None], complete: bool) -> None:
     run = make_run(tmp_path, parts, k=1)
     write_selection(run.storage, select_batch(run, run.config))
     expected = {
@@ -343,7 +329,7 @@ def test_other_names_are_allowed(tmp_path: Path, name: str) -> None:
 
 def test_selecting_needs_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, poolscore.engine.select, poolscore.engine.run.directory;"
+        "import sys, poolscore.engine.selection.batch, poolscore.engine.run.directory;"
         "sys.exit(bool({'torch', 'ray', 'triton', 'PIL'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0

@@ -1,0 +1,99 @@
+"""Reading the committed parts of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from poolscore.engine.errors import StoppedError
+from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.selection.plain import Chunk, plain_chunks, read_plain
+from poolscore.engine.storage import Storage
+
+DTYPES = {"key": np.dtype(np.uint64), "row_id": np.dtype(np.int64)}  # all others here are scores
+SCORE = np.dtype(np.float32)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The scored rows of a shard; small, because it travels."""
+
+    number: int  # its place among all parts that are selected from
+    path: str
+    run: int  # which of the runs
+    rows: int
+    best: float  # largest score; inf where nobody wrote it down
+
+
+def parts_of(runs: Sequence[tuple[Storage, Iterable[ShardReport]]], score: str) -> list[Part]:
+    """The committed parts of runs, numbered."""
+    parts: list[Part] = []
+    for run, (storage, reports) in enumerate(runs):
+        for report in reports:
+            best = report.best.get(score, np.inf) if report.scored else -np.inf
+            parts.append(Part(len(parts), storage.path(report.scores), run, report.scored, best))
+    return parts
+
+
+class OpenPart:
+    """A part that is being read. Its errors are raised as StoppedError, by `opened`."""
+
+    def __init__(self, source: pa.NativeFile, file: pq.ParquetFile | None, layout: Layout) -> None:
+        self._source = source
+        self._file = file
+        self._layout = layout
+
+    def numbers(self, column: str) -> NDArray[Any]:
+        """Key, row_id or a score of all rows [N]; not to be written to."""
+        dtype = DTYPES.get(column, SCORE)
+        if column not in self._layout:
+            self._layout[column] = plain_chunks(self._parquet().metadata, column)
+        chunks = self._layout[column]
+        values = None if chunks is None else read_plain(self._source, chunks, dtype)
+        if values is None:
+            values = self.columns([column])[column].to_numpy().astype(dtype, copy=False)
+        return values
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Columns of all rows."""
+        return self._parquet().read(list(names)).select(list(names))  # which misses none, as `read` does
+
+    def _parquet(self) -> pq.ParquetFile:
+        if self._file is None:
+            self._file = pq.ParquetFile(self._source)
+        return self._file
+
+
+Layout = dict[str, list[Chunk] | None]  # where a part's columns lie
+
+
+class Reader:
+    """Opens parts, and remembers where the columns of each lie: a footer is read once. About 1 kB a part."""
+
+    def __init__(self) -> None:
+        self._layouts: dict[str, Layout] = {}
+
+    @contextmanager
+    def opened(self, part: Part) -> Iterator[OpenPart]:
+        """A part, to be read within the block.
+
+        Raises:
+            StoppedError: it cannot be read, though the journal names it.
+        """
+        try:
+            at = locate(part.path)
+            with at.filesystem.open_input_file(at.path) as source:
+                yield OpenPart(source, None, self._layouts.setdefault(part.path, {}))
+        except (OSError, pa.ArrowException, KeyError) as error:
+            why = reason(error)
+            raise StoppedError(
+                f"{part.path}, which the journal names, cannot be read ({why}); bring it back"
+            ) from error

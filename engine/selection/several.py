@@ -1,0 +1,106 @@
+"""Several runs as one: which of them may be mixed, and which of an id's rows counts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.selection.order import Rows
+from poolscore.engine.selection.parts import Part, Reader
+from poolscore.engine.selection.threshold import Workers, grouped
+
+Keys = NDArray[np.uint64]
+# Entries of a run's identity in which runs may differ: which rows they scored, and how the work was cut.
+OF_THE_ROWS = ("the pool", "the excluded ids", "pool.filter", "pool.sample", "pool.keep", "run.")
+
+
+def require_alike(runs: Sequence[RunDirectory]) -> None:
+    """Refuse runs whose scores cannot be compared.
+
+    Raises:
+        ConfigError: names what differs.
+    """
+    first = _identity(runs[0])
+    for run in runs[1:]:
+        other = _identity(run)
+        different = [name for name in dict.fromkeys([*first, *other]) if first.get(name) != other.get(name)]
+        if different:
+            named = ", ".join(different)
+            raise ConfigError(
+                f"{run.storage.root} and {runs[0].storage.root} differ in {named}: their scores cannot be compared; "
+                "select from each of them"
+            )
+
+
+def ages_of(runs: Sequence[RunDirectory]) -> list[int]:
+    """The place of each run in the order in which they were created; runs of the same second are in the order given."""
+    created = [datetime.fromisoformat(run.info["created"]) for run in runs]
+    ages = [0] * len(runs)
+    for age, run in enumerate(sorted(range(len(runs)), key=lambda run: created[run])):
+        ages[run] = age
+    return ages
+
+
+class Newest:
+    """Of the rows of an id that several runs have, the newest run's. Memory: 8 bytes for each row that is looked at."""
+
+    def __init__(self, ages: Sequence[int]) -> None:
+        self._ages = ages
+        self._seen: dict[int, list[Keys]] = {run: [] for run, age in enumerate(ages) if age < len(ages) - 1}
+        self._stale: dict[int, Keys] = {}
+
+    def see(self, rows: Rows, run_of_part: NDArray[np.intp]) -> None:
+        """Take note of rows."""
+        runs = run_of_part[rows["part"]]
+        for run, seen in self._seen.items():
+            seen.append(rows["key"][runs == run])
+
+    def look(self, parts: Sequence[Part], workers: Workers) -> None:
+        """Find out which of the rows that were seen a newer run has, too."""
+        for run, seen in self._seen.items():
+            keys = np.unique(np.concatenate([np.empty(0, np.uint64), *seen]))
+            newer = [part for part in parts if self._ages[part.run] > self._ages[run]] if len(keys) else []
+            found = workers.map(_common, keys, grouped(newer))
+            self._stale[run] = np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
+
+    def of(self, blocks: Iterator[Rows], run_of_part: NDArray[np.intp]) -> Iterator[Rows]:
+        """The rows without those that a newer run has."""
+        for rows in blocks:
+            runs = run_of_part[rows["part"]]
+            keep = np.ones(len(rows), bool)
+            for run, stale in self._stale.items():
+                keep &= (runs != run) | ~_among(rows["key"], stale)
+            yield rows[keep]
+
+
+def _common(reader: Reader, sorted_keys: Keys, parts: Sequence[Part]) -> Keys:
+    """Which of the keys these parts have."""
+    found = [np.empty(0, np.uint64)]
+    for part in parts:
+        with reader.opened(part) as file:
+            keys = file.numbers("key")
+        found.append(keys[_among(keys, sorted_keys)])
+    return np.unique(np.concatenate(found))
+
+
+def _among(keys_N: Keys, sorted_keys: Keys) -> NDArray[np.bool_]:
+    if not len(sorted_keys):
+        return np.zeros(len(keys_N), bool)
+    found: NDArray[np.bool_] = sorted_keys[np.searchsorted(sorted_keys, keys_N) % len(sorted_keys)] == keys_N
+    return found
+
+
+def _identity(run: RunDirectory) -> Mapping[str, str]:
+    identity: Mapping[str, Any] = run.info["identity"]
+    return {
+        name: json.dumps(value, sort_keys=True, default=str)
+        for name, value in identity.items()
+        if not name.startswith(OF_THE_ROWS)
+    }

@@ -1,0 +1,139 @@
+"""The best k rows of the committed scores, exactly, at any k: step 7 of the design.
+
+Two looks at the scores: the first counts bits and finds the threshold (`threshold.py`), the second collects the rows
+that reach it. Parts whose best score cannot win are not opened, and row ids and keys are read only where there is a row
+to collect. Collected rows go into sorted runs (`runs.py`). Memory: GROUP_ROWS rows for each worker, RUN_ROWS rows in
+the driver, 1 kB for each part; none of these grows with k or the pool.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poolscore.engine.keys import IdSet, id_text
+from poolscore.engine.selection.order import ALL_KEYS, ROW, Rows, Threshold
+from poolscore.engine.selection.parts import OpenPart, Part, Reader
+from poolscore.engine.selection.ranking import softranks
+from poolscore.engine.selection.runs import SortedRuns
+from poolscore.engine.selection.several import Newest
+from poolscore.engine.selection.threshold import Question, Workers, find_threshold, grouped
+
+
+@dataclass(frozen=True)
+class Collect:
+    """A task: the rows of these parts that reach the threshold and are not excluded."""
+
+    parts: Sequence[Part]
+    threshold: Threshold
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is selected from, and where it is read."""
+
+    parts: Sequence[Part]
+    ages: Sequence[int]  # of the runs, see `several.ages_of`
+    workers: Workers
+
+    @cached_property
+    def rows(self) -> int:
+        """Scored rows of all runs."""
+        return sum(part.rows for part in self.parts)
+
+    @cached_property
+    def run_of_part(self) -> NDArray[np.intp]:
+        """The run of each part."""
+        return np.array([part.run for part in self.parts], np.intp)
+
+
+def fill(best: SortedRuns, scored: Scored, question: Question, k: int) -> int:
+    """Put the best k rows, and perhaps some more, into sorted runs.
+
+    Returns:
+        How many of the best k there are: fewer than k only where there are no more rows.
+    """
+    if len(scored.ages) == 1 or not k:
+        return min(k, sum(_put(best, found) for found in _collected(scored, question, k)))
+    looked_at = k
+    while True:
+        looked_at = min(looked_at * len(scored.ages), scored.rows)  # each id may be in every run
+        newest, kept = Newest(scored.ages), 0
+        with SortedRuns(looked_at) as found:
+            for rows in _collected(scored, question, looked_at):
+                newest.see(rows, scored.run_of_part)
+                found.add(rows)
+            newest.look(scored.parts, scored.workers)
+            best.clear()
+            for rows in newest.of(found.merged(), scored.run_of_part):
+                kept += _put(best, rows)
+        if kept >= k or looked_at == scored.rows:
+            return min(kept, k)
+
+
+def fill_by_rank(best: SortedRuns, scored: Scored, question: Question, k: int, beta: float, seed: int) -> int:
+    """The same for `softrank`, whose values are of the rank. All rows are sorted: each takes 32 bytes of local disk."""
+    with SortedRuns(scored.rows) as ranked:
+        count = fill(ranked, scored, question, scored.rows)
+        first = 1
+        for rows in ranked.merged():
+            noisy = rows.copy()
+            noisy["value"] = softranks(rows["key"], first, beta, seed)
+            first += len(rows)
+            best.add(noisy)
+    return min(count, k)
+
+
+def _collected(scored: Scored, question: Question, k: int) -> Iterator[Rows]:
+    """At least the best k rows."""
+    if not k:
+        return
+    excluded = len(question.exclude) * len(scored.ages)
+    threshold = find_threshold(scored.parts, question, k + excluded, scored.workers)
+    worthy = (part for part in scored.parts if question.may_hold(part, threshold.edge))
+    yield from scored.workers.map(collect, question, (Collect(group, threshold) for group in grouped(worthy)))
+
+
+def _put(into: SortedRuns, rows: Rows) -> int:
+    into.add(rows)
+    return len(rows)
+
+
+def collect(reader: Reader, question: Question, task: Collect) -> Rows:
+    """The rows of some parts that reach the threshold and are not excluded; in no order."""
+    found = [np.empty(0, ROW)]
+    for part in task.parts:
+        with reader.opened(part) as file:
+            found.append(_rows_of(part, file, question, task.threshold))
+    return np.concatenate(found)
+
+
+def _rows_of(part: Part, file: OpenPart, question: Question, threshold: Threshold) -> Rows:
+    keys = file.numbers("key") if question.ranking.needs_keys else None
+    places, values = question.ranking.at_least(file.numbers(question.score), keys, threshold.edge)
+    if not len(places):
+        return np.empty(0, ROW)
+    rows = np.empty(len(places), ROW)
+    rows["value"], rows["part"], rows["place"] = values, part.number, places
+    rows["key"] = (file.numbers("key") if keys is None else keys)[places]
+    rows["row_id"] = file.numbers("row_id")[places]
+    keep = np.ones(len(rows), bool)
+    if threshold.key != ALL_KEYS:
+        tied = values.astype(np.float32) == np.float32(threshold.edge)
+        keep &= ~tied | (rows["key"] <= np.uint64(threshold.key))
+    keep &= ~_excluded(file, places, rows["key"], question.exclude)
+    kept: Rows = rows[keep]
+    return kept
+
+
+def _excluded(file: OpenPart, places: NDArray[np.intp], keys: NDArray[np.uint64], exclude: IdSet) -> NDArray[np.bool_]:
+    """Which rows are to be left out. Ids are read only where a key says that they may be."""
+    found = exclude.may_contain(keys)
+    if found.any():
+        ids = file.columns(["id"])["id"].combine_chunks().take(places[found])
+        found[found] = exclude.contains(id_text(ids, "id"), keys[found])
+    return found
