@@ -180,7 +180,7 @@ def test_a_resumed_job_reads_no_finished_shard(
         finished
     )
     journal = [line for line in proxy.seen[: asked[3]] if line.startswith("GET") and "_log" in line]
-    # Each record is read once; besides, four times which epoch is the newest, twice if it is closed, and once its names.
+    # Each record is read once; besides, four times which epoch is the newest, twice if it is closed, once its names.
     assert len(journal) == len(finished) + 4 * 2 + 2 + 1
 
 
