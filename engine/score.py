@@ -21,7 +21,6 @@ from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
 from poolscore.engine.selection.batch import write_batch
-from poolscore.engine.storage import open_storage
 from poolscore.engine.verify import Verified, try_to_verify
 from poolscore.engine.worker import Job
 
@@ -81,7 +80,7 @@ def score_pool(
         ConfigError: something is wrong with configuration, pool or model, or the directory holds another run.
         StoppedError, InterruptedRun: the run can be continued by the same call.
     """
-    open_storage(config.run.dir).require_writable()
+    directory.require_usable(config.run.dir)
     there = directory.exists(config.run.dir) and not fresh
     if must_resume and not there:
         raise ConfigError(f"--resume: there is no run in {config.run.dir}")

@@ -181,12 +181,11 @@ def verify(
 def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False, extends: str | None = None) -> int:
     """Check, score, select, report; returns the exit code."""
     from poolscore.engine.prepare import prepare_job
-    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.engine.run.directory import RunDirectory, require_usable
     from poolscore.engine.score import score_pool
-    from poolscore.engine.storage import open_storage
     from poolscore.jobs.report import write_report
 
-    open_storage(config.run.dir).require_writable()
+    require_usable(config.run.dir)
     with show.busy("looking at pool and model"):
         prepared = prepare_job(config, fresh=fresh, extends=extends)
     show.warnings(prepared)

@@ -255,6 +255,18 @@ def exists(root: str) -> bool:
     return False
 
 
+def require_usable(root: str) -> None:
+    """Prove before any work that a job can write there, and that no other one of this machine does.
+
+    Raises:
+        ConfigError: it cannot be written.
+        StoppedError: a driver works on the run.
+    """
+    storage = open_storage(root)
+    storage.require_writable()
+    require_no_driver(storage, watch=False)
+
+
 def sweep(run: RunDirectory, journal: Journal) -> None:
     """Take away parts, and temporary files of parts, that the journal does not count: those of workers that died or
     were interrupted. Only names of our own form are touched. A later driver's parts are never among them: what is swept
