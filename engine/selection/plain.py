@@ -9,6 +9,7 @@ Source: the Parquet format's `parquet.thrift` (PageHeader) and Thrift's compact 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,58 +26,73 @@ _INTEGERS = (4, 5, 6)
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Where the pages of a column lie in a file, one for each row group."""
+class Pages:
+    """Where the values of a column lie in a file."""
 
-    start: int  # byte
-    size: int  # bytes
-    rows: int
+    start: int  # of the bytes that hold them all
+    size: int
+    width: int  # of a value, bytes
+    values: tuple[tuple[int, int], ...]  # of each page: where its values begin in these bytes, and how many they are
+
+    @property
+    def rows(self) -> int:
+        """Values in all pages."""
+        return sum(count for _, count in self.values)
+
+    def read(self, source: pa.NativeFile, data: NDArray[np.uint8], out: NDArray[Any]) -> None:
+        """Read the values of all rows.
+
+        Args:
+            source: the open file.
+            data: scratch [size].
+            out: where the values go [rows].
+
+        Raises:
+            OSError: the file is shorter than it was.
+        """
+        source.seek(self.start)
+        if (read := source.readinto(data)) < self.size:
+            raise OSError(f"it ends {self.size - read} bytes too early")
+        np.concatenate([np.frombuffer(data, out.dtype, count, at) for at, count in self.values], out=out)
 
 
-def plain_chunks(metadata: pq.FileMetaData, column: str) -> list[Chunk] | None:
-    """The chunks of a column; None: it is not plain, or nobody says that it has no nulls."""
-    index = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}.get(column)
-    if index is None:
-        return None
-    chunks = []
-    for group in range(metadata.num_row_groups):
-        chunk = metadata.row_group(group).column(index)
-        statistics = chunk.statistics
-        no_nulls = statistics is not None and statistics.has_null_count and statistics.null_count == 0
-        plain = chunk.compression == "UNCOMPRESSED" and set(chunk.encodings) <= PLAIN and not chunk.has_dictionary_page
-        if not plain or not no_nulls or chunk.physical_type not in WIDTHS:
-            return None
-        chunks.append(Chunk(chunk.data_page_offset, chunk.total_compressed_size, chunk.num_values))
-    return chunks
-
-
-def read_plain(source: pa.NativeFile, chunks: list[Chunk], dtype: np.dtype[Any]) -> NDArray[Any] | None:
-    """The values of a column.
+def plain_pages(source: pa.NativeFile, metadata: pq.FileMetaData, column: str) -> Pages | None:
+    """Where a column of one row group lies; None: it is not plain, or nobody says that it has no nulls.
 
     Args:
         source: the open file.
-        chunks: of the column, from `plain_chunks`.
-        dtype: of the values; its width is the column's.
-
-    Returns:
-        [N], not to be written to; None: the pages are not what their footer promised.
+        metadata: its footer.
+        column: a column that is not nested.
     """
-    pages: list[NDArray[Any]] = []
-    for chunk in chunks:
-        data = source.read_at(chunk.size, chunk.start)
-        at = rows = 0
-        while at < len(data):
-            header, at = _struct(data, at)
-            described = header.get(_DATA_PAGES.get(header.get(1, -1), -1), {})
-            size, count = header.get(3, -1), described.get(1, -1)
-            if count < 0 or size < count * dtype.itemsize or at + size > len(data):
-                return None
-            at += size
-            rows += count
-            pages.append(np.frombuffer(data, dtype, count, at - count * dtype.itemsize))
-        if rows != chunk.rows:
-            return None
-    return pages[0] if len(pages) == 1 else np.concatenate([np.empty(0, dtype), *pages])
+    if metadata.num_row_groups != 1 or not metadata.num_rows:
+        return None
+    group = metadata.row_group(0)
+    indices = [i for i, name in enumerate(metadata.schema.names) if name == column]
+    chunk = next((c for c in map(group.column, indices) if c.path_in_schema == column), None)
+    if chunk is None or chunk.physical_type not in WIDTHS or chunk.compression != "UNCOMPRESSED":
+        return None
+    statistics = chunk.statistics
+    if not set(chunk.encodings) <= PLAIN or statistics is None or statistics.null_count != 0:
+        return None
+    data = source.read_at(chunk.total_compressed_size, chunk.data_page_offset)
+    width = WIDTHS[chunk.physical_type]
+    pages = tuple(_pages(data, width))
+    if sum(count for _, count in pages) != chunk.num_values:
+        return None
+    return Pages(chunk.data_page_offset, len(data), width, pages)
+
+
+def _pages(data: bytes, width: int) -> Iterator[tuple[int, int]]:
+    """Where the values of each page begin, and how many they are; ends early where a page is of an unknown kind."""
+    at = 0
+    while at < len(data):
+        header, at = _struct(data, at)
+        described = header.get(_DATA_PAGES.get(header.get(1, -1), -1), {})
+        size, count = header.get(3, -1), described.get(1, -1)
+        at += size
+        if count < 0 or size < count * width or at > len(data):
+            return
+        yield at - count * width, count
 
 
 def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
