@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.run.journal import ShardReport
-from poolscore.engine.selection.plain import Pages, plain_pages
+from poolscore.engine.selection.plain import Chunk, Pages, plain_chunk, values_of
 from poolscore.engine.storage import Storage
 
 DTYPES = {"key": np.dtype(np.uint64), "row_id": np.dtype(np.int64)}  # all others here are scores
@@ -57,12 +57,17 @@ class OpenPart:
         """Key, row_id or a score of all rows [N]. It is written over when this thread reads its next part."""
         dtype = DTYPES.get(column, SCORE)
         if column not in self._layout:
-            self._layout[column] = plain_pages(self._source, self._parquet().metadata, column)
-        pages = self._layout[column]
-        if pages is not None and pages.width == dtype.itemsize:
-            values = self._scratch.of(column, dtype, pages.rows)
-            pages.read(self._source, self._scratch.of("", np.dtype(np.uint8), pages.size), values)
-            return values
+            self._layout[column] = plain_chunk(self._parquet().metadata, column), None
+        chunk, pages = self._layout[column]
+        if chunk is not None and chunk.width == dtype.itemsize:
+            data = self._scratch.of("", np.dtype(np.uint8), chunk.size)
+            chunk.read(self._source, data)
+            pages = pages or chunk.pages(data)
+            if pages is not None:
+                self._layout[column] = chunk, pages
+                values = self._scratch.of(column, dtype, chunk.rows)
+                values_of(data, pages, values)
+                return values
         numbers: NDArray[Any] = self.columns([column])[column].to_numpy().astype(dtype, copy=False)
         return numbers
 
@@ -91,7 +96,7 @@ class Scratch:
         return self._arrays[name][:size].view(dtype)
 
 
-Layout = dict[str, Pages | None]  # where a part's columns lie
+Layout = dict[str, tuple[Chunk | None, Pages | None]]  # where a part's columns lie
 
 
 class Reader:

@@ -25,27 +25,24 @@ _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12
 _INTEGERS = (4, 5, 6)
 
 
+Pages = tuple[tuple[int, int], ...]  # of each page: where its values begin in the chunk, and how many they are
+
+
 @dataclass(frozen=True)
-class Pages:
-    """Where the values of a column lie in a file."""
+class Chunk:
+    """Where the pages of a column lie in a file of one row group."""
 
-    start: int  # of the bytes that hold them all
-    size: int
+    start: int  # byte
+    size: int  # bytes
+    rows: int
     width: int  # of a value, bytes
-    values: tuple[tuple[int, int], ...]  # of each page: where its values begin in these bytes, and how many they are
 
-    @property
-    def rows(self) -> int:
-        """Values in all pages."""
-        return sum(count for _, count in self.values)
-
-    def read(self, source: pa.NativeFile, data: NDArray[np.uint8], out: NDArray[Any]) -> None:
-        """Read the values of all rows.
+    def read(self, source: pa.NativeFile, data: NDArray[np.uint8]) -> None:
+        """Read all pages.
 
         Args:
             source: the open file.
-            data: scratch [size].
-            out: where the values go [rows].
+            data: where the bytes go [size].
 
         Raises:
             OSError: the file is shorter than it was.
@@ -53,36 +50,43 @@ class Pages:
         source.seek(self.start)
         if (read := source.readinto(data)) < self.size:
             raise OSError(f"it ends {self.size - read} bytes too early")
-        np.concatenate([np.frombuffer(data, out.dtype, count, at) for at, count in self.values], out=out)
+
+    def pages(self, data: NDArray[np.uint8]) -> Pages | None:
+        """Where the values lie in these bytes; None: the pages are not what the footer promised."""
+        try:
+            pages = tuple(_pages(data.data, self.width))
+        except IndexError:  # it goes on behind the end
+            return None
+        return pages if sum(count for _, count in pages) == self.rows else None
 
 
-def plain_pages(source: pa.NativeFile, metadata: pq.FileMetaData, column: str) -> Pages | None:
-    """Where a column of one row group lies; None: it is not plain, or nobody says that it has no nulls.
+def plain_chunk(metadata: pq.FileMetaData, column: str) -> Chunk | None:
+    """Where a column lies; None: it is not plain, nobody says that it has no nulls, or there is not just one row group.
 
     Args:
-        source: the open file.
-        metadata: its footer.
+        metadata: the footer.
         column: a column that is not nested.
     """
     if metadata.num_row_groups != 1 or not metadata.num_rows:
         return None
     group = metadata.row_group(0)
     indices = [i for i, name in enumerate(metadata.schema.names) if name == column]
-    chunk = next((c for c in map(group.column, indices) if c.path_in_schema == column), None)
-    if chunk is None or chunk.physical_type not in WIDTHS or chunk.compression != "UNCOMPRESSED":
+    found = next((chunk for chunk in map(group.column, indices) if chunk.path_in_schema == column), None)
+    if found is None or found.physical_type not in WIDTHS or found.compression != "UNCOMPRESSED":
         return None
-    statistics = chunk.statistics
-    if not set(chunk.encodings) <= PLAIN or statistics is None or statistics.null_count != 0:
+    statistics = found.statistics
+    if not set(found.encodings) <= PLAIN or statistics is None or statistics.null_count != 0:
         return None
-    data = source.read_at(chunk.total_compressed_size, chunk.data_page_offset)
-    width = WIDTHS[chunk.physical_type]
-    pages = tuple(_pages(data, width))
-    if sum(count for _, count in pages) != chunk.num_values:
-        return None
-    return Pages(chunk.data_page_offset, len(data), width, pages)
+    width = WIDTHS[found.physical_type]
+    return Chunk(found.data_page_offset, found.total_compressed_size, found.num_values, width)
 
 
-def _pages(data: bytes, width: int) -> Iterator[tuple[int, int]]:
+def values_of(data: NDArray[np.uint8], pages: Pages, out: NDArray[Any]) -> None:
+    """Put the values of all pages into `out` [rows]."""
+    np.concatenate([np.frombuffer(data, out.dtype, count, at) for at, count in pages], out=out)
+
+
+def _pages(data: memoryview, width: int) -> Iterator[tuple[int, int]]:
     """Where the values of each page begin, and how many they are; ends early where a page is of an unknown kind."""
     at = 0
     while at < len(data):
@@ -95,7 +99,7 @@ def _pages(data: bytes, width: int) -> Iterator[tuple[int, int]]:
         yield at - count * width, count
 
 
-def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
+def _struct(data: memoryview, at: int) -> tuple[dict[int, Any], int]:
     """A struct of Thrift's compact protocol: its integers and structs by field number, and where it ends."""
     fields: dict[int, Any] = {}
     number = 0
@@ -118,12 +122,12 @@ def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
     return fields, at + 1
 
 
-def _integer(data: bytes, at: int) -> tuple[int, int]:
+def _integer(data: memoryview, at: int) -> tuple[int, int]:
     value, at = _varint(data, at)
     return (value >> 1) ^ -(value & 1), at
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[at]
