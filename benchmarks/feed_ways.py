@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import resource
 import sys
 import threading
 import time
@@ -31,6 +30,8 @@ from poolscore.engine.worker import Job, build_scorer
 
 HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
+WATCHED = 0.2  # seconds
+USER, SYSTEM, STARTED, RESIDENT = 11, 12, 19, 21  # fields of /proc/PID/stat behind the name
 
 
 def config_for(folder: str, uri: str, **run: Any) -> Config:
@@ -136,9 +137,9 @@ def main() -> None:
         )
     config = config_for(folder, uri, executor="ray" if way in ("poolscore", "raydata") else "local", **options)
     prepared = prepare_job(config)
-    before = _resident(os.getpid()) // 1_000_000
-    memory = _Memory()
-    started, cpu = time.monotonic(), cpu_seconds()
+    before = int(_stat(os.getpid())[RESIDENT]) * os.sysconf("SC_PAGE_SIZE") // 1_000_000
+    watch = _Watch()
+    started = time.monotonic()
     stages: dict[str, float] = {}
     if way in ("poolscore", "local"):
         totals = score_pool(config, prepared=prepared).totals
@@ -147,45 +148,65 @@ def main() -> None:
         feed(prepared)
     else:
         {"loop": loop, "raydata": ray_data}[way](config, prepared.job)
+    seconds = time.monotonic() - started
+    cpu_seconds, peak = watch.stop()
     print(
         json.dumps(
             {
                 "way": way,
                 "rows": prepared.plan.rows,
-                "seconds": time.monotonic() - started,
-                "cpu_seconds": cpu_seconds() - cpu,
+                "seconds": seconds,
+                "cpu_seconds": cpu_seconds,
                 "before_MB": before,
-                "peak_MB": memory.stop(),
+                "peak_MB": peak,
                 "stages": stages,
             }
         )
     )
 
 
-def cpu_seconds() -> float:
-    """Of this process and all below it, those included that have ended and were waited for."""
-    return sum(map(_cpu_of, _tree())) / TICKS
+class _Watch:
+    """CPU seconds and resident memory of this process and those below it, looked at every WATCHED seconds.
 
-
-class _Memory:
-    """The largest sum of resident memory of this process and those below it, looked at ten times a second; or the
-    process's own peak, where it is alone."""
+    A process's CPU is what it was when last seen: raylet does not wait for its children, so the system forgets theirs.
+    """
 
     def __init__(self) -> None:
+        self._cpu: dict[tuple[int, str], int] = {}  # by process and when it started, in clock ticks
         self._peak = 0
+        self._look()
+        self._before = self._seconds()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def stop(self) -> int:
-        """Megabytes."""
+    def stop(self) -> tuple[float, int]:
+        """CPU seconds since the start, and megabytes at the peak: the sum's, or the process's own where it is alone."""
         self._done.set()
         self._thread.join()
-        return max(self._peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024) // 1_000_000
+        self._look()
+        return self._seconds() - self._before, max(self._peak, _own_peak()) // 1_000_000
 
     def _run(self) -> None:
-        while not self._done.wait(0.5):
-            self._peak = max(self._peak, sum(map(_resident, _tree())))
+        while not self._done.wait(WATCHED):
+            self._look()
+
+    def _look(self) -> None:
+        resident = 0
+        for pid in _tree():
+            if fields := _stat(pid):
+                self._cpu[pid, fields[STARTED]] = int(fields[USER]) + int(fields[SYSTEM])
+                resident += int(fields[RESIDENT]) * os.sysconf("SC_PAGE_SIZE")
+        self._peak = max(self._peak, resident)
+
+    def _seconds(self) -> float:
+        return sum(self._cpu.values()) / TICKS
+
+
+def _own_peak() -> int:
+    """Bytes. Not getrusage's, which begins with what the process that started this one held."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
 def _tree() -> list[int]:
@@ -207,17 +228,6 @@ def _stat(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
-
-
-def _cpu_of(pid: int) -> int:
-    return sum(map(int, _stat(pid)[11:15]))
-
-
-def _resident(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return 0
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Advice:
     passes: int
     layers: Layers
     precision: str
-    hours: float  # for the pool, on the workers of the configuration, without reading and decoding
+    seconds: float  # for the pool, on the workers of the configuration, without reading and decoding
     correlation: float  # of its ranks with those of the fullest setting (Spearman)
     overlap: float  # share of the fullest setting's top rows that are in its top
     stability: float  # share of top rows that every other pass alone and the rest alone have in common
@@ -89,13 +89,13 @@ def advise(prepared: Prepared, rows: int = 512) -> Advised:
             for count in counts
         ]
     *_, (_, _, _, fullest, _) = settings
-    per_hour = 3600 * (config.run.workers or 1)
+    workers = config.run.workers or 1
     advice = tuple(
         Advice(
             passes=count,
             layers=layers,
             precision=precision,
-            hours=seconds / sum(len(batch.keys) for batch in batches) * prepared.plan.expected_rows / per_hour,
+            seconds=seconds / sum(len(batch.keys) for batch in batches) * prepared.plan.expected_rows / workers,
             correlation=spearman(scores, fullest),
             overlap=top_overlap(scores, fullest, top),
             stability=top_overlap(*halves, top),

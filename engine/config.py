@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import (
     Field,
     Tag,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -23,6 +25,7 @@ from pydantic import (
 from poolscore.engine.config_text import NOT_YAML, first_message, from_yaml, one_line
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.expression import parse as parse_filter
+from poolscore.engine.run.limits import parse_deadline
 from poolscore.engine.scores import Task, require_score
 
 
@@ -50,6 +53,11 @@ Number = Annotated[float, BeforeValidator(_no_flag), Field(allow_inf_nan=False)]
 Positive = Annotated[Whole, Field(ge=1)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 Size = Positive | tuple[Positive, Positive]
+BatchSize = Annotated[
+    Positive | Literal[0],
+    BeforeValidator(_auto),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"minimum": 1, "type": "integer"}]}),
+]
 D = TypeVar("D", "TensorDecode", "FeaturesDecode")
 PILLOWS_LIMIT = 178_956_970  # pixels; above it Pillow refuses by itself
 Dtype = Literal["float32", "float64", "int32", "int64", "bool"]
@@ -382,15 +390,40 @@ class RunConfig(Section):
     dir: str
     executor: Literal["ray", "local"] = "ray"  # local: in this process, one worker
     address: str | None = None  # of a Ray cluster; default: an embedded one
-    workers: Positive | None = None  # default: one per GPU, or one per core without GPUs
+    workers: Positive | None = None  # so many; default: one per GPU, or per core without GPUs, as machines come and go
+    max_workers: Positive | None = None  # of a cluster that grows; an autoscaler is asked for as many
+    wait_for_workers: Annotated[Number, Field(ge=0)] = 600  # seconds without any worker after which the job stops
+    shard_timeout: PositiveNumber | None = None  # seconds; its worker is killed then; default: 20 times the usual
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    batch_size: Annotated[Positive | Literal[0], BeforeValidator(_auto)] = 64  # rows; every batch is padded to it
+    batch_size: BatchSize = 64  # rows, or 'auto'; every batch is padded to it
     shard_rows: Positive = 65_536
     threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score
     decode_threads: Annotated[Whole, Field(ge=0)] | None = None  # of a worker; 0: the model's own; default: its cores
     read_ahead: Positive | None = None  # bytes read and decoded ahead of a model; default: 128 MiB, on a GPU 1 GiB
     max_bad_fraction: Annotated[Number, Field(ge=0, le=1)] = 0.01  # share of rejected rows that stops the job
     max_bad_rows: Annotated[Whole, Field(ge=0)] | None = None  # number of rejected rows that stops the job
+    deadline: str | None = None  # '8h' from the start, '06:00', or a date with it: the batch is made of what is scored
+    max_gpu_hours: PositiveNumber | None = None  # the same by hours of workers, added up over all calls of the run
+    verify_rows: Annotated[Whole, Field(ge=0)] = 1000  # at most, scored again in float64 at the end; 0: none
+    storage_patience: Annotated[Number, Field(ge=0)] = 300.0  # seconds to wait for storage that fails; then it stops
+
+    @field_validator("deadline", mode="before")
+    @classmethod
+    def _yaml_reads_times(cls, given: Any) -> Any:
+        return given.isoformat() if isinstance(given, datetime) else given
+
+    @field_validator("deadline")
+    @classmethod
+    def _deadline_can_be_read(cls, given: str | None) -> str | None:
+        if given is not None:
+            parse_deadline(given)
+        return given
+
+    @model_validator(mode="after")
+    def _one_number_of_workers(self) -> RunConfig:
+        if self.workers and self.max_workers:
+            raise ValueError("workers is a fixed number, max_workers the most that come by and by: give one of them")
+        return self
 
 
 class PricesConfig(Section):
@@ -420,6 +453,15 @@ class Config(Section):
     def _regression_has_no_bald(self) -> Config:
         if self.score.accurate_bald and self.model.task is Task.REGRESSION:
             raise ValueError("score.accurate_bald: the task regression has no bald: leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _only_labels_are_reduced(self) -> Config:
+        if self.score.reduce != "sum" and self.model.task is not Task.MULTILABEL:
+            raise ValueError(
+                f"score.reduce: '{self.score.reduce}' is over the labels of task multilabel; the task is "
+                f"{self.model.task.value}: leave it out"
+            )
         return self
 
     @model_validator(mode="after")

@@ -10,8 +10,9 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.filesystem import locate, reason, require_bucket
 from poolscore.engine.keys import IdSet, id_text, keys_of
+from poolscore.engine.storage_threads import apart
 
 
 def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") -> IdSet:
@@ -31,15 +32,16 @@ def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") ->
         return IdSet()
     ids: list[str | bytes | None] = []
     try:
-        names, read = _open(path)
+        names, read = apart(_open, path)
         found = next((name for name in (column, "id") if name in names), names[0] if len(names) == 1 else None)
         if found is None:
             raise ConfigError(f"{key}: {path} has no column '{column or 'id'}'; it has: {', '.join(names)}")
         if _is_csv(path) and found not in (column, "id"):
             ids.append(found)  # not a row too few is left out; an id that no row has does no harm
-        for chunk in read(found).chunks:
+        for chunk in apart(read, found).chunks:
             ids += id_text(chunk, f"{key} column '{found}'")
     except FileNotFoundError as error:
+        require_bucket(path)
         raise ConfigError(f"{key}: there is no file {path}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{key}: {path} is no text in UTF-8; save it as UTF-8 or write it as Parquet") from error

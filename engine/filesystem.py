@@ -10,22 +10,28 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from poolscore.engine.config_text import one_line
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.storage_threads import StorageThreads, apart
 from poolscore.engine.uri import ANONYMOUS, ObjectUri, local_path, parse_object_uri
 
 A = TypeVar("A")
@@ -34,6 +40,7 @@ ATTEMPTS = 7  # of a call; the pauses between them add up to about half a minute
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # without a byte, before a call counts as failed
 CONNECTIONS = 256  # of a process to S3 at most: footers are small, and each takes two round trips
+REACH_SECONDS, KNOCK_EVERY = 4.0, 1.0  # a server that is just starting may take a moment
 NO_REGION = "us-east-1"  # what S3-compatible servers take where nothing is said
 
 _WORDS = (  # what clients call it → what it is
@@ -76,6 +83,47 @@ def locate(uri: str) -> Location:
     return Location(_s3(place) if place.scheme == "s3" else _gs(place.anonymous), place.path)
 
 
+def require_bucket(uri: str) -> None:
+    """A bucket that is not there is no empty one, though Arrow calls both by one name.
+
+    Raises:
+        ConfigError: there is no such bucket.
+    """
+    if local_path(uri) is not None:
+        return
+    at = locate(uri)
+    bucket = at.path.partition("/")[0]
+    with suppress(OSError):  # it may be hidden from us, and its objects not
+        if at.filesystem.get_file_info(bucket).type == fs.FileType.NotFound:
+            raise ConfigError(f"{uri}: there is no bucket '{bucket}' here")
+
+
+def require_reachable(uri: str) -> None:
+    """Knock at the S3-compatible server that the environment names: a wrong address is told within seconds, not after
+    all attempts of a call. Nothing is asked of AWS, or where a proxy lies between.
+
+    Raises:
+        ConfigError: nobody answered for REACH_SECONDS.
+    """
+    endpoint = s3_endpoint()
+    if endpoint is None or not uri.lower().startswith("s3://") or getproxies():
+        return
+    at = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
+    until = time.monotonic() + REACH_SECONDS
+    while True:
+        try:
+            left = max(until - time.monotonic(), 0.1)
+            socket.create_connection((at.hostname or "", at.port or (80 if at.scheme == "http" else 443)), left).close()
+            return
+        except OSError as error:
+            if time.monotonic() + KNOCK_EVERY > until:
+                raise ConfigError(
+                    f"{uri}: the endpoint cannot be reached: {endpoint} ({reason(error)}); look at AWS_ENDPOINT_URL "
+                    "and at the network"
+                ) from error
+            time.sleep(KNOCK_EVERY)
+
+
 def open_parquet(uri: str) -> pq.ParquetFile:
     """A Parquet file by its path or URI, to be closed. No more of it is kept in memory than what is asked for."""
     at = locate(uri)
@@ -106,9 +154,13 @@ def fetch(uri: str, to: Path) -> None:
     Raises:
         OSError: it cannot be read; FileNotFoundError where there is none.
     """
-    at = locate(uri)
-    with at.filesystem.open_input_stream(at.path, compression=None) as source, to.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 22)
+
+    def copy() -> None:
+        at = locate(uri)
+        with at.filesystem.open_input_stream(at.path, compression=None) as source, to.open("wb") as file:
+            shutil.copyfileobj(source, file, 1 << 22)
+
+    apart(copy)
 
 
 def in_order(read: Callable[[A], B], places: Iterable[A], at_once: int) -> Iterator[B]:
@@ -117,7 +169,7 @@ def in_order(read: Callable[[A], B], places: Iterable[A], at_once: int) -> Itera
     if at_once == 1:
         yield from map(read, places)
         return
-    with ThreadPoolExecutor(at_once) as threads:
+    with StorageThreads(at_once, "in-order") as threads:
         waiting: deque[Future[B]] = deque()
         for place in places:
             waiting.append(threads.submit(read, place))

@@ -9,13 +9,13 @@ import errno
 import io
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
-from poolscore.engine.filesystem import in_order, locate, reason
+from poolscore.engine.filesystem import in_order, locate, reason, require_bucket, require_reachable
 from poolscore.engine.object_writer import writer_for
 from poolscore.engine.uri import join, parse_object_uri
 
@@ -57,7 +57,7 @@ class ObjectStorage:
                 with at.filesystem.open_input_stream(at.path, compression=None) as file:
                     return bytes(file.read())
             except FileNotFoundError:
-                self._require_bucket()
+                require_bucket(self.root)
         raise FileNotFoundError(errno.ENOENT, "no such object", self.path(name))
 
     def read_all(self, names: Sequence[str]) -> list[bytes]:
@@ -70,8 +70,12 @@ class ObjectStorage:
         with self._stopping(folder, "read"):
             found = at.filesystem.get_file_info(fs.FileSelector(at.path, allow_not_found=True))
             if not found:
-                self._require_bucket()
+                require_bucket(self.root)
         return sorted(entry.base_name for entry in found if not entry.base_name.startswith("."))
+
+    def leftovers(self, folder: str) -> list[str]:
+        """See Storage. A PUT that is cut off leaves nothing."""
+        return []
 
     def delete(self, name: str) -> None:
         """See Storage."""
@@ -87,6 +91,7 @@ class ObjectStorage:
         """See Storage. Also proves that the storage honours conditions, by which two jobs are kept apart."""
         probe = f".writable.{secrets.token_hex(4)}"
         try:
+            require_reachable(self.root)
             first, second = self.create(probe, b"1"), self.create(probe, b"2")
             self.delete(probe)
         except StoppedError as error:
@@ -104,16 +109,8 @@ class ObjectStorage:
             try:
                 return writer_for(place).put(place, data, new)
             except FileNotFoundError:  # so gcsfs calls a bucket that is not there
-                self._require_bucket()
+                require_bucket(self.root)
                 raise
-
-    def _require_bucket(self) -> None:
-        """A bucket that is not there is no empty one, though Arrow calls both by one name."""
-        at = locate(self.root)
-        bucket = at.path.partition("/")[0]
-        with suppress(OSError):  # it may be hidden from us, and its objects not
-            if at.filesystem.get_file_info(bucket).type == fs.FileType.NotFound:
-                raise ConfigError(f"{self.root}: there is no bucket '{bucket}' here")
 
     @contextmanager
     def _stopping(self, name: str, done: str) -> Iterator[None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -15,13 +16,16 @@ import torch
 from torch import Tensor
 
 from poolscore.engine.batch_size import measure_batch_size
-from poolscore.engine.config import AUTO, Config, flatten
+from poolscore.engine.config import AUTO, Config
 from poolscore.engine.config_text import one_line
+from poolscore.engine.cores import expected_workers
 from poolscore.engine.errors import ConfigError, PoolscoreError, UnreadableShard
 from poolscore.engine.exclude import digest_of, read_ids
+from poolscore.engine.extend import Extension, extend
+from poolscore.engine.identity import BASE, EXCLUDED, POOL, TOKENIZERS, settings_of
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
-from poolscore.engine.inputs.base import RowSpec
+from poolscore.engine.inputs.base import Decoder, RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder, find_row_specs
 from poolscore.engine.keys import IdSet
 from poolscore.engine.model.compiled import Artefact, only_these_programs, save_artefact
@@ -36,7 +40,7 @@ from poolscore.engine.pool.findings import findings_of
 from poolscore.engine.pool.health import Finding
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.pool.read import Rows, ShardReader
-from poolscore.engine.profile import choose_device, numeric_settings
+from poolscore.engine.profile import choose_device, numeric_settings, tokenizer_digests
 from poolscore.engine.run.directory import RUN, RunDirectory, redacted
 from poolscore.engine.run.footers import RunFooters
 from poolscore.engine.scores import SCORES, Task
@@ -58,14 +62,8 @@ OWN_COLUMNS = {
     "perturbed_score",
     *SCORES,
 }
-# Configuration that does not change a score: a run may be resumed with other values.
-INCIDENTAL = (
-    *("pool.uri", "pool.exclude", "pool.bad_files", "model.path", "model.weights", "model.trust"),
-    *("select.", "check", "run.", "prices."),
-)
 COUNTED_PIECES = 2_000  # of row groups: in a larger pool rows are not counted in advance
 LOOKED_AT = 64  # rows at a time, until the batch size is measured
-ESSENTIAL = ("run.batch_size", "run.threads")
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,7 @@ class Prepared:
     programs: bytes  # what was compiled, to be written where the job's artefact says
     uncompiled_because: str | None  # why the model is not compiled, if it was tried
     findings: list[Finding]  # about the pool: what costs time or memory
+    extension: Extension | None = None  # the run that this one extends
 
     @property
     def mask_bytes(self) -> int:
@@ -91,11 +90,13 @@ class Prepared:
         return self.scorer.model.mask_bytes
 
 
-def prepare_job(config: Config, *, fresh: bool = False) -> Prepared:
+def prepare_job(config: Config, *, fresh: bool = False, extends: str | None = None) -> Prepared:
     """Look at pool, exclude list and model, and score one batch.
 
     Args:
-        fresh: a run that is in the run directory has no say. Otherwise a batch size 'auto' is the one that it has.
+        fresh: a run that is in the run directory has no say. Otherwise a batch size 'auto' is the one that it has, and
+            what is looked at are rows that it has not scored yet.
+        extends: a run directory: only files of the pool count that it has not.
 
     Raises:
         ConfigError: whatever is wrong with them; nothing was started, and nothing written but the footers of a large
@@ -106,31 +107,34 @@ def prepare_job(config: Config, *, fresh: bool = False) -> Prepared:
         raise ConfigError(
             f"run.dir: {config.run.dir} lies in the pool's folder, and its files would count as rows; move it"
         )
-    pool, plan, choice = _look_at_pool(config, RunFooters(open_storage(config.run.dir)))
+    pool, plan, choice, extension = _look_at_pool(config, RunFooters(open_storage(config.run.dir)), extends)
     exclude = read_ids(config.pool.exclude, config.pool.id)
     reader = ShardReader(plan.root, input_columns(config), config.pool.id, exclude, choice)
     device = choose_device(config)
-    if not fresh:
-        config = _as_begun(config)
+    begun = None if fresh else _begun(config)
+    if begun is not None and config.run.batch_size == AUTO:
+        config = _as_begun(config, begun)
     _require_measurable(config, device)
     rows = config.run.batch_size or LOOKED_AT
     try:
         narrow = ShardReader(plan.root, [], config.pool.id, exclude, choice)
-        first = _first_shard(config, plan, narrow)
-        _check_rows(config, plan, narrow, len(exclude))
         with numeric_settings(config.run.threads):
             decoders = build_decoders(config)
-            specs = find_row_specs(decoders, _blocks(reader, plan, rows, first))
-            decoder = BatchDecoder(decoders, specs, rows, device)
-            batch = _first_good_batch(decoder, _blocks(reader, plan, rows, first))
+            look = partial(_first_rows, config, plan, reader, narrow, decoders, rows, device)
+            shards, specs, decoder, batch = look(_unfinished(plan, begun))
+            if extension is None and not _asked_as_before(config, plan, begun):
+                _check_rows(config, plan, narrow, len(exclude))
             network = load_network(config.model)
             scorer, probe, cost = _build(config, reader, decoder, network, batch)
             if config.run.batch_size == AUTO:
                 config = _with_batch_size(scorer, batch, int(plan.shards.rows.max()))
                 decoder = BatchDecoder(decoders, specs, config.run.batch_size, device)
-                batch = _first_good_batch(decoder, _blocks(reader, plan, config.run.batch_size, first))
+                batch = _first_good_batch(decoder, _blocks(reader, plan, config.run.batch_size, shards))
                 scorer = replace(scorer, config=config, decoder=decoder)
             identity = _identity(config, plan, exclude, specs, network)
+            if extension is not None:
+                extension.require_same_rule(identity, config)
+                identity[BASE] = extension.id
             _score_first_batch(scorer, batch)
             compiled, programs, uncompiled_because = _compile(scorer, batch)
             seconds = _seconds(scorer, batch)
@@ -139,19 +143,40 @@ def prepare_job(config: Config, *, fresh: bool = False) -> Prepared:
     because = scorer.model.repeated_because
     job = Job(config, plan.root, choice, specs, probe, network.weights, digest_of(exclude), because, compiled)
     listed = len(exclude)
-    findings = findings_of(pool, plan, config.pool.uri, 1 if config.run.executor == "local" else config.run.workers)
+    workers = expected_workers(config.run, torch.cuda.device_count() if device.type == "cuda" else 0)
+    findings = findings_of(pool, plan, config.pool.uri, workers)
     return Prepared(
-        config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because, findings
+        *(config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because, findings),
+        extension,
     )
 
 
-def _as_begun(config: Config) -> Config:
-    """A batch size 'auto' as the run that is in the run directory has it."""
-    storage = open_storage(config.run.dir)
-    if config.run.batch_size != AUTO or RUN not in storage.names(""):
-        return config
-    begun = RunDirectory(config.run.dir).info["config"]
-    return _with_sizes(config, begun["run"]["batch_size"], begun["passes"]["rows_per_call"])
+def _begun(config: Config) -> RunDirectory | None:
+    """The run that is in the run directory."""
+    return RunDirectory(config.run.dir) if RUN in open_storage(config.run.dir).names("") else None
+
+
+def _as_begun(config: Config, begun: RunDirectory) -> Config:
+    """A batch size 'auto' as the run has it."""
+    there = begun.info["config"]
+    return _with_sizes(config, there["run"]["batch_size"], there["passes"]["rows_per_call"])
+
+
+def _unfinished(plan: Plan, begun: RunDirectory | None) -> Sequence[int]:
+    """Shards that the run has not scored yet, or all if there are none: rows that are scored are not read again."""
+    every = range(len(plan.shards))
+    if begun is None or begun.succeeded or begun.info["pool"].get("digest") != plan.digest:
+        return every
+    done = begun.reports().keys()
+    return [index for index in every if index not in done] or every
+
+
+def _asked_as_before(config: Config, plan: Plan, begun: RunDirectory | None) -> bool:
+    """Whether the run asks for as many rows of the same pool: then they were counted when it was begun."""
+    if begun is None or begun.info["pool"].get("digest") != plan.digest:
+        return False
+    there = begun.info["config"]
+    return (there["select"]["k"], there["pool"]) == (config.select.k, redacted(config.pool.model_dump(mode="json")))
 
 
 def _require_measurable(config: Config, device: torch.device) -> None:
@@ -191,29 +216,36 @@ def read_sample(config: Config) -> Inputs:
         ConfigError: the pool cannot be read, or none of its first rows can be decoded.
     """
     add_to_path(config.model.path)
-    _, plan, choice = _look_at_pool(config, None)
+    _, plan, choice, _ = _look_at_pool(config, None)
     rows = config.run.batch_size or LOOKED_AT
     reader = ShardReader(plan.root, input_columns(config), config.pool.id, IdSet(), choice)
     decoders = build_decoders(config)
     try:
-        first = _first_shard(config, plan, ShardReader(plan.root, [], config.pool.id, IdSet(), choice))
-        specs = find_row_specs(decoders, _blocks(reader, plan, rows, first))
-        decoder = BatchDecoder(decoders, specs, rows, torch.device("cpu"))
-        return _sample(_first_good_batch(decoder, _blocks(reader, plan, rows, first)))
+        narrow = ShardReader(plan.root, [], config.pool.id, IdSet(), choice)
+        every, device = range(len(plan.shards)), torch.device("cpu")
+        *_, batch = _first_rows(config, plan, reader, narrow, decoders, rows, device, every)
+        return _sample(batch)
     except UnreadableShard as error:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
 
 
-def _look_at_pool(config: Config, cache: FooterCache | None) -> tuple[PoolFiles, Plan, RowChoice]:
+def _look_at_pool(
+    config: Config, cache: FooterCache | None, extends: str | None = None
+) -> tuple[PoolFiles, Plan, RowChoice, Extension | None]:
     wanted = config.pool
     pool = find_files(wanted.uri, keep=wanted.filter, bad_files=wanted.bad_files, cache=cache)
     _check_columns(config, pool)
+    extension = None
+    if extends is not None:
+        pool, extension = extend(pool, config, extends)
     plan = make_plan(pool, config.run.shard_rows, sample=wanted.sample, seed=config.passes.seed)
+    if not plan.rows and extension is not None:
+        raise ConfigError(f"--extend: no row of the files that came since {extends} counts; there is nothing to score")
     if not plan.rows:
         raise ConfigError(
             f"pool.filter: by their statistics none of the {pool.rows} rows can match; look at names and values"
         )
-    return pool, plan, replace(pool.choice, share=plan.share, seed=config.passes.seed)
+    return pool, plan, replace(pool.choice, share=plan.share, seed=config.passes.seed), extension
 
 
 def _sample(batch: _Batch) -> Inputs:
@@ -320,11 +352,36 @@ def _check_columns(config: Config, pool: PoolFiles) -> None:
         raise ConfigError(f"pool.keep: '{taken[0]}' is a column that poolscore writes itself; rename it in the pool")
 
 
-def _first_shard(config: Config, plan: Plan, narrow: ShardReader) -> int:
-    """The first shard of which a row is left, found by a reader of no more than ids and the filter's columns."""
-    for index in range(len(plan.shards)):
+def _first_rows(
+    config: Config,
+    plan: Plan,
+    reader: ShardReader,
+    narrow: ShardReader,
+    decoders: Mapping[str, Decoder],
+    rows: int,
+    device: torch.device,
+    shards: Sequence[int],
+) -> tuple[Sequence[int], dict[str, RowSpec], BatchDecoder, _Batch]:
+    """The first of these shards that have a row that can be decoded, and what their first batch is like. Where they
+    have none, and are the rest of a run, it is looked for in the whole pool."""
+    try:
+        found = _from_first_row(config, plan, narrow, shards)
+        specs = find_row_specs(decoders, _blocks(reader, plan, rows, found))
+        decoder = BatchDecoder(decoders, specs, rows, device)
+        return found, specs, decoder, _first_good_batch(decoder, _blocks(reader, plan, rows, found))
+    except (ConfigError, UnreadableShard):
+        if len(shards) == len(plan.shards):
+            raise
+        every = range(len(plan.shards))
+        return _first_rows(config, plan, reader, narrow, decoders, rows, device, every)
+
+
+def _from_first_row(config: Config, plan: Plan, narrow: ShardReader, shards: Sequence[int]) -> Sequence[int]:
+    """The shards from the first on of which a row is left, found by a reader of no more than ids and the filter's
+    columns."""
+    for place, index in enumerate(shards):
         if any(len(rows) for rows in narrow.blocks(plan.shards[index], config.run.shard_rows)):
-            return index
+            return shards[place:]
     raise ConfigError(
         f"{_leaving_out(config)}: all {plan.rows + plan.passed_over} rows of the pool are excluded; there is nothing "
         "to score"
@@ -342,7 +399,7 @@ def _check_rows(config: Config, plan: Plan, narrow: ShardReader, listed: int) ->
     if (whole and plan.rows - listed >= k) or plan.pieces.num_rows > COUNTED_PIECES:
         return
     left = 0
-    for rows in _blocks(narrow, plan, config.run.shard_rows):
+    for rows in _blocks(narrow, plan, config.run.shard_rows, range(len(plan.shards))):
         left += len(rows)
         if left >= k:
             return
@@ -382,18 +439,14 @@ def _check_outputs(config: Config, probe: Probe) -> None:
 def _identity(
     config: Config, plan: Plan, exclude: IdSet, specs: Mapping[str, RowSpec], network: Network
 ) -> dict[str, Any]:
-    incidental = (*INCIDENTAL, "model.source") if config.model.is_file else INCIDENTAL
-    settings = {
-        key: value
-        for key, value in flatten(config).items()
-        if key in ESSENTIAL or not any(key.startswith(prefix) for prefix in incidental)
-    }
+    settings = settings_of(config)
     secret = {key: value for key, value in settings.items() if redacted(value, key) != value}
     return {
         **settings,
         "the secret settings": _digest(secret),
-        "the pool": plan.digest,
-        "the excluded ids": digest_of(exclude),
+        POOL: plan.digest,
+        EXCLUDED: digest_of(exclude),
+        TOKENIZERS: tokenizer_digests(config),
         "the shape of an input": {name: [list(spec.shape), spec.dtype] for name, spec in specs.items()},
         "the model": _digest(network.description),
         "the weights": network.weights,
@@ -404,9 +457,9 @@ def _digest(value: Any) -> str:
     return sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def _blocks(reader: ShardReader, plan: Plan, rows: int, first: int = 0) -> Iterator[Rows]:
-    """Blocks with rows, from shard `first` on."""
-    for index in range(first, len(plan.shards)):
+def _blocks(reader: ShardReader, plan: Plan, rows: int, shards: Sequence[int]) -> Iterator[Rows]:
+    """Blocks with rows of these shards."""
+    for index in shards:
         yield from filter(len, reader.blocks(plan.shards[index], rows))
 
 

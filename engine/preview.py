@@ -12,7 +12,6 @@ from statistics import median
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from poolscore.engine.inputs.batch import BatchDecoder
 from poolscore.engine.near_duplicates import near_duplicate_rate
 from poolscore.engine.pool.plan import Plan, Shard
 from poolscore.engine.profile import numeric_settings
+from poolscore.engine.reasons import by_kind
 from poolscore.engine.shard import Scorer
 from poolscore.engine.stages import bounding_stage
 
@@ -97,11 +97,11 @@ def preview(scorer: Scorer, sample: Shard, device: str) -> Preview:
         with scorer.feed(sample, threaded=True) as feed:
             result = scorer.collect(scorer.infer(feed))
         seconds, cpu = time.monotonic() - started, time.process_time() - cpu
-        rejected = pc.value_counts(result.errors["error"]).to_pylist()
+        rejected = by_kind((reason, 1) for reason in result.errors["error"].to_pylist())
         if not result.scores.num_rows:
             raise ConfigError(
                 f"plan --preview: none of {sample.rows} rows could be scored"
-                + (f"; the commonest reason: {max(rejected, key=lambda r: r['counts'])['values']}" if rejected else "")
+                + (f"; the commonest reason: {rejected.most_common(1)[0][0]}" if rejected else "")
             )
         best = _best(result.scores, config.selected_by, sample.rows)
         rng = np.random.default_rng(config.passes.seed)
@@ -112,7 +112,7 @@ def preview(scorer: Scorer, sample: Shard, device: str) -> Preview:
             on_gpu=scorer.decoder.device.type == "cuda",
             rows=result.scores.num_rows + result.errors.num_rows,
             scored=result.scores.num_rows,
-            rejected={str(r["values"]): int(r["counts"]) for r in rejected},
+            rejected=rejected,
             seconds=seconds,
             cpu_seconds=cpu,
             stages=dict(feed.stages.seconds),

@@ -50,13 +50,17 @@ def numeric_profile(config: Config, device: torch.device, of_model: Mapping[str,
     }
 
 
-def _of_text(config: Config) -> dict[str, str]:
-    """The tokenizers, if there are any."""
-    digests = {
-        f"tokenizer of {decode.column}": tokenizer_digest(decode)
+def tokenizer_digests(config: Config) -> dict[str, str]:
+    """Column → digest of its tokenizer."""
+    return {
+        str(decode.column): tokenizer_digest(decode)
         for decode in config.pool.named_inputs().values()
         if isinstance(decode, TextDecode) and decode.tokenizer is not None
     }
+
+
+def _of_text(config: Config) -> dict[str, str]:
+    digests = {f"tokenizer of {column}": digest for column, digest in tokenizer_digests(config).items()}
     return digests | {"tokenizers": version("tokenizers")} if digests else {}
 
 

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from typing import Any
 
 from poolscore.engine.check import CheckResult, check_labelled
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError
+from poolscore.engine.identity import require_same
+from poolscore.engine.patient_storage import hurry
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
 from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
+from poolscore.engine.run.limits import Limits
 from poolscore.engine.selection.batch import write_batch
 from poolscore.engine.storage import open_storage
+from poolscore.engine.verify import Verified, try_to_verify
 from poolscore.engine.worker import Job
+
+VERIFY_SHARE, VERIFY_SECONDS = 0.02, (1.0, 120.0)  # of the time of a run, for scoring rows again; least and most
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What became of the shards of one call."""
+
+    set_aside: Mapping[int, str]
+    limit: str | None = None  # that ended it
 
 
 @dataclass(frozen=True)
@@ -33,6 +46,9 @@ class RunResult:
     pool_rows: int
     seconds: float  # of this call, from the first worker's start
     set_aside: Mapping[int, str]  # shard → reason; empty if the run is whole
+    shards_left: int  # that were not tried before a limit was reached
+    limit: str | None  # which one
+    verified: Verified | None  # rows scored again at the end
     listed: int  # ids in pool.exclude; those that no row has were not excluded
     exit_code: int
 
@@ -42,6 +58,7 @@ def score_pool(
     *,
     fresh: bool = False,
     must_resume: bool = False,
+    extends: str | None = None,
     prepared: Prepared | None = None,
     on_check: Callable[[CheckResult], None] = lambda result: None,
     on_progress: Callable[[State], None] = lambda state: None,
@@ -55,7 +72,8 @@ def score_pool(
         config: see `load_config`.
         fresh: begin anew; a run in the directory is moved aside.
         must_resume: refuse to begin a new run.
-        prepared: what `prepare_job(config)` gave, where that was done already.
+        extends: a run directory: score only the files that the pool has gained since.
+        prepared: what `prepare_job` gave for the same arguments, where that was done already.
         on_check: called with what the labelled rows of `config.check` gave, before anything is started.
         on_progress: called after each change and about once a second.
 
@@ -67,42 +85,69 @@ def score_pool(
     there = directory.exists(config.run.dir) and not fresh
     if must_resume and not there:
         raise ConfigError(f"--resume: there is no run in {config.run.dir}")
-    prepared = prepared or prepare_job(config, fresh=fresh)
+    prepared = prepared or prepare_job(config, fresh=fresh, extends=extends)
     config = prepared.config  # with the batch size as a number
     if config.check is not None:
         checked = check_labelled(config, prepared.scorer)
         on_check(checked)
         checked.require(config.check.min_accuracy)
-    if there:
-        run = RunDirectory(config.run.dir)
-        _require_same(run, prepared)
-    else:
+    run = RunDirectory(config.run.dir, patience=config.run.storage_patience) if there else None
+    if run is not None:
+        require_same(run, prepared.identity, prepared.plan, config)
+    limits = _limits(config, run)
+    if run is None:
         if directory.exists(config.run.dir):
             directory.set_aside(config.run.dir)
-        run = directory.create_run(config.run.dir, config, version("poolscore"), prepared.plan, prepared.identity)
+        run = _new_run(config, prepared)
     started = time.monotonic()
+    journal = None if run.succeeded else Journal(run.storage)  # beside another driver nothing is written
     try:
-        set_aside = {} if run.succeeded else _score(run, prepared, on_progress)
-        return _finish(run, config, prepared, set_aside, started)
+        scored = _Scored({}) if journal is None else _score(run, prepared, journal, limits, on_progress)
+        return _finish(run, prepared, scored, started, journal)
     except KeyboardInterrupt as error:
+        hurry(run.storage)
         totals = run.totals()
         run.update(status=directory.INTERRUPTED, totals=asdict(totals))
         raise InterruptedRun(
             f"interrupted after {totals.rows} of {prepared.plan.rows} rows; the same command goes on"
         ) from error
     except Exception as error:
-        run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
+        hurry(run.storage)
+        with suppress(StoppedError):  # what stopped the job is the error to tell of
+            run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
         raise
+    finally:
+        if journal is not None:
+            journal.close()
 
 
-def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State], None]) -> Mapping[int, str]:
+def _limits(config: Config, run: RunDirectory | None) -> Limits:
+    if run is not None and run.succeeded:
+        return Limits(None, None)
+    spent = run.totals().worker_seconds if run is not None and config.run.max_gpu_hours is not None else 0.0
+    return Limits(config.run.deadline, config.run.max_gpu_hours, spent)
+
+
+def _new_run(config: Config, prepared: Prepared) -> RunDirectory:
+    extends = prepared.extension.runs if prepared.extension is not None else ()
+    return directory.create_run(config.run.dir, config, version("poolscore"), prepared.plan, prepared.identity, extends)
+
+
+def _score(
+    run: RunDirectory, prepared: Prepared, journal: Journal, limits: Limits, on_progress: Callable[[State], None]
+) -> _Scored:
     config = prepared.config
-    journal = Journal(run.storage)
-    done = run.reports()
+    done = journal.adopted
     waiting = [i for i in range(len(prepared.plan.shards)) if i not in done]
-    run.update(status=directory.RUNNING, set_aside={}, stopped_by=None)
+    until = limits.until.isoformat(timespec="seconds") if limits.until is not None else None
+    run.update(status=directory.RUNNING, epoch=journal.epoch, set_aside={}, stopped_by=None, deadline=until)
     if prepared.job.compiled is not None:
         run.storage.publish(prepared.job.compiled.name, lambda file: file.write(prepared.programs))
+
+    def progress(state: State) -> None:
+        limits.count(state.workers)
+        on_progress(state)
+
     fleet = _fleet(config, replace(prepared.job, run_id=run.info["id"]))
     try:
         coordinator = Coordinator(
@@ -114,9 +159,13 @@ def _score(run: RunDirectory, prepared: Prepared, on_progress: Callable[[State],
             max_bad_rows=config.run.max_bad_rows,
             profile=run.info["profile"],
             on_profile=lambda profile: run.update(profile=profile),
-            on_progress=on_progress,
+            on_progress=progress,
+            on_event=run.note,
+            shard_timeout=config.run.shard_timeout,
+            stop_when=limits.reached,
         )
-        return coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
+        set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
+        return _Scored(set_aside, coordinator.stopped)
     finally:
         fleet.close()
 
@@ -130,26 +179,35 @@ def _fleet(config: Config, job: Job) -> Fleet:
 
 
 def _finish(
-    run: RunDirectory, config: Config, prepared: Prepared, set_aside: Mapping[int, str], started: float
+    run: RunDirectory, prepared: Prepared, scored: _Scored, started: float, journal: Journal | None
 ) -> RunResult:
+    config, set_aside = prepared.config, scored.set_aside
+    if journal is not None:
+        journal.require_ours()
     reports = run.reports()
     missing = set(range(len(prepared.plan.shards))) - reports.keys() - set_aside.keys()
-    if missing:
+    if missing and scored.limit is None:
         raise StoppedError(
             f"{run.storage.root}: {len(missing)} shards are not in its journal, which somebody else must have changed; "
             "the same command scores them"
         )
+    limit = scored.limit if missing else None
+    if not reports:
+        raise StoppedError(f"{limit} before a shard was scored; the same command with more time goes on")
     totals = Totals.of(reports)
     write_batch(run, config)
+    whole = not set_aside and not missing
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
-        status=directory.INCOMPLETE if set_aside else directory.DONE,
+        status=directory.DONE if whole else directory.INCOMPLETE,
+        stopped_by=limit,
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
     )
-    if not set_aside:
-        directory.sweep(run)
-        run.storage.create(directory.SUCCESS, b"")
+    if whole and journal is not None:
+        directory.sweep(run, journal)
+        run.succeed(journal)
+    verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     return RunResult(
         run_dir=config.run.dir,
         selection=run.storage.path(directory.SELECTION),
@@ -157,27 +215,19 @@ def _finish(
         pool_rows=prepared.plan.rows,
         seconds=time.monotonic() - started,
         set_aside=set_aside,
+        shards_left=len(missing),
+        limit=limit,
+        verified=verified,
         listed=prepared.listed,
-        exit_code=INCOMPLETE if set_aside else DONE,
+        exit_code=DONE if whole else INCOMPLETE,
     )
 
 
-def _require_same(run: RunDirectory, prepared: Prepared) -> None:
-    """Refuse to mix two runs, naming what differs."""
-    here: dict[str, Any] = directory.redacted(prepared.identity)
-    there: dict[str, Any] = run.info["identity"]
-    different = [key for key in dict.fromkeys([*there, *here]) if _json(here.get(key)) != _json(there.get(key))]
-    if different:
-        named = ", ".join(_change(key, there.get(key), here.get(key)) for key in different)
-        raise ConfigError(
-            f"run.dir: {run.storage.root} holds a run that differs in {named}; choose another run.dir, or --fresh to "
-            "move the old run aside"
-        )
-
-
-def _change(key: str, there: Any, here: Any) -> str:
-    return key if key.startswith("the ") else f"{key} ({there}, now {here})"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+def _verify(run: RunDirectory, prepared: Prepared, seconds: float) -> Verified | None:
+    rows = prepared.config.run.verify_rows
+    if not rows:
+        return None
+    least, most = VERIFY_SECONDS
+    verified = try_to_verify(run, prepared, rows, min(most, max(least, VERIFY_SHARE * seconds)))
+    run.update(verified=verified.to_json())
+    return verified

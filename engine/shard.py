@@ -8,6 +8,7 @@ Legend: N rows of a block, T passes, C classes.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -20,12 +21,12 @@ from torch import Tensor
 from poolscore.engine.config import Config
 from poolscore.engine.device_clock import DeviceClock, Mark
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.feed import Feed
+from poolscore.engine.feed import NO_ROWS, Blank, Feed
 from poolscore.engine.inputs.batch import Bad, BatchDecoder
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import Rows, ShardReader
-from poolscore.engine.scores import SCORES, Task, scores_of
+from poolscore.engine.scores import SCORES, scores_of
 from poolscore.engine.stages import Stages
 from poolscore.kernels.random_score import uniform_from_keys
 from poolscore.kernels.row_stats import RowStats, row_stats
@@ -53,12 +54,27 @@ class Scorer:
     decoder: BatchDecoder
     model: McDropout
     stopped: threading.Event = field(default_factory=threading.Event)  # set: the shard at hand is given up
+    feeds: weakref.WeakSet[Feed] = field(default_factory=weakref.WeakSet)  # in use
+    lock: threading.Lock = field(default_factory=threading.Lock)  # of the feeds
 
-    def feed(self, shard: Shard, threaded: bool = False) -> Feed:
-        """Begin to read a shard."""
+    def stop(self) -> None:
+        """Give up the shards at hand, also while their storage is silent. Called by another thread."""
+        self.stopped.set()
+        with self.lock:
+            feeds = list(self.feeds)
+        for feed in feeds:
+            feed.close()
+
+    def feed(self, shard: Shard, threaded: bool = False, blank: Blank = NO_ROWS) -> Feed:
+        """Begin to read a shard; its blank rows are not decoded."""
         run = self.config.run
         budget = run.read_ahead or READ_AHEAD[self.decoder.device.type]
-        return Feed(self.reader, self.decoder, shard, run.batch_size, budget // AT_ONCE, threaded)
+        feed = Feed(self.reader, self.decoder, shard, run.batch_size, budget // AT_ONCE, threaded, blank)
+        with self.lock:
+            self.feeds.add(feed)
+        if self.stopped.is_set():
+            feed.close()
+        return feed
 
     def score_shard(self, shard: Shard) -> ScoredShard:
         """Score the rows of a shard in the order of the pool. Every block goes through the model in one fixed shape.
@@ -109,7 +125,7 @@ class Scorer:
             logits_NTC,
             model.task.value,
             [name for name in scores if SCORES[name].from_logits],
-            reduce=self.config.score.reduce if model.task is Task.MULTILABEL else "sum",
+            reduce=self.config.score.reduce,
             accurate_bald=self.config.score.accurate_bald,
             predicts_noise=model.predicts_noise,
         )

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import BinaryIO, Protocol
 
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.patient_storage import PatientStorage
 from poolscore.engine.uri import local_path
+
+_TEMPORARY = re.compile(r"[.].+[.][0-9a-f]{8}[.]tmp")
 
 
 class Storage(Protocol):
@@ -33,6 +38,9 @@ class Storage(Protocol):
 
     def names(self, folder: str) -> list[str]:
         """Sorted names of the objects and folders directly in a folder; empty if there is no such folder."""
+
+    def leftovers(self, folder: str) -> list[str]:
+        """Sorted names of what writers that died, or still write, have in a folder. It is in no listing."""
 
     def delete(self, name: str) -> None:
         """Take an object away; nothing happens if there is none."""
@@ -86,13 +94,10 @@ class LocalStorage:
         return [self.read(name) for name in names]
 
     def names(self, folder: str) -> list[str]:
-        at = self._at(folder)
-        try:
-            return sorted(p.name for p in at.iterdir() if not p.name.startswith("."))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise _stopped(at, error, "read") from error
+        return [name for name in self._all_names(folder) if not name.startswith(".")]
+
+    def leftovers(self, folder: str) -> list[str]:
+        return [name for name in self._all_names(folder) if _TEMPORARY.fullmatch(name)]
 
     def delete(self, name: str) -> None:
         try:
@@ -121,6 +126,15 @@ class LocalStorage:
     def _at(self, name: str) -> Path:
         return Path(self.root) / name
 
+    def _all_names(self, folder: str) -> list[str]:
+        at = self._at(folder)
+        try:
+            return sorted(path.name for path in at.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _stopped(at, error, "read") from error
+
     def _write_temporary(self, name: str, fill: Callable[[BinaryIO], object]) -> Path:
         final = self._at(name)
         temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.tmp")
@@ -139,12 +153,21 @@ class LocalStorage:
         return temporary
 
 
-def open_storage(root: str) -> Storage:
+def open_storage(root: str, patience: float = 0.0, stopped: Event | None = None) -> Storage:
     """The storage behind a run directory, given as a path or URI.
+
+    Args:
+        patience: seconds to wait for storage that fails; see PatientStorage.
+        stopped: once it is set nobody waits any more.
 
     Raises:
         ConfigError: a kind of storage that is not supported.
     """
+    storage = _bare_storage(root)
+    return PatientStorage(storage, patience, stopped) if patience else storage
+
+
+def _bare_storage(root: str) -> Storage:
     path = local_path(root)
     if path is not None:
         return LocalStorage(path if "://" in root else root)

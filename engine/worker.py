@@ -7,11 +7,11 @@ import resource
 import secrets
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from threading import Event
 from typing import TypeVar
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, OutOfMemory
 from poolscore.engine.exclude import digest_of, read_ids
+from poolscore.engine.feed import NO_ROWS, Blank, Feed
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
@@ -36,9 +37,10 @@ from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.preview import Preview, preview
 from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
+from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
-from poolscore.engine.shard import Scorer
+from poolscore.engine.shard import ScoredShard, Scorer
 from poolscore.engine.storage import Storage, open_storage
 
 A = TypeVar("A")
@@ -80,7 +82,8 @@ class ShardWorker:
         self._threads = job.config.run.threads
         self._threaded = bool(job.config.run.decode_threads)
         self._score_names = scores_of(job.config.model.task, job.config.passes.count)
-        self._storage = open_storage(job.config.run.dir)
+        self._closed = Event()
+        self._storage = open_storage(job.config.run.dir, job.config.run.storage_patience, self._closed)
         self._ended = 0.0  # when the last shard was
         if job.run_id is not None:
             _require_same_directory(self._storage, job.run_id)
@@ -93,8 +96,9 @@ class ShardWorker:
         of_model = {**self._scorer.model.profile, "compiled": compiled}
         self.profile: Profile = numeric_profile(job.config, self._scorer.decoder.device, of_model)
 
-    def score(self, shard: Shard) -> ShardReport:
-        """Score a shard and write its part; the part counts once the driver has journalled the report.
+    def score(self, shard: Shard, blank: Blank = NO_ROWS) -> ShardReport:
+        """Score a shard and write its part; the part counts once the driver has journalled the report. Blank rows are
+        rejected without being decoded; the others keep their bits.
 
         Raises:
             UnreadableShard: a file of the pool cannot be read.
@@ -102,9 +106,7 @@ class ShardWorker:
             StoppedError: the run directory cannot be written, or the worker was closed.
         """
         started = time.monotonic()
-        with self._scorer.feed(shard, self._threaded) as feed:
-            inferred = self._on_device(self._scorer.infer, feed)
-            scored = self._scorer.collect(inferred)
+        feed, scored = self._scored(shard, blank)
         scores, errors = scored.scores, scored.errors
         filtered = self._scorer.reader.filtered.pop(shard.index)
         attempt = f"part-{shard.index:05d}-{secrets.token_hex(4)}.parquet"
@@ -122,12 +124,16 @@ class ShardWorker:
             excluded=shard.rows - scores.num_rows - errors.num_rows - filtered,
             filtered=filtered,
             best=self._best(scores),
-            reasons=dict(Counter(e[:REASON_LENGTH] for e in errors["error"].to_pylist()).most_common(REASONS)),
+            reasons=dict(by_kind((e[:REASON_LENGTH], 1) for e in errors["error"].to_pylist()).most_common(REASONS)),
             seconds=self._ended - began,
             worker=self.name,
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             stages={stage: round(seconds, 4) for stage, seconds in feed.stages.seconds.items()},
         )
+
+    def attempt(self, shard: Shard, blank: Blank = NO_ROWS) -> None:
+        """Score a shard and write nothing: can it be done? Raises what `score` raises."""
+        self._scored(shard, blank)
 
     def preview(self, sample: Shard) -> Preview:
         """Score a sample of the pool; nothing is written.
@@ -139,10 +145,15 @@ class ShardWorker:
         return self._on_device(lambda drawn: preview(self._scorer, drawn, str(self.profile["device"])), sample)
 
     def close(self) -> None:
-        """End the thread of the model; a shard that is in it is given up."""
+        """End the thread of the model; a shard that is in it is given up, and nobody waits for storage any more."""
+        self._closed.set()
         if hasattr(self, "_scorer"):
-            self._scorer.stopped.set()
+            self._scorer.stop()
         self._device.shutdown(wait=True, cancel_futures=True)
+
+    def _scored(self, shard: Shard, blank: Blank) -> tuple[Feed, ScoredShard]:
+        with self._scorer.feed(shard, self._threaded, blank) as feed:
+            return feed, self._scorer.collect(self._on_device(self._scorer.infer, feed))
 
     def _on_device(self, call: Callable[[A], B], given: A) -> B:
         def run() -> B:

@@ -1,4 +1,5 @@
-"""The command line. Exit codes: 0 done, 2 wrong configuration or input, 3 incomplete, 4 stopped, 130 interrupted.
+"""The command line. Exit codes: 0 done, 2 wrong configuration or input, 3 incomplete, 4 stopped, 130 interrupted; 1 is
+for `verify`, where precision does not explain a difference.
 
 Each command is a function call into `poolscore.engine` or a module beside this one. Torch and Ray are imported by the
 commands that need them only: `select`, `report` and `status` run on a colleague's laptop.
@@ -7,6 +8,7 @@ commands that need them only: `select`, `report` and `status` run on a colleague
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +19,7 @@ import typer
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import INTERRUPTED, STOPPED, ConfigError, PoolscoreError
+from poolscore.engine.storage_threads import calls_left_behind
 from poolscore.jobs import show
 
 app = typer.Typer(
@@ -25,6 +28,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+DIFFERS = 1  # exit code of `verify`
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML configuration; `poolscore init` writes one.")]
 RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Run directory.")]
@@ -105,6 +110,9 @@ def score(
     address: Annotated[str | None, typer.Option(help="Ray cluster; default: RAY_ADDRESS or an embedded one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Only go on with a run that is there.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; an old run is moved aside.")] = False,
+    extend: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Score only the files that the pool has gained since RUN.")
+    ] = None,
 ) -> None:
     """The main job: score the pool, select the batch to label."""
     from poolscore.engine.config import load_config
@@ -112,10 +120,65 @@ def score(
     if resume and fresh:
         raise ConfigError("--resume and --fresh: give one of them")
     changes = [*(overrides or ()), *([f"run.address={address}"] if address else [])]
-    raise typer.Exit(run_score(load_config(config_file, changes), fresh=fresh, must_resume=resume))
+    raise typer.Exit(run_score(load_config(config_file, changes), fresh=fresh, must_resume=resume, extends=extend))
 
 
-def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) -> int:
+@app.command()
+def retry(
+    run_dir: RunDir,
+    config_file: Annotated[Path | None, typer.Option("--config", metavar="CONFIG", help="The run's own.")] = None,
+    overrides: Overrides = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Run the code that RUN/run.json names.")] = False,
+    address: Annotated[str | None, typer.Option(help="Ray cluster; default: RAY_ADDRESS or an embedded one.")] = None,
+) -> None:
+    """Try the shards again that a run has set aside or left."""
+    from poolscore.engine.config import load_config
+    from poolscore.engine.retry import config_of_run, extends_of
+    from poolscore.engine.run.directory import RunDirectory
+
+    run = RunDirectory(run_dir)
+    if run.succeeded:
+        return show.done(f"{run_dir} is whole: there is nothing to try again")
+    if config_file is None and overrides:
+        raise ConfigError("--set: changes a configuration; give --config CONFIG")
+    if config_file is None:
+        config = config_of_run(run, trust=trust, address=address)
+    else:
+        config = load_config(config_file, [*(overrides or ()), *([f"run.address={address}"] if address else [])])
+        config = config.model_copy(update={"run": config.run.model_copy(update={"dir": run_dir})})
+    raise typer.Exit(run_score(config, must_resume=True, extends=extends_of(run)))
+
+
+@app.command()
+def verify(
+    config_file: ConfigFile,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(help="Rows, drawn by passes.seed.", min=1)] = 1000,
+    precision: Annotated[str, typer.Option(help="float64, or fp32: quicker, and tells less.")] = "float64",
+) -> None:
+    """Score rows of a run again by the plain way, and tell by how much they differ. Exit code 1: by too much."""
+    from poolscore.engine.config import load_config
+    from poolscore.engine.identity import require_same
+    from poolscore.engine.prepare import prepare_job
+    from poolscore.engine.retry import extends_of
+    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.engine.verify import verify_run
+
+    if precision not in ("float64", "fp32"):
+        raise ConfigError(f"--precision {precision}: there are float64 and fp32")
+    config = load_config(config_file, overrides or ())
+    run = RunDirectory(config.run.dir)
+    with show.busy("looking at pool and model"):
+        prepared = prepare_job(config, extends=extends_of(run))
+        require_same(run, prepared.identity, prepared.plan, prepared.config)
+    with show.busy(f"scoring up to {rows:,} rows again"):
+        verified = verify_run(run, prepared, rows, "float64" if precision == "float64" else "fp32")
+    run.update(verified=verified.to_json())
+    show.verified(verified.to_json())
+    raise typer.Exit(DIFFERS if verified.wrong else 0)
+
+
+def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False, extends: str | None = None) -> int:
     """Check, score, select, report; returns the exit code."""
     from poolscore.engine.prepare import prepare_job
     from poolscore.engine.run.directory import RunDirectory
@@ -125,13 +188,14 @@ def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False) ->
 
     open_storage(config.run.dir).require_writable()
     with show.busy("looking at pool and model"):
-        prepared = prepare_job(config, fresh=fresh)
+        prepared = prepare_job(config, fresh=fresh, extends=extends)
     show.warnings(prepared)
     with show.Progress(prepared.plan) as progress:
         result = score_pool(
             config,
             fresh=fresh,
             must_resume=must_resume,
+            extends=extends,
             prepared=prepared,
             on_check=show.check,
             on_progress=progress.update,
@@ -299,6 +363,17 @@ def _check(config: Any, prepared: Any) -> None:
 
 def main() -> None:
     """Entry point: one clear line for what users can mend, no traceback."""
+    try:
+        _main()
+    except SystemExit as leaving:
+        if calls_left_behind():  # nobody is to wait for storage that is silent
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(leaving.code if isinstance(leaving.code, int) else 1)
+        raise
+
+
+def _main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()

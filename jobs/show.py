@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from poolscore.engine.stages import STAGES, bounding_stage, idle_share
+from poolscore.engine.words import amount
+from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,7 +65,7 @@ def busy(what: str) -> Iterator[None]:
 
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar for rows done of rows in all; gives the function to call with both."""
+    """A bar for rows done of rows in all, or a line now and then; gives the function to call with both."""
     with Bars(
         SpinnerColumn(),
         TextColumn(what),
@@ -74,7 +76,21 @@ def counting(what: str) -> Iterator[Callable[[int, int | None], None]]:
         disable=not console.is_terminal,
     ) as bars:
         task = bars.add_task(what, total=None)
-        yield lambda rows, total: bars.update(task, completed=rows, total=total)
+        began = last_line = time.monotonic()
+        first: int | None = None
+
+        def update(rows: int, total: int | None) -> None:
+            nonlocal last_line, first
+            first = rows if first is None else first  # what an earlier try did does not count for the rate
+            bars.update(task, completed=rows, total=total)
+            now = time.monotonic()
+            if not console.is_terminal and now - last_line >= PLAIN_LINE_EVERY:
+                last_line = now
+                of_all = "" if total is None else f" of {total:,}"
+                rate = (rows - first) / (now - began)
+                console.print(f"{what}: {rows:,}{of_all} rows  {rate:,.0f} rows/s", soft_wrap=True)
+
+        yield update
 
 
 class Progress:
@@ -122,10 +138,10 @@ class Progress:
         began, at = self._first
         rate = (state.totals.rows - at) / (now - began) if now > began else 0.0
         left = f"{_duration((self._rows - state.totals.rows) / rate)} left" if rate else "…"
-        parts = [f"{rate:,.0f} rows/s", left, f"{state.workers} workers"]
+        parts = [f"{rate:,.0f} rows/s", left, amount(state.workers, "worker")]
         parts += [f"{state.totals.rejected:,} rejected"] if state.totals.rejected else []
         parts += [f"{state.retried} retried"] if state.retried else []
-        parts += [f"{state.set_aside} shards set aside"] if state.set_aside else []
+        parts += [f"{amount(state.set_aside, 'shard')} set aside"] if state.set_aside else []
         return "  ".join(parts)
 
 
@@ -137,7 +153,7 @@ def plan(prepared: Prepared) -> None:
         facts.add(label, value)
     if prepared.listed:
         facts.add("exclude", f"{prepared.listed:,} ids are listed as labelled already")
-    facts.add("shards", f"{len(pool.shards):,} of about {config.run.shard_rows:,} rows")
+    facts.add("shards", f"{len(pool.shards):,} of up to about {config.run.shard_rows:,} rows")
     for name, spec in prepared.job.row_specs.items():
         facts.add(f"input {name}".strip(), f"{list(spec.shape)} {spec.dtype}")
     facts.add("model", f"{config.model.source}, {probe.outputs} outputs, task {config.model.task}")
@@ -151,11 +167,11 @@ def plan(prepared: Prepared) -> None:
     for name, kind in probe.stays_off.items():
         facts.add("stays off", f"{name} ({kind}): random, cannot be answered with masks")
     rate = config.run.batch_size / prepared.batch_seconds
-    hours = pool.rows * pool.share / rate / 3600
     facts.add(
         "one batch", f"{config.run.batch_size} rows in {prepared.batch_seconds * 1e3:,.0f} ms here, scores included"
     )
-    facts.add("one such worker", f"{rate:,.0f} rows/s without reading and decoding: {hours:,.2f} hours for the pool")
+    whole = _duration(pool.expected_rows / rate)
+    facts.add("one such worker", f"{rate:,.0f} rows/s without reading and decoding: {whole} for the pool")
     facts.show()
     for finding in prepared.findings:
         warn(str(finding))
@@ -164,7 +180,7 @@ def plan(prepared: Prepared) -> None:
 def _pool(prepared: Prepared) -> Iterator[tuple[str, str]]:
     """The pool's shape, and what of it is left out."""
     config, files, plan = prepared.config.pool, prepared.pool, prepared.plan
-    yield "pool", f"{files.rows:,} rows, {plan.files:,} files, {_size(plan.bytes)}"
+    yield "pool", f"{amount(files.rows, 'row')}, {amount(plan.files, 'file')}, {_size(plan.bytes)}"
     yield (
         "row groups",
         f"{len(files.group_rows_G):,}: {_spread(files.group_rows_G)} rows, {_spread(files.group_bytes_G, _size)}",
@@ -175,14 +191,14 @@ def _pool(prepared: Prepared) -> Iterator[tuple[str, str]]:
         names = ", ".join(list(plan.unreadable)[:NAMED])
         yield (
             "unreadable",
-            f"{len(plan.unreadable):,} files are left out: {names}{', …' * (len(plan.unreadable) > NAMED)}",
+            f"{amount(len(plan.unreadable), 'file')} left out: {names}{', …' * (len(plan.unreadable) > NAMED)}",
         )
     if files.choice.keys:
         yield "partitions", ", ".join(files.choice.keys)
     if config.filter is not None:
         skipped = files.rows - int(files.group_rows_G[files.matches_G].sum())
-        pruned = f"{files.pruned:,} files by their folders, " if files.pruned else ""
-        yield "filter", f"{config.filter}: passes over {pruned}{skipped:,} rows by their row groups' statistics"
+        pruned = f"{amount(files.pruned, 'file')} by their folders, " if files.pruned else ""
+        yield "filter", f"{config.filter}: passes over {pruned}{amount(skipped, 'row')} by their row groups' statistics"
     if config.sample is not None:
         yield "sample", f"about {plan.expected_rows:,} rows, from row groups of {plan.rows:,}"
 
@@ -239,21 +255,23 @@ def advice(advised: Advised) -> None:
     table = Table(title=f"{advised.score} of {advised.rows:,} sampled rows, top {advised.top}", title_justify="left")
     for name in ("T", "layers", "precision"):
         table.add_column(name)
-    for name in ("hours", "rank correlation", "top overlap", "stability"):
+    for name in ("for the pool", "rank correlation", "top overlap", "stability"):
         table.add_column(name, justify="right")
     for one in advised.settings:
         layers = one.layers if isinstance(one.layers, str) else ", ".join(one.layers)
         shares = (f"{one.correlation:.3f}", f"{one.overlap:.0%}", f"{one.stability:.0%}")
-        table.add_row(str(one.passes), escape(layers), one.precision, f"{one.hours:,.2f}", *shares)
+        table.add_row(str(one.passes), escape(layers), one.precision, _duration(one.seconds), *shares)
     console.print(table)
     done(
-        "hours: for the pool, without reading, decoding and torch.compile. Correlation and overlap: with the last "
+        "For the pool: without reading, decoding and torch.compile. Correlation and overlap: with the last "
         "line, the fullest setting. Stability: how much of the top two halves of the passes agree on."
     )
 
 
 def warnings(prepared: Prepared) -> None:
     """What must not be overlooked."""
+    for note in prepared.extension.notes if prepared.extension is not None else ():
+        warn(note)
     for finding in prepared.findings:
         warn(str(finding))
     because = prepared.scorer.model.repeated_because
@@ -277,7 +295,7 @@ def check(result: CheckResult) -> None:
         text = f"{value:.3f}" if value == value else "no errors to rank"
         facts.add(f"{name} ranks errors", f"AUROC {text}" if value == value else text)
     if result.rejected:
-        facts.add("rejected", f"{result.rejected:,} rows")
+        facts.add("rejected", f"{amount(result.rejected, 'row')}")
     facts.show()
 
 
@@ -299,15 +317,19 @@ def exported(model: Exported) -> None:
 def summary(result: RunResult, report_path: str) -> None:
     """What the run came to."""
     totals = result.totals
-    facts = _Facts("done" if not result.set_aside else "finished, but not whole")
-    facts.add("scored", f"{totals.scored:,} rows")
+    facts = _Facts("done" if not (result.set_aside or result.limit) else "finished, but not whole")
+    facts.add("scored", f"{amount(totals.scored, 'row')}")
+    if result.limit is not None:
+        share = totals.rows / result.pool_rows
+        facts.add("coverage", f"{share:.1%} of the pool's rows, {RANDOM_PART}; {result.shards_left:,} shards are left")
+        facts.add("ended", f"{result.limit}; the same command with more of it goes on")
     if totals.rejected:
-        reason = max(totals.reasons, key=lambda r: totals.reasons[r])
-        facts.add("rejected", f"{totals.rejected:,} rows, most often: {reason}")
+        reason, count = max(totals.reasons.items(), key=lambda item: item[1])
+        facts.add("rejected", f"{amount(totals.rejected, 'row')}, most often ({count:,}): {reason}")
     if totals.filtered:
-        facts.add("left out", f"{totals.filtered:,} rows that pool.filter or pool.sample do not want")
+        facts.add("left out", f"{amount(totals.filtered, 'row')} that pool.filter or pool.sample do not want")
     if totals.excluded or result.listed:
-        facts.add("excluded", f"{totals.excluded:,} rows; pool.exclude lists {result.listed:,} ids")
+        facts.add("excluded", f"{amount(totals.excluded, 'row')}; pool.exclude lists {amount(result.listed, 'id')}")
     for shard, reason in result.set_aside.items():
         facts.add(f"shard {shard}", f"set aside: {reason}")
     if result.listed and not totals.excluded:
@@ -315,9 +337,28 @@ def summary(result: RunResult, report_path: str) -> None:
     facts.add("time", f"{_duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
     _add_stages(facts, totals)
     facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
+    entry = result.verified.to_json() if result.verified is not None else None
+    if entry is not None:
+        facts.add("verified", verified_in_words(entry))
     facts.add("selection", result.selection)
     facts.add("report", report_path)
     facts.show()
+    if entry is not None:
+        _warn_of_differences(entry)
+
+
+def verified(entry: Mapping[str, Any]) -> None:
+    """Rows that were scored again, score by score."""
+    facts = _Facts(verified_in_words(entry))
+    for name, found in entry["scores"].items():
+        facts.add(name, f"{found['largest']:.1e}; row {found['row_id']:,} may differ by {found['allowed']:.1e}")
+    facts.show()
+    _warn_of_differences(entry)
+
+
+def _warn_of_differences(entry: Mapping[str, Any]) -> None:
+    for one in entry["wrong"]:
+        errors.print(f"[bold red]WRONG SCORES:[/] {escape(one)}", soft_wrap=True)
 
 
 def status(run: RunDirectory, as_json: bool) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,14 @@ only_loopback(os.environ)  # before Ray starts workers, which take these setting
 
 TESTS = Path(__file__).parent
 ROWS_PER_GROUP = 50
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-seed", default="0", help="of the random choices in tests/chaos")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"--chaos-seed {config.getoption('--chaos-seed')}"
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
@@ -102,7 +112,13 @@ def digit_config(tmp_path: Path, digits: pa.Table) -> Callable[..., Config]:
             },
             "passes": {"count": 5},
             "select": {"k": 20},
-            "run": {"dir": str(tmp_path / "run"), "executor": "local", "batch_size": 16, "shard_rows": 100},
+            "run": {
+                "dir": str(tmp_path / "run"),
+                "executor": "local",
+                "batch_size": 16,
+                "shard_rows": 100,
+                "verify_rows": 0,  # it takes longer than the rest
+            },
         }
         for name, values in sections.items():
             base[name] = {**base.get(name, {}), **values}
@@ -141,7 +157,7 @@ def two_inputs_config(tmp_path: Path) -> Callable[..., Config]:
                     "classes": ["x", "y", "z"],
                 },
                 "select": {"k": 5},
-                "run": {"dir": str(tmp_path / "run"), "executor": "local", **run},
+                "run": {"dir": str(tmp_path / "run"), "executor": "local", "verify_rows": 0, **run},
             }
         )
 
@@ -197,7 +213,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, digits: pa.Table) -> 
             "model": {"source": "nets:cnn", "path": str(TESTS), "weights": "weights.pt", "task": "multiclass"},
             "passes": {"count": 3},
             "select": {"k": 5},
-            "run": {"dir": "run", "executor": "local", "shard_rows": 50},
+            "run": {"dir": "run", "executor": "local", "shard_rows": 50, "verify_rows": 0},
         },
         base=folder,
     )
@@ -220,3 +236,13 @@ def errors_of_run(run_dir: str) -> pa.Table:
     run = RunDirectory(run_dir)
     parts = [pq.read_table(run.storage.path(r.errors)) for r in run.reports().values() if r.errors]
     return pa.concat_tables(parts).sort_by("row_id") if parts else pa.table({"row_id": pa.array([], pa.int64())})
+
+
+@contextmanager
+def taking_ctrl_c() -> Iterator[None]:
+    """A job in a shell's background is started with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

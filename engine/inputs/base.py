@@ -87,11 +87,17 @@ def normalised(x: torch.Tensor, mean: Sequence[float], std: Sequence[float], axi
     """(x − mean) / std with one value, or one for each entry of `axis`; the identity for 0 and 1."""
     if set(mean) == {0.0} and set(std) == {1.0}:
         return x
-    x = x if x.is_floating_point() else x.double()
+    return normalised_(x.clone() if x.is_floating_point() else x.double(), mean, std, axis)
+
+
+def normalised_(x: torch.Tensor, mean: Sequence[float], std: Sequence[float], axis: int) -> torch.Tensor:
+    """The same in place, of floating-point values."""
+    if set(mean) == {0.0} and set(std) == {1.0}:
+        return x
     shape = [1] * x.ndim
     shape[axis] = -1
     of_mean, of_std = (_constant(tuple(values), x.dtype, x.device).view(shape) for values in (mean, std))
-    return (x - of_mean) / of_std
+    return x.sub_(of_mean).div_(of_std)
 
 
 @cache

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs.base import Decoder, Reasons, RowSpec
 from poolscore.engine.inputs.buffers import BufferRing, Buffers, blank_rows
 from poolscore.engine.pool.read import Rows
+from poolscore.engine.reasons import by_kind
 
 SAMPLE_ROWS = 1000  # read, at most, in search of a row that can be decoded
 # Chunks of rows that threads take: enough of them to share unequal rows out, none so small that handing it over counts.
@@ -82,18 +83,25 @@ class BatchDecoder:
         batch = self.read(rows)
         return self.to_device(batch), batch.bad
 
-    def read(self, rows: Rows) -> HostBatch:
+    def read(self, rows: Rows, blank: Mapping[int, tuple[str, str]] | None = None) -> HostBatch:
         """Decode up to `batch_size` rows on the host. May run in another thread, ahead of the device.
 
         The slots of bad rows, and those behind the last row, are zero: no row's place depends on its neighbours.
+
+        Args:
+            blank: rows that are bad without being looked at: no decoder sees them.
         """
-        bad: Bad = {int(i): ("read", "id is null") for i in np.flatnonzero(rows.ids.is_null())}
+        blank = blank or {}
+        bad: Bad = {int(i): ("read", "id is null") for i in np.flatnonzero(rows.ids.is_null())} | dict(blank)
         buffers = self._ring.take()
         for name, decoder in self._decoders.items():
             out = buffers.arrays[name]
             out[len(rows) :] = 0
-            for i, reason in self._decode(decoder, rows.table, out).items():
-                bad.setdefault(i, ("decode", f"{name}: {reason}" if name else reason))
+            out[list(blank)] = 0
+            for start, stop in _between(sorted(blank), len(rows)):
+                part = rows.table.slice(start, stop - start)
+                for i, reason in self._decode(decoder, part, out[start:stop]).items():
+                    bad.setdefault(start + i, ("decode", f"{name}: {reason}" if name else reason))
         return HostBatch(buffers, self._ring, bad)
 
     def to_device(self, batch: HostBatch) -> dict[str, Tensor]:
@@ -149,6 +157,13 @@ class BatchDecoder:
         return {name: x.clone() if x.untyped_storage().data_ptr() == lent else x for name, x in named.items()}
 
 
+def _between(blank: Sequence[int], rows: int) -> Iterator[tuple[int, int]]:
+    """The ranges of a block that lie between its blank rows."""
+    for before, after in pairwise([-1, *blank, rows]):
+        if before + 1 < after:
+            yield before + 1, after
+
+
 def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> dict[str, RowSpec]:
     """What a decoded row looks like, for each input, read off the first rows that can be decoded.
 
@@ -157,7 +172,7 @@ def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> d
     """
     specs: dict[str, RowSpec] = {}
     seen = 0
-    reasons: Counter[str] = Counter()
+    reasons: list[str] = []
     for rows in blocks:
         for name, decoder in decoders.items():
             if name not in specs and (spec := decoder.row_spec(rows.table)) is not None:
@@ -166,9 +181,9 @@ def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> d
             return specs
         for name in decoders.keys() - specs.keys():
             nothing = np.zeros((len(rows), 0, 0, 0))  # a shape that no row has
-            reasons.update(decoders[name].decode(rows.table, nothing).values())
+            reasons += decoders[name].decode(rows.table, nothing).values()
         seen += len(rows)
         if seen >= SAMPLE_ROWS:
             break
-    reason = reasons.most_common(1)[0][0] if reasons else "no rows"
+    (reason, _), *_ = [*by_kind((reason, 1) for reason in reasons).most_common(1), ("no rows", 0)]
     raise ConfigError(f"pool.input: none of the first {seen} rows can be decoded; the commonest reason: {reason}")

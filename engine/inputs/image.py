@@ -12,7 +12,7 @@ from PIL import Image
 
 from poolscore.engine.config import ImageDecode
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.inputs.base import BadRow, Reasons, RowSpec, decode_each, normalised, put_row
+from poolscore.engine.inputs.base import BadRow, Reasons, RowSpec, decode_each, normalised_, put_row
 from poolscore.engine.inputs.columns import value_views
 from poolscore.engine.inputs.picture import Pixels, Size, check_pixels, decode_picture, decode_scaled, resized
 
@@ -59,8 +59,13 @@ class ImageDecoder:
 
     def to_model(self, batch: torch.Tensor) -> torch.Tensor:
         """ToTensor and Normalize: bytes / 255, then (x − mean) / std for each channel."""
-        x = batch.permute(0, 3, 1, 2).float().div_(255.0)
-        return normalised(x, self._config.mean, self._config.std, axis=1).contiguous()
+        import torch
+
+        # All in the memory of the result: a batch of large pictures is larger than what a thread's freed memory keeps,
+        # and each temporary would be faulted in anew (366 ms a batch of 64 of 500x375 instead of 110).
+        pictures = batch.permute(0, 3, 1, 2)
+        x = torch.empty(pictures.shape, dtype=torch.float32, device=batch.device).copy_(pictures).div_(255.0)
+        return normalised_(x, self._config.mean, self._config.std, axis=1)
 
     def _decode_into(self, data: memoryview, slot: Pixels) -> None:
         pixels = decode_picture(data, self._config, slot) if self._untouched else self._decode_one(data)

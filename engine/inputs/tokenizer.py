@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from poolscore.engine.config import TextDecode
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate
+from poolscore.engine.filesystem import locate, reason, require_bucket
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -71,7 +71,9 @@ def _read(decode: TextDecode) -> bytes:
         with place.filesystem.open_input_stream(place.path) as file:
             content: bytes = file.read()
     except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            require_bucket(decode.tokenizer)
         raise ConfigError(
-            f"pool.decode.tokenizer: {decode.tokenizer} cannot be read ({one_line(error)}); give a tokenizer.json"
+            f"pool.decode.tokenizer: {decode.tokenizer} cannot be read ({reason(error)}); give a tokenizer.json"
         ) from error
     return content

@@ -14,7 +14,7 @@ from torch import nn
 
 from poolscore.engine.config import ModelConfig
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import fetch, on_disk, reason
+from poolscore.engine.filesystem import fetch, on_disk, reason, require_bucket
 from poolscore.engine.imports import add_to_path, import_name
 from poolscore.engine.model.network import Network
 from poolscore.engine.model.program import load_program
@@ -87,6 +87,7 @@ def _local(uri: str, key: str) -> Iterator[Path]:
             except ConfigError as error:
                 raise ConfigError(str(error).replace(str(path), uri)) from error
     except FileNotFoundError as error:
+        require_bucket(uri)
         raise ConfigError(f"{key}: there is no file {uri}") from error
     except OSError as error:
         raise ConfigError(f"{key}: {uri} cannot be read: {reason(error)}") from error

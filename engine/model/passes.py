@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,6 +56,7 @@ class McDropout:
         sample: inputs of a few rows, for tracing the model.
         repeat_because: why the model is to be repeated at its input; None lets it be split.
         verify: compare the split with repeating on the sample, and repeat if they differ.
+        exact: the type of the logits; float64 for a model in float64.
     """
 
     def __init__(
@@ -68,12 +69,14 @@ class McDropout:
         *,
         repeat_because: str | None = None,
         verify: bool = False,
+        exact: torch.dtype = torch.float32,
     ) -> None:
         if device.type == "cpu":
             keep_freed_memory()
         self.layers = probe.live
         self._network = network
         self._device = device
+        self._exact = exact
         self._passes = config.count
         self._autocast = AUTOCAST.get(config.precision)
         self._masks = _masks(probe, config, device)
@@ -140,15 +143,12 @@ class McDropout:
         Raises:
             PoolscoreError: the model makes other dropout calls than it made on the probe's rows.
         """
-        rows, total = len(row_keys_N), count or self._passes
-        at_once = max(1, min(total, self.rows_per_call // max(rows, 1)))
-        with self._precision():
-            features = self._forward.once(inputs)
-            pieces = [
-                self._piece(self._forward, features, row_keys_N, range(start, min(start + at_once, total)))
-                for start in range(0, total, at_once)
-            ]
-        return torch.cat(pieces, dim=1)
+        return self._logits(self._forward, inputs, row_keys_N, count or self._passes, self.rows_per_call)
+
+    @torch.no_grad()
+    def plain_logits(self, inputs: Inputs, row_keys_N: Tensor) -> Tensor:
+        """The same by the plain way, which every other is measured against: repeated at the input, not compiled."""
+        return self._logits(self._whole, inputs, row_keys_N, self._passes, self._whole.rows_per_call)
 
     @torch.no_grad()
     def features(self, inputs: Inputs) -> Tensor:
@@ -184,8 +184,18 @@ class McDropout:
         behind = self._network.flops(lambda: self._forward.passes(features, keys, range(self._passes), self._masks))
         return Cost(one // rows, once // rows, (once + behind) // rows)
 
-    def _piece(self, forward: Forward, features: Sequence[Tensor], row_keys_N: Tensor, passes: range) -> Tensor:
-        logits = forward.passes(features, row_keys_N, passes, self._masks).float()
+    def _logits(self, forward: Forward, inputs: Inputs, row_keys_N: Tensor, total: int, rows_per_call: int) -> Tensor:
+        at_once = max(1, min(total, rows_per_call // max(len(row_keys_N), 1)))
+        with self._precision():
+            features = forward.once(inputs)
+            pieces = [
+                self._piece(forward, features, row_keys_N, range(start, min(start + at_once, total)))
+                for start in range(0, total, at_once)
+            ]
+        return torch.cat(pieces, dim=1)
+
+    def _piece(self, forward: Forward, features: Any, row_keys_N: Tensor, passes: range) -> Tensor:
+        logits = forward.passes(features, row_keys_N, passes, self._masks).to(self._exact)
         return logits.view(len(row_keys_N), len(passes), logits.shape[1])
 
     @torch.no_grad()

@@ -126,7 +126,8 @@ class RowChoice:
         assert self._condition is not None
         values = self._values(path)
         if missing := [name for name in self.columns if schema.get_field_index(name) < 0 and name not in values]:
-            raise ConfigError(f"pool.filter: column '{missing[0]}' is not in {path}; it has: {', '.join(schema.names)}")
+            there = ", ".join(self.with_keys(schema).names)  # also what its folders say
+            raise ConfigError(f"pool.filter: column '{missing[0]}' is not in {path}; it has: {there}")
         scope = _Scope(
             column=lambda name: pc.scalar(values[name]) if name in values else pc.field(name),
             kind=lambda name: values[name].type if name in values else schema.field(name).type,

@@ -8,10 +8,11 @@ takes 80 ms to its first byte is asked for the next pieces while the present one
 from __future__ import annotations
 
 import threading
+import weakref
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from poolscore.engine.pool.chunks import Request, requests_of
 from poolscore.engine.pool.plan import Piece
+from poolscore.engine.storage_threads import StorageThreads
 
 BUFFER = 1 << 20  # bytes that the Parquet reader takes at once, of each column
 THREADS = 24  # requests in flight; Arrow's S3 client allows 25 connections
@@ -53,14 +55,14 @@ class ReadAhead:
         self._budget = budget
         self._columns = tuple(columns)
         self._open_file = open_file
-        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="poolscore-fetch")
+        self._threads = StorageThreads(THREADS, "fetch")
         self._lock = threading.RLock()
         self._held = 0
         self._closed = False
         self._sending = False
         self._paths = [path for path, _ in groupby(piece.path for piece in pieces)]
         self._piece_files = _file_numbers(pieces)
-        self._opened: list[Future[OpenFile]] = []  # of the first of the paths
+        self._opened: list[Future[OpenFile] | None] = []  # of the first of the paths; None: done with
         self._unplanned = deque(zip(self._piece_files, pieces, strict=True))
         self._unsent: deque[tuple[OpenFile, Request]] = deque()
         self._planned: deque[tuple[OpenFile, list[Request]]] = deque()  # of pieces that were not begun
@@ -75,13 +77,16 @@ class ReadAhead:
 
         Raises:
             OSError, pa.ArrowException: the file cannot be opened.
+            StoppedError: it was closed meanwhile.
         """
         self._finish_piece()
         i = self._piece_files[self._begun]
+        if self._begun and self._piece_files[self._begun - 1] < i:
+            self._opened[i - 1] = self._file = self._parquet = None
         opened = self._opening(i).result()
-        if self._parquet is None or self._file is not opened:
-            self._close_file()
-            window = pa.PythonFile(_Window(self, opened.file.size()), mode="r")
+        if self._parquet is None:
+            # Arrow holds the window where Python cannot see it: were it to hold this object, that would live for ever.
+            window = pa.PythonFile(_Window(weakref.proxy(self), opened.file.size()), mode="r")
             self._parquet = pq.ParquetFile(window, metadata=opened.metadata, pre_buffer=False, buffer_size=BUFFER)
         with self._lock:
             while not self._planned:
@@ -117,7 +122,7 @@ class ReadAhead:
         at = bisect_right(self._current, offset, key=lambda request: request.offset) - 1
         request = self._current[at] if at >= 0 else None
         if request is None or request.done or offset >= request.offset + request.length:
-            return _read(self._file.file, offset, length)  # not foreseen; seldom
+            return self._threads.submit(_read, self._file.file, offset, length).result()  # not foreseen; seldom
         start = offset - request.offset
         part = self._data(request)[start : start + length]
         request.unread -= len(part)
@@ -126,19 +131,11 @@ class ReadAhead:
         return part
 
     def close(self) -> None:
-        """Fetch no more; waits for the requests on their way."""
+        """Fetch no more, also while another thread reads, which is told by a StoppedError. Requests on their way are
+        waited for, but not for long. Files are closed with the last that holds them."""
         with self._lock:
             self._closed = True
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        for opened in self._opened:
-            if not opened.cancelled() and opened.exception() is None:
-                opened.result().file.close()
-        self._current, self._held = [], 0
-
-    def _close_file(self) -> None:
-        if self._parquet is not None and self._file is not None:
-            self._parquet.close()
-            self._file.file.close()
+        self._threads.close()
 
     def __enter__(self) -> ReadAhead:
         return self
@@ -148,11 +145,13 @@ class ReadAhead:
 
     def _opening(self, i: int) -> Future[OpenFile]:
         with self._lock:
-            while len(self._opened) <= i and not self._closed:
-                future = self._pool.submit(self._open_file, self._paths[len(self._opened)])
+            while len(self._opened) <= i:
+                future = self._threads.submit(self._open_file, self._paths[len(self._opened)])
                 self._opened.append(future)
                 future.add_done_callback(lambda _: self._top_up())
-            return self._opened[i]
+            opening = self._opened[i]
+            assert opening is not None
+            return opening
 
     def _top_up(self) -> None:
         """Send what the budget has room for."""
@@ -184,8 +183,8 @@ class ReadAhead:
         """Whether the file of the next piece is open; it and those behind it are being opened."""
         i = self._unplanned[0][0]
         self._opening(min(i + FILES_AHEAD, len(self._paths) - 1))
-        opened = self._opened[i]
-        return opened.done() and not opened.cancelled() and opened.exception() is None
+        opened = self._opening(i)
+        return opened.done() and opened.exception() is None
 
     def _plan(self) -> None:
         i, piece = self._unplanned.popleft()
@@ -199,7 +198,7 @@ class ReadAhead:
     def _send(self, file: OpenFile, request: Request) -> None:
         self._held += request.length
         self.peak = max(self.peak, self._held)
-        request.data = self._pool.submit(_read, file.file, request.offset, request.length)
+        request.data = self._threads.submit(_read, file.file, request.offset, request.length)
 
     def _data(self, request: Request) -> memoryview:
         with self._lock:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -18,6 +19,8 @@ from poolscore.engine.filesystem import CONNECTIONS, locate
 from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
 from poolscore.engine.pool.footer import Keep, PoolFile, UnreadableFile, read_footer
 from poolscore.engine.pool.listing import Listing, list_files
+from poolscore.engine.storage_threads import StorageThreads
+from poolscore.engine.words import amount
 
 LOCAL_THREADS, REMOTE_THREADS = 8, CONNECTIONS  # that read footers; object storage answers late, but many at a time
 SLICE = 256  # files that a thread reads at a time
@@ -201,7 +204,11 @@ def find_files(
     choice = RowChoice.of(keep, listing.paths)
     wanted = choice.can_match(listing.paths)
     if not wanted.any():
-        raise ConfigError(f"pool.filter: it rules out every partition of {uri} ({len(wanted)} files)")
+        keys = ", ".join(f"{field.name} ({field.type})" for field in choice.with_keys(pa.schema([])))
+        raise ConfigError(
+            f"pool.filter: it rules out every partition of {uri} ({amount(len(wanted), 'file')}); "
+            f"its folders say: {keys}"
+        )
     look = _Look(listing.pick(wanted), choice, stop=bad_files == "stop")
     try:
         table, read = look.all_files(cache)
@@ -210,8 +217,11 @@ def find_files(
         raise ConfigError(f"{key}: {error}{hint}") from error
     pool = PoolFiles(listing.root, table, choice, look.unreadable, len(wanted) - int(wanted.sum()), read)
     if not pool.rows:
-        raise ConfigError(f"{key}: the pool at {uri} has no rows ({len(pool)} files)")
+        raise ConfigError(f"{key}: the pool at {uri} has no rows ({amount(len(pool), 'file')})")
     return pool
+
+
+_Found = tuple[pa.Table, dict[str, str]]  # rows of FILES; path → reason of files that cannot be read
 
 
 class _Look:
@@ -224,6 +234,7 @@ class _Look:
         self._keep: Keep | None = choice.expression if choice.filter is not None else None
         self._filter = choice.filter
         self._stop = stop
+        self._enough = threading.Event()  # nobody wants more
         self.unreadable: dict[str, str] = {}  # path → reason
 
     def all_files(self, cache: FooterCache | None) -> tuple[pa.Table, int]:
@@ -234,18 +245,27 @@ class _Look:
         parts = [known.take(pa.array(at[at >= 0]))]
         size = min(SLICE, max(1, len(missing) // (4 * self._threads)))
         slices = [missing[start : start + size] for start in range(0, len(missing), size)]
-        with ThreadPoolExecutor(self._threads) as threads:
-            for found, unreadable in threads.map(self._read, slices):
-                if unreadable and self._stop:
-                    raise UnreadableFile(next(iter(unreadable.values())))
-                self.unreadable |= unreadable
-                parts.append(found)
+        for found, unreadable in self._each(slices):
+            if unreadable and self._stop:
+                raise UnreadableFile(next(iter(unreadable.values())))
+            self.unreadable |= unreadable
+            parts.append(found)
         table = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
         if not table.num_rows:
             raise UnreadableFile(next(iter(self.unreadable.values())))
         if cache is not None and len(missing):
             cache.save(table, self._filter)
         return table.sort_by("path"), len(missing)
+
+    def _each(self, slices: list[NDArray[np.int64]]) -> Iterator[_Found]:
+        """What `_read` finds in each, in order."""
+        try:
+            with StorageThreads(self._threads, "footers") as threads:
+                reading = deque(threads.submit(self._read, some) for some in slices)
+                while reading:
+                    yield reading.popleft().result()
+        finally:
+            self._enough.set()
 
     def _known(self, known: pa.Table) -> NDArray[np.int64]:
         """int64 [files]: the row of `known` that still holds for each listed file; -1: none."""
@@ -256,7 +276,7 @@ class _Look:
             same[same] &= known[name].to_numpy()[at[same]] == values[same]
         return np.where(same, at, -1)
 
-    def _read(self, some: NDArray[np.int64]) -> tuple[pa.Table, dict[str, str]]:
+    def _read(self, some: NDArray[np.int64]) -> _Found:
         files: list[PoolFile] = []
         unreadable: dict[str, str] = {}
         for i in some.tolist():
@@ -265,6 +285,6 @@ class _Look:
                 files.append(read_footer(self._place.filesystem, self._place.path, path, modified, self._keep))
             except UnreadableFile as error:
                 unreadable[path] = str(error)
-                if self._stop:
-                    break
+            if self._enough.is_set() or (unreadable and self._stop):
+                break
         return table_of(files), unreadable

@@ -15,9 +15,12 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from shlex import quote
 from statistics import median_low
 
 import pyarrow.parquet as pq
+
+from poolscore.engine.words import amount
 
 MB = 1_000_000
 HUGE_GROUP = 256 * MB
@@ -72,7 +75,7 @@ class Finding:
     Attributes:
         kind: a name for scripts, such as `huge_row_groups`.
         what: what was found, with numbers.
-        where: the first file it was found in; '' where it is not of single files.
+        where: the first file, or the first rows, it was found in; '' where it is of neither.
         advice: what to do.
     """
 
@@ -213,32 +216,36 @@ class PoolHealth:
         Args:
             pool: how the advice names the pool.
         """
-        return list(self._findings(f"repack it: `poolscore pack {pool} NEW`"))
+        repack = f"repack it: `poolscore pack {quote(pool)} NEW`"
+        if len(self.schemas) > 1:
+            repack = f"give all files the same columns and types, then {repack}"
+        return list(self._findings(repack))
 
     def _findings(self, repack: str) -> Iterator[Finding]:
         files, groups = len(self.file_bytes), len(self.group_bytes)
+        of_all = amount(files, "file")
         if huge := self._huge.count:
             largest = max(self.group_bytes) // MB
-            what = f"{huge:,} of {groups:,} row groups over {HUGE_GROUP // MB} MB, up to {largest:,} MB"
+            what = f"{huge:,} of {amount(groups, 'row group')} over {HUGE_GROUP // MB} MB, up to {largest:,} MB"
             yield Finding("huge_row_groups", what, self._huge.where, repack)
         for column, seen in self._twice.items():
             codecs = "/".join(sorted(self.codecs[column] - {"UNCOMPRESSED"}))
-            what = f"column '{column}' is compressed twice in {seen.count:,} of {files:,} files: {codecs} saves nothing"
+            what = f"column '{column}' is compressed twice in {seen.count:,} of {of_all}: {codecs} saves nothing"
             yield Finding("compressed_twice", what, seen.where, repack)
         for column, seen in self._dictionary.items():
-            what = f"column '{column}' of large values is dictionary-encoded in {seen.count:,} of {files:,} files"
+            what = f"column '{column}' of large values is dictionary-encoded in {seen.count:,} of {of_all}"
             yield Finding("dictionary_encoded", what, seen.where, repack)
         if (tiny := self._tiny_files.count) >= MANY and 2 * tiny > files:
             middle = median_low(self.file_bytes) / MB
-            what = f"{tiny:,} of {files:,} files are under {TINY_FILE // MB} MB, half of all under {middle:.2g} MB"
+            what = f"{tiny:,} of {of_all} are under {TINY_FILE // MB} MB, half of all under {middle:.2g} MB"
             yield Finding("tiny_files", what, self._tiny_files.where, repack)
         elif (tiny := self._tiny_groups.count) >= MANY and 2 * tiny > groups:
-            what = f"{tiny:,} of {groups:,} row groups are under {TINY_GROUP // 1000} kB"
+            what = f"{tiny:,} of {amount(groups, 'row group')} are under {TINY_GROUP // 1000} kB"
             yield Finding("tiny_row_groups", what, self._tiny_groups.where, repack)
         if len(self.schemas) > 1:
             rare = min(self.schemas.values(), key=lambda seen: seen.count)
-            what = f"{len(self.schemas)} different schemas, the rarest in {rare.count:,} of {files:,} files"
+            what = f"{len(self.schemas)} different schemas, the rarest in {rare.count:,} of {of_all}"
             yield Finding("differing_schemas", what, rare.where, "write all files with the same columns and types")
         if self._no_rows.count:
-            what = f"{self._no_rows.count:,} of {files:,} files without rows"
+            what = f"{self._no_rows.count:,} of {of_all} without rows"
             yield Finding("files_without_rows", what, self._no_rows.where, "take them out")

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.filesystem import locate, reason, require_bucket, require_reachable
+from poolscore.engine.storage_threads import apart
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 UNKNOWN = -1  # size of a link that leads nowhere: it is listed, so that it is told of
@@ -49,7 +50,7 @@ def list_files(uri: str) -> Listing:
         ConfigError: nothing there, or it cannot be listed.
     """
     try:
-        root, entries = _local(uri) if "://" not in uri else _remote(uri)
+        root, entries = _local(uri) if "://" not in uri else apart(_remote, uri)
         files = sorted(entries)
     except OSError as error:
         raise ConfigError(f"{uri} cannot be listed ({reason(error)})") from error
@@ -113,10 +114,12 @@ def _remote(uri: str) -> tuple[str, Iterable[_Entry]]:
     place = locate(address(fixed))
     if isinstance(place.filesystem, fs.LocalFileSystem):
         return _local("/".join([place.path, *pattern]))
+    require_reachable(uri)
     about = place.filesystem.get_file_info(place.path)
     if about.type == fs.FileType.File:
         return address(fixed[:-1]), [(about.base_name, about.size, about.mtime_ns or 0)]
     if about.type == fs.FileType.NotFound:
+        require_bucket(uri)
         raise ConfigError(f"there is nothing at {uri}")
     below = fs.FileSelector(place.path, recursive=len(pattern) != 1)
     matches = _regex(uri, pattern) if pattern else re.compile(f".*({'|'.join(map(re.escape, SUFFIXES))})", re.I | re.S)

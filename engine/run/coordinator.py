@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections import Counter, deque
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile, differences
+from poolscore.engine.run.bisect import Bisections, Verdict
 from poolscore.engine.run.directory import Totals
-from poolscore.engine.run.fleet import Failed, Fleet, Joined, Lost, Scored
-from poolscore.engine.run.journal import Journal
+from poolscore.engine.run.events import RunEvent
+from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Leaving, Lost
+from poolscore.engine.run.journal import Journal, ShardReport
+from poolscore.engine.run.leases import Leases
+from poolscore.engine.run.task import ScoreShard, Task
 
-ATTEMPTS = 3  # a shard that fails or kills its worker so often is set aside
+ATTEMPTS = 3  # a shard that fails or kills its worker so often is bisected or set aside
 TICK = 1.0  # seconds between signs of life
+DRAIN = 600.0  # seconds that shards at work are waited for once no further one is to be handed out
 ENOUGH_SHARDS = 10  # finished, before bad rows in half of them are taken for a misconfigured job
 
 
@@ -44,6 +52,10 @@ class Coordinator:
         profile: Profile | None,
         on_profile: Callable[[Profile], None],
         on_progress: Callable[[State], None],
+        on_event: Callable[[RunEvent], None] = lambda event: None,
+        shard_timeout: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        stop_when: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._fleet = fleet
         self._journal = journal
@@ -54,13 +66,20 @@ class Coordinator:
         self._profile = profile
         self._on_profile = on_profile
         self._on_progress = on_progress
-        self._queue: deque[Shard] = deque()
-        self._in_flight: Counter[int] = Counter()
+        self._on_event = on_event
+        self._clock, self._looked = clock, clock()
+        self._leases = Leases(shard_timeout, clock)
+        self._slow: list[Task] = []  # wanted a second time
+        self._queue: deque[Task] = deque()
+        self._stop_when = stop_when
+        self.stopped: str | None = None  # why the rest of the shards is left
+        self._drained_by = math.inf
         self._finished: set[int] = set()
         self._failures: dict[int, list[str]] = {}
         self._workers: set[int] = set()
         self._most_workers = 0  # at one time
         self._set_aside: dict[int, str] = {}
+        self._bisections = Bisections(ATTEMPTS)
 
     @property
     def totals(self) -> Totals:
@@ -69,6 +88,8 @@ class Coordinator:
 
     def run(self, shards: Sequence[Shard], seed: int) -> Mapping[int, str]:
         """Score the shards, in an order shuffled by the seed, so that an unfinished run is a random part of the pool.
+
+        Once `stop_when` gives a reason, which `stopped` tells then, no further shard is handed out.
 
         Returns:
             shard → reason, for those that were set aside.
@@ -79,48 +100,97 @@ class Coordinator:
         self._require_mostly_good()  # a run that was stopped for its bad rows stops again, unless the limit was raised
         order = list(shards)
         random.Random(seed).shuffle(order)
-        self._queue.extend(order)
-        while self._waiting() or self._in_flight:
+        self._queue.extend(ScoreShard(shard) for shard in order)
+        while self._waiting() or (self._leases.shards - self._finished and self._clock() < self._drained_by):
             self._hand_out()
             for event in self._fleet.wait(TICK):
-                match event:
-                    case Joined(worker, profile):
-                        self._welcome(worker, profile)
-                    case Scored(report):
-                        self._returned(report.shard)
-                        if report.shard not in self._finished:
-                            self._finished.add(report.shard)
-                            self._set_aside.pop(report.shard, None)
-                            self._journal.append(report)
-                            self._totals = self._totals.plus(report)
-                            self._require_mostly_good()
-                    case Failed(shard, reason, hopeless):
-                        self._returned(shard.index)
-                        self._try_again(shard, reason)
-                        self._require_hope(shard, reason, hopeless)
-                    case Lost():
-                        self._mourn(event)
+                self._hear(event)
+            self._look_for_late()
             self._on_progress(self._state())
         if self._set_aside and not self._totals.shards:
             index, reason = list(self._set_aside.items())[-1]
             raise StoppedError(f"no shard could be scored; shard {index} failed last: {reason}")
         return self._set_aside
 
+    def _hear(self, event: Event) -> None:
+        match event:
+            case Joined(worker, profile):
+                self._welcome(worker, profile)
+            case Leaving(worker, reason):
+                self._leases.leave(worker)
+                self._slow = self._leases.slow()
+                self._on_event(RunEvent("leaving", worker, why=reason))
+            case Done(ScoreShard() as task, result):
+                self._leases.take_back(task, finished=True)
+                self._believe(result)
+            case Done(task):
+                self._leases.take_back(task, finished=False)
+                self._judge(self._bisections.lived(task))
+            case Failed(task, reason, hopeless, of_row):
+                self._leases.take_back(task, finished=False)
+                self._blame(task, reason, of_row)
+                self._require_hope(task.shard, reason, hopeless)
+            case Lost():
+                self._mourn(event)
+
     def _hand_out(self) -> None:
-        while self._waiting() and (free := self._fleet.free()):
-            shard = self._queue.popleft()
-            self._in_flight[shard.index] += 1
-            self._fleet.submit(free[0], shard)
+        if self.stopped is None and (reason := self._stop_when()) is not None:
+            self.stopped, self._drained_by = reason, self._clock() + DRAIN
+        if self.stopped is not None:
+            self._queue.clear()
+            self._bisections.stop()
+            return
+        while any(self._gave(worker) for worker in self._fleet.free()):
+            pass
+
+    def _gave(self, worker: int) -> bool:
+        """Give a worker something to do; False: there is nothing for it."""
+        task = self._copy_for(worker, self._slow)
+        if task is None and self._waiting():
+            task = self._bisections.next(beside_others=bool(self._queue)) or self._queue.popleft()
+        if task is None and self._leases.is_idle(worker):
+            task = self._copy_for(worker, self._leases.unfinished())
+        if task is None:
+            return False
+        self._leases.give(worker, task)
+        self._fleet.submit(worker, task)
+        return True
+
+    def _copy_for(self, worker: int, wanted: Sequence[Task]) -> Task | None:
+        """A shard that another worker has, and this one is to score as well; the first report counts."""
+        for task in wanted:
+            shard = task.shard.index
+            alone = self._leases.holders(shard) == 1 and not self._leases.has(worker, shard)
+            if alone and shard not in self._finished and isinstance(task, ScoreShard):
+                self._on_event(RunEvent("copied", worker, shard))
+                return copy(task)
+        return None
+
+    def _look_for_late(self) -> None:
+        if self._clock() - self._looked < TICK:
+            return
+        self._looked = self._clock()
+        self._slow = self._leases.slow()
+        for worker, why in self._leases.hung():
+            self._on_event(RunEvent("killed", worker, why=why))
+            self._fleet.kill(worker, why)
 
     def _waiting(self) -> bool:
-        """Whether a shard waits to be handed out. One whose report came after all, from a worker given up, does not."""
-        while self._queue and self._queue[0].index in self._finished:
+        """Whether a task waits to be handed out. A shard whose report came from a worker given up does not."""
+        while self._queue and self._queue[0].shard.index in self._finished:
             self._queue.popleft()
-        return bool(self._queue)
+        return bool(self._queue) or self._bisections.waiting
 
-    def _returned(self, shard: int) -> None:
-        self._in_flight[shard] -= 1
-        self._in_flight += Counter()  # drops what is 0
+    def _believe(self, report: ShardReport) -> None:
+        """Make a shard's result count, unless one already does."""
+        if report.shard in self._finished:
+            return
+        self._finished.add(report.shard)
+        self._bisections.drop(report.shard)
+        self._set_aside.pop(report.shard, None)
+        self._journal.append(report)
+        self._totals = self._totals.plus(report)
+        self._require_mostly_good()
 
     def _welcome(self, worker: int, profile: Profile) -> None:
         if self._profile is None:
@@ -131,31 +201,76 @@ class Coordinator:
                 f"worker {worker} has another numeric profile than this run: {', '.join(different)}; its scores would "
                 "differ in their last bits: use machines of one kind, or another run.dir"
             )
+        self._on_event(RunEvent("joined", worker))
         self._workers.add(worker)
         self._most_workers = max(self._most_workers, len(self._workers))
 
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
-        for shard in reversed(lost.waiting):
-            self._returned(shard.index)
-            self._queue.appendleft(shard)
+        self._leases.lose(lost.worker)
+        self._on_event(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
+        for task in reversed(lost.waiting):
+            self._put_back(task)
         if lost.running is not None:
-            self._returned(lost.running.index)
-            self._try_again(lost.running, f"its worker died: {lost.reason}")
+            self._blame(lost.running, f"its worker died: {lost.reason}", of_row=True, died=True)
 
-    def _try_again(self, shard: Shard, reason: str) -> None:
-        if shard.index in self._finished:
+    def _put_back(self, task: Task) -> None:
+        """A task that came to nothing is to be handed out again."""
+        if not isinstance(task, ScoreShard):
+            self._bisections.put_back(task)
+        elif self._is_wanted(task.shard):
+            self._queue.appendleft(self._bisections.scoring(task.shard))
+
+    def _is_wanted(self, shard: Shard) -> bool:
+        """Whether a shard must be handed out: it is not done, not bisected, and no other worker has it."""
+        known = shard.index in self._finished or shard.index in self._bisections
+        return not known and not self._leases.holders(shard.index)
+
+    def _blame(self, task: Task, reason: str, of_row: bool, died: bool = False) -> None:
+        """A task that failed: a shard is tried again, then bisected where a row may be to blame, or set aside."""
+        shard, scoring = task.shard, isinstance(task, ScoreShard)
+        if shard.index in self._finished | self._set_aside.keys() or (scoring and shard.index in self._bisections):
+            return
+        if of_row and not scoring:
+            self._judge(self._bisections.failed(task, reason, died))
             return
         failures = self._failures.setdefault(shard.index, [])
         failures.append(reason)
-        if len(failures) < ATTEMPTS:
-            self._queue.append(shard)
-        else:
-            self._set_aside[shard.index] = reason
-        # One broken file must not end a run whose other shards take longer to score than it to fail.
-        enough = ATTEMPTS * max(ATTEMPTS, self._most_workers)
-        if not self._totals.shards and self._count_failures() >= enough:
+        if len(failures) % ATTEMPTS == 0 and not of_row:
+            self._give_up(shard, reason)
+        elif not scoring:
+            self._bisections.put_back(task)
+        elif len(failures) % ATTEMPTS == 0 or (of_row and self._nothing_works()):
+            self._bisections.begin(shard)
+        elif self._is_wanted(shard):
+            self._queue.append(self._bisections.scoring(shard))
+        self._require_any_success(shard, reason)
+
+    def _judge(self, verdict: Verdict | None) -> None:
+        """Score a shard again without its poison, or set it aside."""
+        if verdict is None:
+            return
+        if verdict.why_not is None:
+            self._queue.appendleft(self._bisections.scoring(verdict.shard))
+            return
+        reason = f"{self._failures[verdict.shard.index][-1]}; {verdict.why_not}"
+        self._give_up(verdict.shard, reason)
+        self._require_any_success(verdict.shard, reason)
+
+    def _give_up(self, shard: Shard, reason: str) -> None:
+        self._bisections.drop(shard.index)
+        self._set_aside[shard.index] = reason
+
+    def _require_any_success(self, shard: Shard, reason: str) -> None:
+        if self._nothing_works():
             raise StoppedError(f"no shard could be scored; shard {shard.index} failed last: {reason}")
+
+    def _nothing_works(self) -> bool:
+        """Whether the job is to stop, as it does not look as if any shard could be scored."""
+        # One broken file must not end a run whose other shards take longer to score than it to fail; nor may poison in
+        # every shard: of one of them it is looked for.
+        enough = ATTEMPTS * max(ATTEMPTS, self._most_workers)
+        return not self._totals.shards and not self._bisections and self._count_failures() >= enough
 
     def _require_hope(self, shard: Shard, reason: str, hopeless: bool) -> None:
         if hopeless and shard.index in self._set_aside:
@@ -183,8 +298,8 @@ class Coordinator:
         )
 
     def _state(self) -> State:
-        in_flight = sum(self._in_flight.values())
-        return State(self._totals, len(self._workers), in_flight, self._count_failures(), len(self._set_aside))
+        failures = self._count_failures()
+        return State(self._totals, len(self._workers), self._leases.count, failures, len(self._set_aside))
 
     def _count_failures(self) -> int:
         return sum(len(reasons) for reasons in self._failures.values())

@@ -9,8 +9,7 @@ import json
 import re
 import secrets
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import chain, count
@@ -21,12 +20,17 @@ import pyarrow as pa
 
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.pool.plan import Plan
+from poolscore.engine.reasons import by_kind
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.footers import FOOTERS
-from poolscore.engine.run.journal import ShardReport, read_reports
+from poolscore.engine.run.journal import Journal, ShardReport, read_reports, require_no_driver
+from poolscore.engine.run.records import newest
 from poolscore.engine.storage import Storage, open_storage
 from poolscore.engine.uri import local_path
 
+EVENTS = 200  # the latest are kept
 REASONS = 20  # commonest reasons of rejection that are kept
 FORMAT = 1  # of the run directory; readers of a newer one read older ones
 RUN, PLAN, SUCCESS, SELECTION = "run.json", "plan.parquet", "_SUCCESS", "selection.parquet"
@@ -40,7 +44,7 @@ _SECRET = re.compile(
     "secret|passw|passphrase|credential|authorization|(api|access|private)[_-]?key|(^|[_-]|auth|access|bearer|hf)token$",
     re.IGNORECASE,
 )
-_PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet")
+_PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet|\.part-\d{5,}-[0-9a-f]{8}\.parquet\.[0-9a-f]{8}\.tmp")
 _USERINFO = re.compile(r"(?<=://)(?!anonymous@)[^/\s]+@")
 
 
@@ -79,7 +83,7 @@ class Totals:
 
     def plus(self, report: ShardReport) -> Totals:
         """With one more shard."""
-        reasons = Counter(self.reasons) + Counter(report.reasons)
+        reasons = by_kind([*self.reasons.items(), *report.reasons.items()])
         names = dict.fromkeys([*self.stages, *report.stages])
         stages = {name: self.stages.get(name, 0.0) + report.stages.get(name, 0.0) for name in names}
         return Totals(
@@ -101,15 +105,18 @@ class RunDirectory:
 
     Args:
         plan: its plan, where it is known: a large one need not be in memory twice.
+        patience: seconds to wait for storage that fails; see PatientStorage.
 
     Raises:
         ConfigError: there is no run, a damaged one, or one of a newer format.
     """
 
-    def __init__(self, root: str, plan: Plan | None = None) -> None:
-        self.storage: Storage = open_storage(root)
+    def __init__(self, root: str, plan: Plan | None = None, patience: float = 0.0) -> None:
+        self.storage: Storage = open_storage(root, patience)
+        self._noted: list[dict[str, Any]] = []  # events that run.json does not have yet
         if plan is not None:
             self.plan = plan
+        require_reachable(root)
         try:
             self.info: dict[str, Any] = json.loads(self.storage.read(RUN))
         except FileNotFoundError as error:
@@ -152,28 +159,56 @@ class RunDirectory:
 
     @property
     def succeeded(self) -> bool:
-        """Whether every shard of the run is scored."""
-        return SUCCESS in self.storage.names("")
+        """Whether every shard of the run is scored. A mark set by an older driver beside a newer one says nothing."""
+        try:
+            mark = json.loads(self.storage.read(SUCCESS) or "null")
+        except (FileNotFoundError, ValueError):
+            return False
+        opening = newest(self.storage)
+        return mark is None or (opening is not None and opening.epoch == mark["epoch"])  # None: an older version's
+
+    def succeed(self, journal: Journal) -> None:
+        """Set the mark that the run is whole."""
+        write_json(self.storage, SUCCESS, {"epoch": journal.epoch})
 
     def update(self, **changes: Any) -> None:
         """Change entries of run.json.
 
         Raises:
-            StoppedError: another run stands in this one's place, moved there by --fresh; it is left as it is.
+            StoppedError: another run stands in this one's place, moved there by --fresh, or another driver works on it;
+                it is left as it is.
         """
         try:
-            there = json.loads(self.storage.read(RUN)).get("id")
+            there = json.loads(self.storage.read(RUN))
         except (OSError, ValueError):
-            there = None
-        if there != self.info["id"]:
+            there = {}
+        if there.get("id") != self.info["id"]:
             raise StoppedError(f"{self.storage.root} holds another run by now; this one was moved aside")
-        self.info |= {**changes, "updated": _now()}
+        if there.get("epoch", 0) > changes.get("epoch", self.info.get("epoch", 0)):
+            raise StoppedError(f"{self.storage.root}: another driver works on this run by now; it is left as it is")
+        events = [*there.get("events", ()), *self._noted][-EVENTS:]
+        self.info = {**there, "events": events, **changes, "updated": _now()}
         write_json(self.storage, RUN, self.info)
+        self._noted.clear()
+
+    def note(self, event: RunEvent) -> None:
+        """Keep an event; it is written with the next change of run.json."""
+        self._noted.append({name: value for name, value in asdict(event).items() if value not in (None, "")})
+        del self._noted[:-EVENTS]
 
 
-def create_run(root: str, config: Config, version: str, plan: Plan, identity: Mapping[str, Any]) -> RunDirectory:
-    """Start a run in an empty directory."""
-    storage = open_storage(root)
+def create_run(
+    root: str,
+    config: Config,
+    version: str,
+    plan: Plan,
+    identity: Mapping[str, Any],
+    extends: Sequence[Mapping[str, str]] = (),
+) -> RunDirectory:
+    """Start a run in an empty directory; `extends` are the place and id of the runs that it goes on with, the latest
+    first."""
+    patience = config.run.storage_patience
+    storage = open_storage(root, patience)
     storage.publish(PLAN, lambda file: file.write(plan.to_parquet()))
     if plan.unreadable:
         write_json(storage, BAD_FILES, dict(plan.unreadable))
@@ -187,6 +222,7 @@ def create_run(root: str, config: Config, version: str, plan: Plan, identity: Ma
         "seed": config.passes.seed,
         "config": redacted(config.model_dump(mode="json")),
         "identity": redacted(dict(identity)),
+        **({"extends": list(extends)} if extends else {}),
         "pool": {
             "digest": plan.digest,
             "rows": plan.rows,
@@ -200,7 +236,7 @@ def create_run(root: str, config: Config, version: str, plan: Plan, identity: Ma
         "totals": asdict(Totals()),
     }
     write_json(storage, RUN, info)
-    return RunDirectory(root, plan)
+    return RunDirectory(root, plan, patience)
 
 
 def exists(root: str) -> bool:
@@ -219,20 +255,32 @@ def exists(root: str) -> bool:
     return False
 
 
-def sweep(run: RunDirectory) -> None:
-    """Take away parts that the journal does not count, such as those of a worker that was interrupted before it could
-    report. Only names of our own form are touched."""
+def sweep(run: RunDirectory, journal: Journal) -> None:
+    """Take away parts, and temporary files of parts, that the journal does not count: those of workers that died or
+    were interrupted. Only names of our own form are touched. A later driver's parts are never among them: what is swept
+    was there before this one saw that there is no later one.
+
+    Raises:
+        StoppedError: there is one.
+    """
     counted = {name for report in run.reports().values() for name in (report.scores, report.errors)}
-    for folder in ("scores", "errors"):
-        for name in run.storage.names(folder):
-            if _PART.fullmatch(name) and f"{folder}/{name}" not in counted:
-                run.storage.delete(f"{folder}/{name}")
+    found = [
+        f"{folder}/{name}"
+        for folder in ("scores", "errors")
+        for name in [*run.storage.names(folder), *run.storage.leftovers(folder)]
+        if _PART.fullmatch(name)
+    ]
+    journal.require_ours()
+    for name in found:
+        if name not in counted:
+            run.storage.delete(name)
 
 
 def set_aside(root: str) -> str:
     """Move an old run out of the way, for --fresh; nothing is deleted. Returns where it went.
 
     Raises:
+        StoppedError: a driver works on it.
         ConfigError: it cannot be moved. In object storage nothing can, at once; a copy that is stopped half-way would
             leave two halves of a run.
     """
@@ -243,6 +291,7 @@ def set_aside(root: str) -> str:
             "yourself"
         )
     root = str(path)
+    require_no_driver(open_storage(root))
     base = f"{root}.old-{time.strftime('%Y%m%d-%H%M%S')}"
     to = next(name for name in chain([base], (f"{base}-{i}" for i in count(2))) if not Path(name).exists())
     try:

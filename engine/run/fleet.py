@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import usable_cores, with_decode_threads
 from poolscore.engine.errors import OutOfMemory, PoolscoreError, UnreadableShard
-from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile, choose_device
-from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.run.task import Task
 from poolscore.engine.shard import AT_ONCE
 from poolscore.engine.worker import Job, ShardWorker
 
-IN_FLIGHT = AT_ONCE  # shards given to a worker
+IN_FLIGHT = AT_ONCE  # tasks given to a worker
 
 
 @dataclass(frozen=True)
@@ -28,19 +27,21 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """A shard was scored and its part written."""
+class Done:
+    """A task was done."""
 
-    report: ShardReport
+    task: Task
+    result: Any  # what `task.do` returned
 
 
 @dataclass(frozen=True)
 class Failed:
-    """A worker could not score a shard, and lives."""
+    """A worker could not do a task, and lives."""
 
-    shard: Shard
+    task: Task
     reason: str
     hopeless: bool = False  # another shard would fare no better: the job is to stop if it goes on like this
+    of_row: bool = False  # the model or a decoder raised, which one row may be to blame for
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,20 @@ class Lost:
     """A worker died."""
 
     worker: int
-    running: Shard | None  # what it was at, if anything
-    waiting: tuple[Shard, ...]  # what it had been given besides
+    running: Task | None  # what it was at, if anything
+    waiting: tuple[Task, ...]  # what it had been given besides
     reason: str
 
 
-Event = Joined | Scored | Failed | Lost
+@dataclass(frozen=True)
+class Leaving:
+    """A machine is about to be taken away. Its worker goes on with what it is at, and is given nothing more."""
+
+    worker: int
+    reason: str
+
+
+Event = Joined | Done | Failed | Lost | Leaving
 
 
 def what_failed(error: BaseException) -> str:
@@ -61,30 +70,39 @@ def what_failed(error: BaseException) -> str:
     return one_line(f"{type(error).__name__}: {error}")
 
 
-def what_became(shard: Shard, error: BaseException) -> Failed:
-    """A shard that a worker could not score, by what was raised there.
+def what_became(task: Task, error: BaseException) -> Failed:
+    """A task that a worker could not do, by what was raised there.
 
     Raises:
-        PoolscoreError: it concerns the job, not the shard.
+        PoolscoreError: it concerns the job, not the task.
     """
     if isinstance(error, UnreadableShard | OutOfMemory):
-        return Failed(shard, str(error), hopeless=isinstance(error, OutOfMemory))
+        return Failed(task, str(error), hopeless=isinstance(error, OutOfMemory))
     if isinstance(error, PoolscoreError) or not isinstance(error, Exception):
         raise error
-    return Failed(shard, what_failed(error))  # one row that makes the model raise must not end the night
+    return Failed(task, what_failed(error), of_row=True)  # one row that makes the model raise must not end the night
 
 
 class Fleet(Protocol):
-    """Workers that take shards. Errors of the job itself (PoolscoreError) are raised by `wait`."""
+    """Workers that take tasks. They may come and go. Errors of the job itself (PoolscoreError) are raised by `wait`.
+
+    Events bring back the very task that was submitted: identity tells apart two copies of one that were handed out.
+    """
 
     def free(self) -> Sequence[int]:
-        """Workers that can take a shard now, least loaded first."""
+        """Workers that can take a task now, least loaded first."""
 
-    def submit(self, worker: int, shard: Shard) -> None:
-        """Give a shard to a worker."""
+    def submit(self, worker: int, task: Task) -> None:
+        """Give a task to a worker."""
 
     def wait(self, seconds: float) -> list[Event]:
         """What happened since the last call; waits at most `seconds` for something to happen."""
+
+    def kill(self, worker: int, why: str) -> None:
+        """Give up a worker that hangs: `wait` will say that it was lost. Another takes its place."""
+
+    def refuse(self, worker: int) -> None:
+        """Let a worker go that must not be used, and start none on its machine again. No event follows."""
 
     def close(self) -> None:
         """Let the workers go."""
@@ -98,16 +116,17 @@ class LocalFleet:
         run = with_decode_threads(job.config.run, usable_cores(), on_gpu)
         self._worker = ShardWorker(replace(job, config=job.config.model_copy(update={"run": run})))
         self._threads = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="poolscore-shard")
-        self._given: dict[Future[ShardReport], Shard] = {}
+        self._given: dict[Future[Any], Task] = {}
         self._joined = False
+        self._refused = False
 
     def free(self) -> Sequence[int]:
         """See Fleet."""
-        return [0] if self._joined and len(self._given) < IN_FLIGHT else []
+        return [0] if self._joined and not self._refused and len(self._given) < IN_FLIGHT else []
 
-    def submit(self, worker: int, shard: Shard) -> None:
+    def submit(self, worker: int, task: Task) -> None:
         """See Fleet."""
-        self._given[self._threads.submit(self._worker.score, shard)] = shard
+        self._given[self._threads.submit(task.do, self._worker)] = task
 
     def wait(self, seconds: float) -> list[Event]:
         """See Fleet."""
@@ -117,12 +136,19 @@ class LocalFleet:
         done, _ = wait(self._given, timeout=seconds, return_when=FIRST_COMPLETED)
         return [self._event(future, self._given.pop(future)) for future in list(self._given) if future in done]
 
+    def kill(self, worker: int, why: str) -> None:
+        """A thread cannot be killed: the run waits for it."""
+
+    def refuse(self, worker: int) -> None:
+        """There is no other: it is given nothing."""
+        self._refused = True
+
     def close(self) -> None:
         """See Fleet."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._worker.close()
         self._threads.shutdown(wait=True)
 
-    def _event(self, future: Future[ShardReport], shard: Shard) -> Event:
+    def _event(self, future: Future[Any], task: Task) -> Event:
         error = future.exception()
-        return Scored(future.result()) if error is None else what_became(shard, error)
+        return Done(task, future.result()) if error is None else what_became(task, error)

@@ -1,28 +1,44 @@
 """The journal: which object counts for which shard. Written by the driver alone, as immutable numbered records.
 
-    _log/<epoch>/<sequence>.json        record 0 of an epoch says who opened it; each further one holds a shard's report
+The first report of a shard wins; later ones are ignored, so scoring a shard twice is harmless. Readers believe the
+journal, not the listing. How it lies in storage: records.py.
 
-A driver that opens a run claims the next epoch, so two drivers never write the same record. The first report of a shard
-wins; later ones are ignored, so scoring a shard twice is harmless. Readers believe the journal, not the listing.
+Why two drivers cannot both be believed. A driver opens a run in four steps: it asks whether the newest epoch's driver
+lives (heartbeat.py), lists what counts there, reads it, and creates record 0 of the next epoch, which says how far it
+read: that much it adopts. Whoever finds record 0 there already begins again. From the moment that it is there, every
+reader takes the newest epoch, its records, and of the earlier ones what it adopted. So whenever an old driver (cut off,
+halted, taken for dead) appends a record,
+
+  before the list                 the record is adopted, and counts for ever;
+  between the list and record 0   it counts until record 0 is there, and never again: the new driver does not know of
+                                  it, and has the shard scored once more, to the same bits;
+  after record 0                  nobody believes it.
+
+The old driver looks after each append (and before, if it has not looked for two heartbeats) whether the newest epoch is
+its own. If not it stops, and does not count on that record, adopted or not. If it is, the record counts at that moment.
+A reader that looks for the newest epoch before record 0 is there, and for records after, could see a late one. So it
+looks for the newest epoch once more when it is done, and if that changed it begins again.
+A run that is moved away under its driver, or replaced by another: records carry their driver's token, and count only in
+the epoch that was opened with it.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import secrets
-import socket
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from types import TracebackType
 
 from poolscore.engine.errors import StoppedError
+from poolscore.engine.run.compaction import pack, range_at
+from poolscore.engine.run.heartbeat import BEAT, Driver, Heart, require_gone, this_process
+from poolscore.engine.run.records import ADOPTED, FOLDER, Record, View, damaged, name_of, newest, read_view
 from poolscore.engine.storage import Storage
 
-FOLDER = "_log"
-_EPOCH = re.compile("[0-9]{6}")
-_RECORD = re.compile("[0-9]{8}[.]json")
+MANY = 32  # objects that a new epoch had to read, from which on it spares its readers the trouble
 
 
 @dataclass(frozen=True)
@@ -45,14 +61,33 @@ class ShardReport:
 
 
 class Journal:
-    """The driver's side: an open epoch."""
+    """The driver's side: an open epoch. To be closed, so that the next driver need not ask whether this one lives.
 
-    def __init__(self, storage: Storage) -> None:
+    Args:
+        driver: who opens it; default: this process.
+        beat: seconds between two heartbeats.
+
+    Raises:
+        StoppedError: another driver works on this run, a record is damaged, or storage fails. Nothing was written.
+    """
+
+    def __init__(self, storage: Storage, driver: Driver | None = None, beat: float = BEAT) -> None:
         self._storage = storage
-        mine = {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time(), "token": secrets.token_hex(8)}
-        self._opened = json.dumps(mine).encode()
-        self._epoch = self._claim()
+        self._token = secrets.token_hex(8)
+        self._driver = {**asdict(driver or this_process()), "token": self._token, "beat": beat}
         self._sequence = 0
+        self._written: list[tuple[int, bytes]] = []  # records of this epoch with their numbers
+        self.adopted: dict[int, ShardReport] = {}  # what counts already, by shard
+        view, self.epoch = self._claim()
+        self._heart = Heart(storage, self.epoch, self._driver)
+        self._end = weakref.finalize(self, self._heart.stop)  # a journal that was forgotten beats no more
+        self._end.atexit = False
+        try:
+            if view.objects > MANY:
+                self._storage.create(name_of(self.epoch, ADOPTED), pack(self._token, map(_json, self.adopted.values())))
+        except BaseException:
+            self.close()
+            raise
 
     def append(self, report: ShardReport) -> None:
         """Make a shard's result count.
@@ -60,26 +95,66 @@ class Journal:
         Raises:
             StoppedError: the record cannot be written, or another driver works on this run.
         """
+        if time.monotonic() - self._heart.confirmed > 2 * self._driver["beat"]:
+            self.require_ours()
+        data = json.dumps({"token": self._token, **asdict(report)}).encode()
         self._sequence += 1
-        name = f"{FOLDER}/{self._epoch:06d}/{self._sequence:08d}.json"
-        if not self._is_mine() or not self._storage.create(name, json.dumps(asdict(report)).encode()):
+        while not self._storage.create(name_of(self.epoch, self._sequence), data):
+            self.require_ours()
+            self._sequence += 1  # a stranger's, to whom this folder belonged
+        self.require_ours()
+        self._written.append((self._sequence, data))
+        if (compacted := range_at(self._sequence)) is not None:
+            records = [data for number, data in self._written if compacted[0] <= number]
+            self._storage.create(name_of(self.epoch, compacted), pack(self._token, records))
+
+    def require_ours(self) -> None:
+        """Prove that all that this epoch appended so far counts.
+
+        Raises:
+            StoppedError: the run has been opened since, or was moved.
+        """
+        if not self._heart.is_ours(self._storage):
             where = self._storage.path(FOLDER)
             raise StoppedError(f"{where}: another driver works on this run, or it was moved; stop one of them")
 
-    def _is_mine(self) -> bool:
-        """Whether this is still the run that was opened, and nobody has opened it since."""
-        try:
-            opened = self._storage.read(f"{FOLDER}/{self._epoch:06d}/{0:08d}.json")
-        except OSError:
-            return False
-        later = [name for name in _numbered(self._storage, FOLDER, _EPOCH) if int(name) > self._epoch]
-        return opened == self._opened and not later
+    def close(self) -> None:
+        """Stop, and tell the next driver that it may begin at once."""
+        self._end()
 
-    def _claim(self) -> int:
-        epoch = 1 + max((int(name) for name in _numbered(self._storage, FOLDER, _EPOCH)), default=0)
-        while not self._storage.create(f"{FOLDER}/{epoch:06d}/{0:08d}.json", self._opened):
-            epoch += 1
-        return epoch
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _claim(self) -> tuple[View, int]:
+        epoch = 0
+        while True:
+            before = newest(self._storage, epoch)
+            if before is not None:
+                require_gone(self._storage, before)
+            view = read_view(self._storage, epoch)
+            if view.opening != before:
+                continue
+            self.adopted = _reports(self._storage, view.records)
+            epoch = 1 + max(view.last, default=0)
+            opening = {**self._driver, "time": time.time(), "adopted": view.last}
+            if self._storage.create(name_of(epoch, 0), json.dumps(opening).encode()):
+                return view, epoch
+
+
+def require_no_driver(storage: Storage) -> None:
+    """Refuse where a driver works on the run; waits some seconds where only its heartbeat can tell.
+
+    Raises:
+        StoppedError: it lives.
+    """
+    opening = newest(storage)
+    if opening is not None:
+        require_gone(storage, opening)
 
 
 def read_reports(storage: Storage) -> dict[int, ShardReport]:
@@ -88,27 +163,19 @@ def read_reports(storage: Storage) -> dict[int, ShardReport]:
     Raises:
         StoppedError: a record is damaged. It is not passed over: a run must not lose a shard and still look whole.
     """
+    return _reports(storage, read_view(storage).records)
+
+
+def _reports(storage: Storage, records: Iterable[Record]) -> dict[int, ShardReport]:
     reports: dict[int, ShardReport] = {}
-    names = list(_records(storage))
-    for name, data in zip(names, storage.read_all(names), strict=True):
+    for name, values in records:
         try:
-            report = ShardReport(**json.loads(data))
-        except (ValueError, TypeError) as error:
-            raise StoppedError(
-                f"{storage.path(name)} is damaged ({' '.join(str(error).split())}); delete it, and _SUCCESS if it is "
-                "there, then run the same command again: its shard is scored anew"
-            ) from error
+            report = ShardReport(**values)
+        except TypeError as error:
+            raise damaged(storage, name, error) from error
         reports.setdefault(report.shard, report)
     return dict(sorted(reports.items()))
 
 
-def _records(storage: Storage) -> Iterator[str]:
-    for epoch in _numbered(storage, FOLDER, _EPOCH):
-        for name in _numbered(storage, f"{FOLDER}/{epoch}", _RECORD):
-            if name != f"{0:08d}.json":
-                yield f"{FOLDER}/{epoch}/{name}"
-
-
-def _numbered(storage: Storage, folder: str, form: re.Pattern[str]) -> list[str]:
-    """Names of the journal's own form; what others leave in its folders says nothing."""
-    return [name for name in storage.names(folder) if form.fullmatch(name)]
+def _json(report: ShardReport) -> bytes:
+    return json.dumps(asdict(report)).encode()

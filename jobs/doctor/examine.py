@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from statistics import median_low
 from typing import Any
 
@@ -15,7 +16,18 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import reason
 from poolscore.engine.pool.health import MB, Finding, PoolHealth
 from poolscore.engine.pool.listing import Listing, list_files
-from poolscore.jobs.doctor.sample import Groups, Ids, Pictures, picture_columns, sample_ids, sample_pictures
+from poolscore.engine.reasons import by_kind
+from poolscore.engine.words import amount
+from poolscore.jobs.doctor.sample import (
+    Groups,
+    Ids,
+    Pictures,
+    picture_columns,
+    sample_ids,
+    sample_pictures,
+    without_header,
+)
+from poolscore.jobs.pack.contract import printable
 from poolscore.jobs.pack.parquet import Footer, read_footers
 
 LARGE_SIDE = 512
@@ -70,19 +82,21 @@ class Examination:
 
     def _lines(self) -> Iterator[str]:
         health, about = self.health, self.to_dict()
-        yield f"{self.pool}: {health.rows:,} rows in {about['files']:,} files, {self.bytes / MB:,.1f} MB"
+        files = amount(about["files"], "file")
+        yield f"{self.pool}: {amount(health.rows, 'row')} in {files}, {self.bytes / MB:,.1f} MB"
         low, middle, high = about["row_group_rows"]
         small, usual, large = (size / MB for size in about["row_group_bytes"])
         yield (
-            f"{about['row_groups']:,} row groups (smallest, median, largest) of {low:,}, {middle:,}, {high:,} rows; "
-            f"{small:,.1f}, {usual:,.1f}, {large:,.1f} MB"
+            f"{amount(about['row_groups'], 'row group')} (smallest, median, largest) of {low:,}, {middle:,}, {high:,} "
+            f"rows; {small:,.1f}, {usual:,.1f}, {large:,.1f} MB"
         )
         for name, kind in about["columns"].items():
             yield f"column {name} ({kind}){self._column(name)}"
         for name, pictures in self.pictures.items():
             yield f"sample of {name}: {_told(pictures)}"
         if self.ids is not None:
-            yield f"{'all' if self.ids.whole else 'sample of'} {self.ids.rows:,} ids: {self.ids.repeated:,} repeated"
+            ids = amount(self.ids.rows, "id")
+            yield f"{'all' if self.ids.whole else 'sample of'} {ids}: {self.ids.repeated:,} repeated"
         if not self.findings:
             yield "nothing to mend"
         for finding in self.findings:
@@ -125,7 +139,7 @@ def examine(pool: str, *, id_column: str = "id", rows: int = 256) -> Examination
         numbers.extend(range(len(footer.health.group_rows)))
     if schema is None:
         what = f"{len(bad):,} of them cannot be read (first: {bad[0]})" if bad else "they have no rows"
-        raise ConfigError(f"{pool}: nothing to look at in {len(listing.paths):,} files: {what}")
+        raise ConfigError(f"{pool}: nothing to look at in {amount(len(listing.paths), 'file')}: {what}")
     groups = Groups(
         listing.root, listing.paths, *(np.array(part, np.int64) for part in (files, numbers, health.group_rows))
     )
@@ -133,40 +147,54 @@ def examine(pool: str, *, id_column: str = "id", rows: int = 256) -> Examination
     pictures: dict[str, Pictures] = {}
     ids: Ids | None = None
     try:
-        pictures = sample_pictures(groups, picture_columns(schema), rows)
-        ids = sample_ids(groups, id_column) if id_column in schema.names else None
+        of_id = id_column if id_column in schema.names else None
+        pictures = sample_pictures(groups, picture_columns(schema), rows, of_id)
+        ids = sample_ids(groups, id_column) if of_id else None
+        if pictures and health.nulls.get("width"):
+            findings.append(_without_header(health.nulls["width"], without_header(groups, of_id)))
     except _BROKEN as error:
         what = f"a sample of rows cannot be read ({reason(error)})"
         findings.append(Finding("unreadable_rows", what, "", "write the damaged file again or take it out"))
-    findings += [*_of_pictures(pictures, pool), *_of_ids(ids, id_column, pool)]
+    findings += [*_of_pictures(pictures, pool, schema), *_of_ids(ids, id_column, pool)]
     return Examination(pool, schema, health, int(listing.bytes.clip(0).sum()), pictures, ids, findings)
 
 
 def _bad_files(bad: Sequence[str], listing: Listing) -> Iterator[Finding]:
     if bad:
-        what = f"{len(bad):,} of {len(listing.paths):,} files cannot be read"
+        what = f"{len(bad):,} of {amount(len(listing.paths), 'file')} cannot be read"
         yield Finding(
             "unreadable_files", what, bad[0], "write them again, take them out, or set pool.bad_files to 'skip'"
         )
 
 
-def _of_pictures(columns: dict[str, Pictures], pool: str) -> Iterator[Finding]:
+def _of_pictures(columns: dict[str, Pictures], pool: str, schema: pa.Schema) -> Iterator[Finding]:
     for column, pictures in columns.items():
         if pictures.rejected:
             count = sum(pictures.rejected.values())
-            why, most = pictures.rejected.most_common(1)[0]
+            why, most = by_kind(pictures.rejected.items()).most_common(1)[0]
             what = f"{count:,} of {pictures.rows:,} sampled rows of '{column}' cannot be decoded ({most:,} × {why})"
-            yield Finding("rejected_pictures", what, "", "a run sets them aside in errors/; mend their source if many")
+            advice = "a run sets them aside in errors/; mend their source if many"
+            yield Finding("rejected_pictures", what, _listed(pictures.named), advice)
         if pictures.turned:
             what = f"EXIF turns {pictures.turned:,} of {pictures.rows:,} sampled pictures of '{column}'"
             yield Finding("turned_pictures", what, "", "set decode.exif to what training did: ignore or apply")
         side = median_low(map(min, zip(pictures.widths, pictures.heights, strict=True)))
         if side >= LARGE_SIDE:
             what = f"half of the sampled pictures of '{column}' have a shorter side of {side:,} pixels or more"
-            advice = f"if the model takes far fewer, read less: `poolscore pack {pool} NEW --resize SIDE"
-            yield Finding(
-                "large_pictures", what, "", advice + ("`" if column == "image" else f" --image-column {column}`")
-            )
+            of_column = "" if column == "image" else f" --image-column {quote(column)}"
+            advice = f"`poolscore pack {quote(pool)} NEW --resize SIDE{of_column}`"
+            if pa.types.is_struct(schema.field(column).type):  # which pack does not resize
+                advice = "store smaller ones"
+            yield Finding("large_pictures", what, "", f"if the model takes far fewer, read less: {advice}")
+
+
+def _without_header(count: int, named: Sequence[str]) -> Finding:
+    what = f"{amount(count, 'picture')} without a readable header (null in 'width')"
+    return Finding("no_header", what, _listed(named), "a run sets them aside in errors/; mend their source, pack again")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names))
 
 
 def _of_ids(ids: Ids | None, column: str, pool: str) -> Iterator[Finding]:
@@ -204,7 +232,7 @@ def _told(pictures: Pictures) -> str:
         _spread(values) for values in (pictures.widths, pictures.heights, pictures.sizes)
     )
     formats = ", ".join(f"{count:,} {name}" for name, count in pictures.formats.most_common())
-    text = f"{pictures.rows:,} rows: {formats}; {width:,}x{height:,} pixels and {size / 1000:,.1f} kB in the median"
+    text = f"{amount(pictures.rows, 'row')}: {formats}; {width:,}x{height:,} px and {size / 1000:,.1f} kB in the median"
     if pictures.odd:
         text += f"; of odd kinds {', '.join(f'{count:,} {mode}' for mode, count in pictures.odd.items())}"
     return text + (f"; {sum(pictures.rejected.values()):,} would be rejected" if pictures.rejected else "")

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.words import amount
 
 MIB = 1 << 20
 PIECE_BYTES = MIB
@@ -165,10 +166,9 @@ class PackSummary:
     resumed: int = 0
 
     def __str__(self) -> str:
-        rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}"
-        files = f"{self.files} file{'' if self.files == 1 else 's'}"
         columns = ", ".join(f"{printable(name)} ({kind})" for name, kind in self.columns.items())
-        text = f"Packed {rows} in {files}, {self.bytes / 1e6:,.1f} MB. Columns: {columns}."
+        text = f"Packed {amount(self.rows, 'row')} in {amount(self.files, 'file')}, {self.bytes / 1e6:,.1f} MB. "
+        text += f"Columns: {columns}."
         if self.resumed:
             text += f" Of these, {self.resumed:,} were there from an earlier try."
         if self.headerless:

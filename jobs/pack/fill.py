@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from poolscore.engine.errors import ConfigError
-from poolscore.jobs.pack.contract import Limits, Packed, PackSummary, Progress, Source, Tally
+from poolscore.engine.errors import ConfigError, InterruptedRun
+from poolscore.engine.words import amount
+from poolscore.jobs.pack.contract import MIB, Limits, Packed, PackSummary, Progress, Source, Tally
 from poolscore.jobs.pack.journal import Journal, Part, Place
 from poolscore.jobs.pack.set_aside import UNFINISHED, SetAside
 from poolscore.jobs.pack.workers import in_order, workers
@@ -41,6 +42,7 @@ def fill(
     Raises:
         ConfigError: no rows; an unfinished pack of another kind is in the way; the source turned out wrong.
         StoppedError: the disk or a worker failed; whole parts remain for the next try.
+        InterruptedRun: Ctrl-C or SIGTERM; says what remains.
     """
     if source.light:
         processes = 1
@@ -55,6 +57,10 @@ def fill(
         except OSError as error:
             raise ConfigError(f"cannot write to POOL {pool}: {error.strerror}; name another folder") from error
         return _Filling(source, pool, journal, parts, progress).run(limits, processes, where)
+    except KeyboardInterrupt as error:
+        again = f"goes on after {amount(journal.rows(), 'row')}" if journal.names() else "begins again"
+        why = "" if journal.names() else f", for no file of {limits.file_bytes / MIB:,.0f} MiB was whole yet"
+        raise InterruptedRun(f"POOL {pool}: interrupted; the same command {again}{why}") from error
     finally:
         _tidy(pool, journal, created)
 

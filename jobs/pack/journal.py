@@ -69,6 +69,10 @@ class Journal:
         """Final names of the parts that it tells of."""
         return {line["name"] for line in self._lines()[1:]}
 
+    def rows(self) -> int:
+        """Rows in the parts that it tells of."""
+        return int(self._lines()[-1]["rows"])
+
     def begin(self, source: str, options: Mapping[str, Any], *, fresh: bool) -> list[tuple[Path, Part]]:
         """Takes up what an earlier try of the same pack left, and begins anew after that.
 

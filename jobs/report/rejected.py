@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from poolscore.engine.filesystem import open_parquet
+from poolscore.engine.reasons import kind_of
 from poolscore.jobs.report.facts import Facts
 from poolscore.jobs.report.text import column_texts, count, esc, percent, rows, shortened
 
@@ -16,7 +17,7 @@ REASON = 200  # characters
 OTHER = ("", "other reasons")
 BLOCK = 65_536  # rows
 
-Reason = tuple[str, str]  # stage, message
+Reason = tuple[str, str]  # stage, kind of message
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Rejected:
     """Rejected rows, counted."""
 
     counts: Counter[Reason] = field(default_factory=Counter)
+    words: dict[Reason, str] = field(default_factory=dict)  # the message, where all of a kind have the same
     examples: dict[Reason, list[str]] = field(default_factory=dict)  # ids
 
 
@@ -37,10 +39,13 @@ def read_rejected(facts: Facts) -> Rejected:
             for batch in file.iter_batches(BLOCK, columns=["id", "stage", "error"]):
                 stages, messages = (column_texts(batch.column(name)) for name in ("stage", "error"))
                 for i, (stage, message) in enumerate(zip(stages, messages, strict=True)):
-                    reason = (stage, shortened(message, REASON))
+                    words = shortened(message, REASON)
+                    reason = (stage, kind_of(words))
                     if reason not in found.counts and len(found.counts) >= DISTINCT:
-                        reason = OTHER
+                        reason, words = OTHER, OTHER[1]
                     found.counts[reason] += 1
+                    if found.words.setdefault(reason, words) != words:
+                        found.words[reason] = reason[1]
                     examples = found.examples.setdefault(reason, [])
                     if len(examples) < EXAMPLES:
                         examples += column_texts(batch.column("id").slice(i, 1))
@@ -54,7 +59,7 @@ def section(facts: Facts) -> str:
     found = read_rejected(facts)
     total = facts.totals.rejected
     shown = found.counts.most_common(REASONS)
-    lines = "".join(_line(reason, n, found.examples[reason]) for reason, n in shown)
+    lines = "".join(_line(kind[0], found.words[kind], n, found.examples[kind]) for kind, n in shown)
     left = len(found.counts) - len(shown)
     rest = total - sum(n for _, n in shown)
     others = "one more reason" if left == 1 else f"{count(left)} more reasons"
@@ -71,8 +76,7 @@ and cannot be selected.</p>
 {more}</section>"""
 
 
-def _line(reason: Reason, n: int, ids: list[str]) -> str:
-    stage, message = reason
+def _line(stage: str, message: str, n: int, ids: list[str]) -> str:
     examples = ", ".join(f"<bdi>{esc(id_, 60)}</bdi>" for id_ in ids)
     return (
         f'<tr><td class="num">{count(n)}</td><th scope="row"><bdi>{esc(message, REASON)}</bdi></th>'

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from poolscore.engine.run import directory
+from poolscore.engine.words import amount
 from poolscore.jobs.report.facts import Facts
 from poolscore.jobs.report.text import count, duration, esc, percent, rows, size
 from poolscore.jobs.report.words import words_of
+from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 
 NAMED = 20  # set-aside shards in the banner
 FILES = 3  # of each
@@ -54,15 +56,17 @@ def heading(facts: Facts) -> str:
 def banner(facts: Facts) -> str:
     """Says plainly when the run is not whole."""
     if not facts.missing:
-        return ""
+        return _wrong(facts)
     left = facts.pool_rows - facts.totals.rows
     what = {
         directory.INCOMPLETE: "Some shards could not be scored. The batch is the best of the rest.",
         directory.STOPPED: "The run was stopped before its end and can be resumed.",
         directory.INTERRUPTED: "The run was interrupted and can be resumed.",
     }.get(facts.status, "The run is still going on, or it was killed and can be resumed.")
-    reason = facts.run.info.get("stopped_by") if facts.status == directory.STOPPED else None
-    return f"""
+    reason = facts.run.info.get("stopped_by") if facts.status in (directory.STOPPED, directory.INCOMPLETE) else None
+    if facts.status == directory.INCOMPLETE and reason:
+        what = f"The run ended at a limit and can be resumed. The batch is the best of {RANDOM_PART}."
+    return f"""{_wrong(facts)}
 <section class="banner" aria-label="The run is not whole">
 <p><strong>{what}</strong></p>
 <p>{count(len(facts.missing))} of {count(len(facts.run.plan.shards))} shards have no result:
@@ -72,12 +76,25 @@ def banner(facts: Facts) -> str:
 </section>"""
 
 
+def _wrong(facts: Facts) -> str:
+    """Scores that came out otherwise when they were computed again."""
+    found = (facts.run.info.get("verified") or {}).get("wrong", ())
+    if not found:
+        return ""
+    lines = "".join(f"<li><bdi>{esc(one, 300)}</bdi></li>" for one in found)
+    return f"""
+<section class="banner" aria-label="Scores are wrong">
+<p><strong>Scores came out otherwise when they were computed again. Do not label by them.</strong></p>
+<ul>{lines}</ul>
+</section>"""
+
+
 def _set_aside(facts: Facts) -> str:
     lines = []
     for index, reason in list(facts.set_aside.items())[:NAMED]:
         shard = facts.run.plan.shards[index]
         files = list(dict.fromkeys(piece.path for piece in shard.pieces))
-        more = f" and {len(files) - FILES} more files" if len(files) > FILES else ""
+        more = f" and {amount(len(files) - FILES, 'more file')}" if len(files) > FILES else ""
         named = ", ".join(f"<code>{esc(path)}</code>" for path in files[:FILES])
         lines.append(
             f"<li><strong>Shard {index}</strong> ({rows(shard.rows)} in {named}{more}): "
@@ -110,7 +127,7 @@ def totals(facts: Facts) -> str:
 
 def _files(facts: Facts) -> str:
     files = int(facts.run.info["pool"]["files"])
-    return f"{count(files)} file{'' if files == 1 else 's'}, {size(int(facts.run.info['pool']['bytes']))}"
+    return f"{amount(files, 'file')}, {size(int(facts.run.info['pool']['bytes']))}"
 
 
 def asked(facts: Facts) -> str:
@@ -130,6 +147,7 @@ def asked(facts: Facts) -> str:
         **_chosen(facts),
         "started": info["created"],
         "last change": info["updated"],
+        **({"verified": verified_in_words(info["verified"])} if info.get("verified") else {}),
         "poolscore": info["poolscore"],
     }
     profile = info.get("profile") or {}

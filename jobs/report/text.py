@@ -8,6 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from poolscore.engine.words import amount
+
 NBSP = "\u00a0"
 LIMIT = 200  # characters of one value; ids and messages may be of any length
 
@@ -80,7 +82,7 @@ def count(value: int) -> str:
 
 def rows(value: int) -> str:
     """'1 row', '1,234 rows'."""
-    return f"{value:,} row" if value == 1 else f"{value:,} rows"
+    return amount(value, "row")
 
 
 def percent(part: float, whole: float) -> str:

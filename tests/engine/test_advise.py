@@ -34,7 +34,7 @@ def test_the_fullest_setting_agrees_with_itself_and_more_passes_agree_more(digit
     assert full[0].stability < full[2].stability
     assert by[100, "all", "bf16"].correlation > 0.95
     assert by[100, "head", "fp32"].correlation < 0.999  # other dropout is another posterior
-    assert all(one.hours > 0 for one in found.settings)
+    assert all(one.seconds > 0 for one in found.settings)
 
 
 def test_what_is_advised_is_what_a_run_gives(digit_config: Configure) -> None:

@@ -121,6 +121,13 @@ def test_an_accurate_bald_needs_a_task_that_has_one(tmp_path: Path) -> None:
     assert message == "score.accurate_bald: the task regression has no bald: leave it out"
 
 
+def test_only_labels_are_reduced(tmp_path: Path) -> None:
+    assert load(tmp_path, "score.reduce=max", "model.task=multilabel").score.reduce == "max"
+    assert load(tmp_path, "score.reduce=sum").score.reduce == "sum"
+    message = refusal(tmp_path, "score.reduce=max")
+    assert message == "score.reduce: 'max' is over the labels of task multilabel; the task is multiclass: leave it out"
+
+
 def test_every_refusal_names_the_file(tmp_path: Path) -> None:
     for given in ("select.k=x", "selct.k=1", "select.score=bal", "run.dir=~nobody-of-that-name/x"):
         with pytest.raises(ConfigError) as caught:
@@ -245,6 +252,12 @@ def test_the_json_schema_knows_every_section() -> None:
     schema: dict[str, Any] = json.loads(json.dumps(Config.model_json_schema()))
     assert set(schema["properties"]) == set(Config.model_fields)
     assert schema["additionalProperties"] is False
+
+
+def test_the_json_schema_says_what_a_batch_size_may_be() -> None:
+    batch_size = Config.model_json_schema()["$defs"]["RunConfig"]["properties"]["batch_size"]
+    assert batch_size["anyOf"] == [{"const": "auto"}, {"minimum": 1, "type": "integer"}]
+    assert batch_size["default"] == 64
 
 
 @pytest.mark.parametrize(

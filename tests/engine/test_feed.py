@@ -26,6 +26,7 @@ from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.fleet import LocalFleet
 from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.run.task import ScoreShard
 from poolscore.engine.score import score_pool
 from poolscore.engine.shard import Scorer
 from poolscore.engine.stages import ON_DEVICE, STAGES, bounding_stage, idle_share
@@ -211,7 +212,7 @@ def test_a_worker_that_is_closed_gives_up_its_shard(digit_config: Configure, mon
 
     monkeypatch.setattr(worker._scorer.model, "logits", slow)
     for shard in prepared.plan.shards[:2]:
-        fleet.submit(0, shard)
+        fleet.submit(0, ScoreShard(shard))
     assert fleet.free() == []
     began.wait(5)
     started = time.monotonic()

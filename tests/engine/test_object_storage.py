@@ -17,11 +17,17 @@ import pytest
 from s3_server import Proxy, S3Server, free_port, proxy_before
 
 from poolscore.engine import filesystem, object_writer
+from poolscore.engine.config import ModelConfig, TextDecode
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.exclude import read_ids
 from poolscore.engine.filesystem import locate, on_disk, reason
+from poolscore.engine.inputs.tokenizer import load_tokenizer
+from poolscore.engine.model.load import load_network
 from poolscore.engine.object_storage import ObjectStorage
 from poolscore.engine.pool.files import find_files
+from poolscore.engine.pool.listing import list_files
+from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.scores import Task
 
 DENIED = "access is denied; look at the credentials and at the bucket's policy"
 
@@ -97,6 +103,15 @@ def test_what_is_missing(storage: ObjectStorage, bucket: str) -> None:
         missing.names("")
     with pytest.raises(StoppedError, match="there is no such bucket"):
         missing.create("a", b"")
+    text = TextDecode(kind="text", length=9, tokenizer="s3://no-such-bucket/tokenizer.json")
+    for look in (
+        lambda: list_files("s3://no-such-bucket/pool"),
+        lambda: read_ids("s3://no-such-bucket/labelled.csv", None),
+        lambda: load_tokenizer(text),
+        lambda: load_network(ModelConfig(source="s3://no-such-bucket/net.onnx", task=Task.BINARY)),
+    ):
+        with pytest.raises(ConfigError, match=r"^s3://no-such-bucket/.*: there is no bucket 'no-such-bucket' here"):
+            look()
 
 
 def test_what_is_denied_is_not_called_missing(denied: ObjectStorage) -> None:
@@ -158,10 +173,14 @@ def test_public_buckets_need_no_credentials(
 @pytest.mark.parametrize("host", ["127.0.0.1", "no-such-host.invalid"])
 def test_an_endpoint_that_is_not_there(storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     endpoint = f"http://{host}:{free_port()}"
+    monkeypatch.setattr(filesystem, "REACH_SECONDS", 0.1)
     other_settings(monkeypatch, AWS_ENDPOINT_URL=endpoint, AWS_MAX_ATTEMPTS="2")
     assert why(storage.path("a")) == f"the endpoint cannot be reached: {endpoint}"
-    with pytest.raises(ConfigError, match=f"cannot be written .the endpoint cannot be reached: {endpoint}"):
-        storage.require_writable()
+    for look in (storage.require_writable, lambda: RunDirectory(storage.root), lambda: list_files(storage.root)):
+        started = time.monotonic()
+        with pytest.raises(ConfigError, match=f"{storage.root}: the endpoint cannot be reached: {endpoint} [(]"):
+            look()
+        assert time.monotonic() - started < 1  # told at once, not after all attempts
 
 
 def test_an_endpoint_that_says_nothing(storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:

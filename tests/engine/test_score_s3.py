@@ -9,8 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from conftest import TESTS, scores_of_run, write_pool
+from conftest import TESTS, scores_of_run, taking_ctrl_c, write_pool
 from pyarrow import fs
 from s3_server import S3Server, proxy_before
 from typer.testing import CliRunner
@@ -164,16 +163,6 @@ def test_a_killed_job_goes_on_in_the_bucket(twins: Twins, config: Config, tmp_pa
     resumed = score_pool(config, must_resume=True)
     assert scores_of_run(config.run.dir).equals(twins.scores)
     assert bytes_at(resumed.selection) == twins.selection
-
-
-@contextmanager
-def taking_ctrl_c() -> Iterator[None]:
-    """A job in a shell's background is started with Ctrl-C ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_in_the_middle_of_a_request(

@@ -48,7 +48,7 @@ def configuration(tmp_path: Path, digits: pa.Table) -> Write:
             "model": {"source": "nets:cnn", "path": str(TESTS), "weights": "weights.pt", "task": "multiclass"},
             "passes": {"count": 3},
             "select": {"k": 10},
-            "run": {"dir": "run", "executor": "local", "batch_size": 16, "shard_rows": 50},
+            "run": {"dir": "run", "executor": "local", "batch_size": 16, "shard_rows": 50, "verify_rows": 0},
         }
         for name, values in sections.items():
             base[name] = {**base.get(name, {}), **values}
@@ -229,6 +229,7 @@ def test_plan_shows_pool_and_dropout(configuration: Write) -> None:
     assert "300 rows, 2 files" in shown.stdout
     assert "feature p=0.3 on [8]" in shown.stdout
     assert "p=0.5 on [32]" in shown.stdout
+    assert re.search(r"without reading and decoding: \d+\.\d s for the pool", shown.stdout)
 
 
 def test_preview_scores_a_sample_and_shows_what_it_would_pick(configuration: Write, tmp_path: Path) -> None:
@@ -374,6 +375,36 @@ def test_init_knows_what_the_decoders_read(tmp_path: Path, kind: pa.DataType, de
     write_pool(tmp_path / "pool", pa.table({"id": ids, "label": [1, 2], "x": values}))
     config = made(tmp_path)
     assert (config.pool.input, config.pool.decode.kind) == ("x", decoder)
+
+
+@pytest.mark.parametrize(
+    ("columns", "taken", "length"),
+    [
+        ({"text": ["to be or not", "to be"], "size": [1, 2]}, "text", 16),
+        ({"code": ["a", "b"], "said": ["one two three four " * 9, None]}, "said", 64),
+        ({"size": [1, 2], "note": ["a short note", "and another short one"]}, "note", 16),
+        ({"said": ["x"], "title": ["y"]}, "title", 16),
+        ({"word": ["x"]}, "word", 16),
+        ({"text": ["", None], "split": ["a b c d", "e"]}, "text", 16),
+        ({"text": ["word " * 9000]}, "text", 512),
+        ({"tokens": [[1, 2, 3], [4], None]}, "tokens", 16),
+    ],
+)
+def test_init_knows_text(tmp_path: Path, columns: dict[str, list[Any]], taken: str, length: int) -> None:
+    rows = len(next(iter(columns.values())))
+    write_pool(tmp_path / "pool", pa.table({"id": ["a"] * rows, "label": ["l"] * rows, **columns}))
+    config = made(tmp_path)
+    assert (config.pool.input, config.pool.decode.kind) == (taken, "text")
+    assert (config.pool.decode.length, config.pool.decode.tokenizer is None) == (length, taken == "tokens")
+    if taken != "tokens":
+        assert "of your model: where is the Hugging Face file" in (tmp_path / "made.yaml").read_text()
+
+
+def test_init_takes_categories_for_no_text(tmp_path: Path) -> None:
+    write_pool(tmp_path / "pool", pa.table({"kind": ["red", "dark blue"], "size": [1, 2]}))
+    assert made(tmp_path).pool.decode.kind == "features"
+    write_pool(tmp_path / "other" / "pool", pa.table({"ids": pa.array([[1, 2], [3, 4]], pa.list_(pa.int32()))}))
+    assert made(tmp_path / "other").pool.decode.kind == "tensor"
 
 
 @pytest.mark.parametrize(

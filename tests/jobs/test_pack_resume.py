@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.errors import ConfigError, InterruptedRun, StoppedError
 from poolscore.jobs.pack import fill, pack
 from poolscore.jobs.pack import workers as crew
 from poolscore.jobs.pack.contract import Packed, Piece
@@ -201,7 +201,7 @@ def test_a_file_that_was_written_again_is_a_changed_source(tmp_path: Path) -> No
         if done:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedRun):
         pack(tmp_path / "x.npy", pool, file_bytes=1, row_group_rows=100, progress=stop)
     np.save(tmp_path / "x.npy", np.ones((300, 20, 20), np.uint8))
     os.utime(tmp_path / "x.npy", ns=(1, 1))

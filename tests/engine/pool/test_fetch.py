@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -185,3 +187,18 @@ def test_bytes_of_a_row_count_the_columns_asked_for(pool: Pool, tmp_path: Path) 
     footer = pq.read_metadata(tmp_path / "0.parquet")
     assert 1000 <= bytes_of_row(footer, 0, ["one"]) < 1200
     assert 2000 <= bytes_of_row(footer, 0, ["one", "two"]) < 2400
+
+
+def test_nothing_of_a_shard_stays_when_it_was_read(pool: Pool) -> None:
+    plan = pool()
+    with reader_of(plan).ahead(plan.shards[0], 1 << 20) as source:
+        files = []
+        for _ in reader_of(plan).blocks(plan.shards[0], 16, source):
+            assert source._file is not None
+            files.append(weakref.ref(source._file))
+        gc.collect()
+        assert [file() is None for file in files[:1]] == [True]  # its file was done with before the last was begun
+    left = weakref.ref(source)
+    del source
+    gc.collect()
+    assert left() is None

@@ -5,14 +5,16 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.profile import Profile
-from poolscore.engine.run.fleet import Event, Failed, Joined, Lost, Scored
+from poolscore.engine.run.fleet import Done, Event, Failed, Joined, Lost
 from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.run.task import ScoreShard, Task
 
 PROFILE: Profile = {"device": "fake", "threads": 1}
-Answer = Callable[[int, Shard], Event | None]  # worker and shard → what becomes of it; None: nothing for now
+Answer = Callable[[int, Task], Event | None]  # worker and task → what becomes of it; None: nothing for now
 
 
 def make_shards(count: int, rows: int = 10) -> list[Shard]:
@@ -27,8 +29,13 @@ def report(shard: int, scored: int = 10, rejected: int = 0, attempt: int = 0, re
     return ShardReport(shard, name, None, scored, rejected, 0, {"bald": 1.0}, reasons, 1.0, "fake", 1)
 
 
+def scored(report: ShardReport) -> Done:
+    """The event that brings a report."""
+    return Done(ScoreShard(make_shards(report.shard + 1)[-1]), report)
+
+
 class FakeFleet:
-    """Workers 0, 1, … that hold up to `depth` shards each. `answer` decides what becomes of the one in front.
+    """Workers 0, 1, … that hold up to `depth` tasks each. `answer` decides what becomes of the one in front.
 
     With a seed, workers also die at random, answer late or twice, and come back under a new number.
     """
@@ -36,7 +43,7 @@ class FakeFleet:
     def __init__(
         self, workers: int, answer: Answer, *, depth: int = 1, seed: int | None = None, profile: Profile = PROFILE
     ) -> None:
-        self.held: dict[int, list[Shard]] = {}
+        self.held: dict[int, list[Task]] = {}
         self.submitted: list[int] = []  # shards, in the order in which they were handed out
         self.waits = 0
         self._answer, self._depth, self._profile = answer, depth, profile
@@ -49,11 +56,11 @@ class FakeFleet:
         """See Fleet."""
         return sorted((w for w, held in self.held.items() if len(held) < self._depth), key=lambda w: len(self.held[w]))
 
-    def submit(self, worker: int, shard: Shard) -> None:
+    def submit(self, worker: int, task: Task) -> None:
         """See Fleet."""
         assert worker in self.free(), "handed to a worker that is not free"
-        self.submitted.append(shard.index)
-        self.held[worker].append(shard)
+        self.submitted.append(task.shard.index)
+        self.held[worker].append(task)
 
     def wait(self, seconds: float) -> list[Event]:
         """See Fleet."""
@@ -64,11 +71,20 @@ class FakeFleet:
         for worker in list(self.held):
             events += self._step(worker)
         if self._random is None:
-            return events
+            late, self._late = self._late, []
+            return events + late
         self._random.shuffle(self._late)
         now = self._random.randrange(len(self._late) + 1)
         late, self._late = self._late[:now], self._late[now:]
         return events + late
+
+    def kill(self, worker: int, why: str) -> None:
+        """See Fleet."""
+        self._late.append(self.die(worker, why))
+
+    def refuse(self, worker: int) -> None:
+        """See Fleet."""
+        del self.held[worker]
 
     def close(self) -> None:
         """See Fleet."""
@@ -92,8 +108,10 @@ class FakeFleet:
         chance = self._random.random() if self._random else 1.0
         held = self.held[worker]
         if chance < 0.05:
-            if held and chance < 0.025:  # what it had finished is heard of after its death
-                self._late.append(Scored(report(held[0].index, attempt=worker)))
+            # What it had finished is heard of after its death.
+            late = self._answer(worker, held[0]) if held and chance < 0.025 else None
+            if isinstance(late, Done) and isinstance(late.task, ScoreShard):
+                self._late.append(late)
             return [self.die(worker)]
         if not held or chance < 0.3:
             return []
@@ -102,8 +120,8 @@ class FakeFleet:
             return []
         if isinstance(event, Lost):
             return [self.die(worker, event.reason)]
-        assert isinstance(event, Scored | Failed)
-        del held[0]
-        if isinstance(event, Scored) and chance < 0.4:
-            self._late.append(Scored(report(event.report.shard, attempt=1000 + worker)))
+        assert isinstance(event, Done | Failed)
+        event = replace(event, task=held.pop(0))  # the very one that was submitted
+        if isinstance(event, Done) and isinstance(event.task, ScoreShard) and chance < 0.4:
+            self._late.append(scored(report(event.task.shard.index, attempt=1000 + worker)))
         return [event]

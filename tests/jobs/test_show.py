@@ -1,0 +1,19 @@
+"""What a person sees where there is no terminal."""
+
+import pytest
+
+from poolscore.jobs import show
+
+
+def test_a_long_pack_tells_where_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(show.time, "monotonic", lambda: clock[-1])
+    monkeypatch.setattr(show, "console", show.Console(highlight=False))
+    with show.counting("packing") as progress:
+        for now, rows, total in ((100.0, 500, None), (109.0, 900, None), (110.0, 1500, 4000), (115.0, 1700, 4000)):
+            clock.append(now)
+            progress(rows, total)
+        clock.append(120.0)
+        progress(2000, None)
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["packing: 1,500 of 4,000 rows  100 rows/s", "packing: 2,000 rows  75 rows/s"]
