@@ -126,15 +126,18 @@ def collect(reader: Reader, question: Question, task: Collect) -> Rows:
         threshold = _reached_by(found.last, question, task.threshold)
         if question.may_hold(part, threshold.edge):
             with reader.opened(part) as file:
-                found.add(_rows_of(part, file, question, threshold))
+                found.add(_rows_of(part, file, question, threshold, task.k + len(question.exclude)))
     return found.sorted() if task.k <= FEW else found.rows()
 
 
-def _rows_of(part: Part, file: OpenPart, question: Question, threshold: Threshold) -> Rows:
+def _rows_of(part: Part, file: OpenPart, question: Question, threshold: Threshold, enough: int) -> Rows:
     keys = file.numbers("key") if question.ranking.needs_keys else None
     places, values = question.ranking.at_least(file.numbers(question.score), keys, threshold.edge)
     if not len(places):
         return np.empty(0, ROW)
+    if enough < len(values):  # before more is read of them
+        best = values >= np.partition(values, len(values) - enough)[len(values) - enough]
+        places, values = places[best], values[best]
     rows = np.empty(len(places), ROW)
     rows["value"], rows["part"], rows["place"] = values, part.number, places
     rows["key"] = (file.numbers("key") if keys is None else keys)[places]
