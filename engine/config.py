@@ -392,6 +392,7 @@ class RunConfig(Section):
     address: str | None = None  # of a Ray cluster; default: an embedded one
     workers: Positive | None = None  # default: one per GPU, or one per core without GPUs
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    allow_mixed: bool = False  # take workers whose last bits differ: another GPU model, processor or library version
     batch_size: BatchSize = 64  # rows, or 'auto'; every batch is padded to it
     shard_rows: Positive = 65_536
     threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score

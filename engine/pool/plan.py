@@ -51,8 +51,13 @@ class Piece:
 
     def part(self, start: int, stop: int) -> Piece:
         """Rows start..stop of the piece."""
-        firsts = {"start": self.start + start, "file_row": self.file_row + start, "row_id": self.row_id + start}
-        return replace(self, rows=stop - start, **firsts)
+        return replace(
+            self,
+            start=self.start + start,
+            file_row=self.file_row + start,
+            row_id=self.row_id + start,
+            rows=stop - start,
+        )
 
 
 @dataclass(frozen=True)

@@ -110,10 +110,11 @@ class RayFleet:
         """See Fleet."""
         self._ended.append(self._lost(worker, StoppedError(why)))
 
-    def refuse(self, worker: int) -> None:
+    def refuse(self, worker: int) -> bool:
         """See Fleet."""
         del self._given[worker]
         ray.kill(self._actors.pop(worker))
+        return bool(self._actors)
 
     def close(self) -> None:
         """See Fleet."""
