@@ -53,10 +53,10 @@ class Piece:
         """Rows start..stop of the piece."""
         return replace(
             self,
+            rows=stop - start,
             start=self.start + start,
             file_row=self.file_row + start,
             row_id=self.row_id + start,
-            rows=stop - start,
         )
 
 

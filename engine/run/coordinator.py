@@ -14,7 +14,7 @@ from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.run.bisect import Bisections, Verdict
 from poolscore.engine.run.directory import Totals
-from poolscore.engine.run.events import KEPT, RunEvent
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Leaving, Lost
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.run.leases import Leases
@@ -73,7 +73,6 @@ class Coordinator:
         self._profiles = {profile_name(profile)} if profile is not None else set[str]()  # told of
         self._on_progress = on_progress
         self._on_event = on_event
-        self.events: deque[RunEvent] = deque(maxlen=KEPT)  # the latest
         self._clock, self._looked = clock, clock()
         self._leases = Leases(shard_timeout, clock)
         self._slow: list[Task] = []  # wanted a second time
@@ -126,7 +125,7 @@ class Coordinator:
             case Leaving(worker, reason):
                 self._leases.leave(worker)
                 self._slow = self._leases.slow()
-                self._tell(RunEvent("leaving", worker, why=reason))
+                self._on_event(RunEvent("leaving", worker, why=reason))
             case Done(ScoreShard() as task, result):
                 self._leases.take_back(task, finished=True)
                 self._believe(result)
@@ -146,6 +145,7 @@ class Coordinator:
         if self.stopped is not None:
             self._queue.clear()
             self._bisections.stop()
+            return
         while any(self._gave(worker) for worker in self._fleet.free()):
             pass
 
@@ -168,7 +168,7 @@ class Coordinator:
             shard = task.shard.index
             alone = self._leases.holders(shard) == 1 and not self._leases.has(worker, shard)
             if alone and shard not in self._finished and isinstance(task, ScoreShard):
-                self._tell(RunEvent("copied", worker, shard))
+                self._on_event(RunEvent("copied", worker, shard))
                 return copy(task)
         return None
 
@@ -178,7 +178,7 @@ class Coordinator:
         self._looked = self._clock()
         self._slow = self._leases.slow()
         for worker, why in self._leases.hung():
-            self._tell(RunEvent("killed", worker, why=why))
+            self._on_event(RunEvent("killed", worker, why=why))
             self._fleet.kill(worker, why)
 
     def _waiting(self) -> bool:
@@ -208,14 +208,14 @@ class Coordinator:
         if (name := profile_name(profile)) not in self._profiles:
             self._profiles.add(name)
             self._on_profile(profile)
-        self._tell(RunEvent("joined", worker))
+        self._on_event(RunEvent("joined", worker))
         self._workers.add(worker)
         self._most_workers = max(self._most_workers, len(self._workers))
 
     def _refuse(self, worker: int, different: str) -> None:
         """Let a worker go whose scores would differ in their last bits; the others go on."""
         self._refused.append(f"worker {worker} has another numeric profile than this run: {different}")
-        self._tell(RunEvent("refused", worker, why=self._refused[-1]))
+        self._on_event(RunEvent("refused", worker, why=self._refused[-1]))
         if not self._fleet.refuse(worker) and not self._workers:
             raise ConfigError(
                 f"no worker has the numeric profile of this run; the last differs in {different}: use machines of the "
@@ -225,7 +225,7 @@ class Coordinator:
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
         self._leases.lose(lost.worker)
-        self._tell(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
+        self._on_event(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
         for task in reversed(lost.waiting):
             self._put_back(task)
         if lost.running is not None:
@@ -324,10 +324,6 @@ class Coordinator:
             bisected=len(self._bisections),
             refused=tuple(self._refused),
         )
-
-    def _tell(self, event: RunEvent) -> None:
-        self.events.append(event)
-        self._on_event(event)
 
     def _count_failures(self) -> int:
         return sum(len(reasons) for reasons in self._failures.values())

@@ -18,6 +18,7 @@ from poolscore.engine.pool.plan import Piece, Shard
 from poolscore.engine.run.bisect import MOST_ROWS
 from poolscore.engine.run.coordinator import ATTEMPTS, ENOUGH_SHARDS, Coordinator, State
 from poolscore.engine.run.directory import Totals
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Lost
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports
 from poolscore.engine.run.mixed import Profile
@@ -258,12 +259,13 @@ def test_a_worker_of_another_profile_is_refused_and_the_others_go_on() -> None:
     seen: list[Profile] = []
     fleet = FakeFleet(3, good, depth=2, profile=lambda worker: OTHER if worker == 1 else PROFILE)
     record = Record()
-    coordinator = make(fleet, record, on_profile=seen.append, on_progress=states.append)
+    events: list[RunEvent] = []
+    coordinator = make(fleet, record, on_profile=seen.append, on_progress=states.append, on_event=events.append)
     assert coordinator.run(make_shards(20), 0) == {}
     assert sorted(record.shards) == list(range(20))
     assert not any("-1.parquet" in report.scores for report in record.reports)  # none is of worker 1
     why = "worker 1 has another numeric profile than this run: threads (1, here 2)"
-    assert [(event.worker, event.why) for event in coordinator.events if event.what == "refused"] == [(1, why)]
+    assert [(event.worker, event.why) for event in events if event.what == "refused"] == [(1, why)]
     assert (states[-1].refused, states[-1].workers) == ((why,), 2)
     assert seen == [PROFILE]
 
@@ -278,10 +280,11 @@ def test_a_run_that_no_worker_fits_stops_with_one_message() -> None:
 def test_a_mixed_run_takes_every_worker_and_tells_of_every_profile() -> None:
     seen: list[Profile] = []
     fleet = FakeFleet(4, good, profile=lambda worker: PROFILE | {"threads": 1 + worker % 2})
-    coordinator = make(fleet, allow_mixed=True, on_profile=seen.append)
+    states: list[State] = []
+    coordinator = make(fleet, allow_mixed=True, on_profile=seen.append, on_progress=states.append)
     assert coordinator.run(make_shards(20), 0) == {}
     assert seen == [PROFILE, OTHER]
-    assert not [event for event in coordinator.events if event.what == "refused"]
+    assert (states[-1].refused, states[-1].workers) == ((), 4)
 
 
 def test_errors_of_the_job_are_raised() -> None:
@@ -486,3 +489,28 @@ def test_a_trial_for_which_there_is_no_memory_or_no_file_is_none_of_a_rows_doing
         else:
             assert make(fleet).run(make_shards(6), 0) == {3: "gone"}
         assert fleet.attempts()[3] == 2 * ATTEMPTS
+
+
+def test_at_a_limit_shards_at_work_are_finished_and_no_other_is_begun() -> None:
+    record, fleet = Record(), FakeFleet(2, good, depth=2)
+    coordinator = make(fleet, record, stop_when=lambda: "late" if len(record.reports) >= 3 else None)
+    assert coordinator.run(make_shards(50), 0) == {}
+    assert coordinator.stopped == "late"
+    assert sorted(record.shards) == sorted(fleet.submitted)
+    assert 3 <= len(record.shards) <= 3 + 4
+
+
+def test_a_shard_that_fails_while_the_rest_is_left_is_not_begun_again() -> None:
+    record = Record()
+    fleet = FakeFleet(1, lambda worker, task: Failed(task, "unreadable"))
+    coordinator = make(fleet, record, done=Totals(shards=1), stop_when=lambda: "late" if fleet.submitted else None)
+    assert coordinator.run(make_shards(5), 0) == {}
+    assert len(fleet.submitted) == 1
+
+
+def test_a_shard_that_hangs_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolscore.engine.run.coordinator.DRAIN", 0.0)
+    fleet = FakeFleet(1, lambda worker, task: None)
+    coordinator = make(fleet, stop_when=lambda: "late" if fleet.submitted else None)
+    assert coordinator.run(make_shards(5), 0) == {}
+    assert coordinator.stopped == "late"
