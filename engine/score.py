@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
@@ -11,6 +12,7 @@ from poolscore.engine.check import CheckResult, check_labelled
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError
 from poolscore.engine.identity import require_same
+from poolscore.engine.patient_storage import hurry
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
@@ -103,13 +105,16 @@ def score_pool(
         scored = _Scored({}) if journal is None else _score(run, prepared, journal, limits, on_progress)
         return _finish(run, prepared, scored, started, journal)
     except KeyboardInterrupt as error:
+        hurry(run.storage)
         totals = run.totals()
         run.update(status=directory.INTERRUPTED, totals=asdict(totals))
         raise InterruptedRun(
             f"interrupted after {totals.rows} of {prepared.plan.rows} rows; the same command goes on"
         ) from error
     except Exception as error:
-        run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
+        hurry(run.storage)
+        with suppress(StoppedError):  # what stopped the job is the error to tell of
+            run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
         raise
     finally:
         if journal is not None:
@@ -191,7 +196,6 @@ def _finish(
         raise StoppedError(f"{limit} before a shard was scored; the same command with more time goes on")
     totals = Totals.of(reports)
     write_batch(run, config)
-    verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     whole = not set_aside and not missing
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
@@ -199,11 +203,11 @@ def _finish(
         stopped_by=limit,
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
-        **({"verified": verified.to_json()} if verified is not None else {}),
     )
     if whole and journal is not None:
         directory.sweep(run, journal)
         run.succeed(journal)
+    verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     return RunResult(
         run_dir=config.run.dir,
         selection=run.storage.path(directory.SELECTION),
@@ -221,5 +225,9 @@ def _finish(
 
 def _verify(run: RunDirectory, prepared: Prepared, seconds: float) -> Verified | None:
     rows = prepared.config.run.verify_rows
+    if not rows:
+        return None
     least, most = VERIFY_SECONDS
-    return try_to_verify(run, prepared, rows, min(most, max(least, VERIFY_SHARE * seconds))) if rows else None
+    verified = try_to_verify(run, prepared, rows, min(most, max(least, VERIFY_SHARE * seconds)))
+    run.update(verified=verified.to_json())
+    return verified

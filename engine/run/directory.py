@@ -159,10 +159,10 @@ class RunDirectory:
 
     @property
     def succeeded(self) -> bool:
-        """Whether every shard of the run is scored. A mark that an older driver sets beside a newer one says nothing."""
+        """Whether every shard of the run is scored. A mark set by an older driver beside a newer one says nothing."""
         try:
             mark = json.loads(self.storage.read(SUCCESS) or "null")
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return False
         opening = newest(self.storage)
         return mark is None or (opening is not None and opening.epoch == mark["epoch"])  # None: an older version's
@@ -256,9 +256,9 @@ def exists(root: str) -> bool:
 
 
 def sweep(run: RunDirectory, journal: Journal) -> None:
-    """Take away parts, and temporary files of parts, that the journal does not count: those of workers that died or were
-    interrupted. Only names of our own form are touched. A later driver's parts are never among them: what is swept was
-    there before this one saw that there is no later one.
+    """Take away parts, and temporary files of parts, that the journal does not count: those of workers that died or
+    were interrupted. Only names of our own form are touched. A later driver's parts are never among them: what is swept
+    was there before this one saw that there is no later one.
 
     Raises:
         StoppedError: there is one.

@@ -272,6 +272,7 @@ class RayFleet:
         if not blame or worker.leaving or not at_work:
             self._lost.append(Lost(worker.number, None, tuple(task for _, task in worker.given), reason))
         elif len(at_work) == 1:
+            self._suspects.add(at_work[0].shard.index)
             unsent = tuple(task for ref, task in worker.given if ref is None)
             self._lost.append(Lost(worker.number, at_work[0], unsent, reason))
         else:
