@@ -135,11 +135,12 @@ class RayFleet:
         if worker in self._workers:
             self._lose(self._workers[worker], why)
 
-    def refuse(self, worker: int) -> None:
+    def refuse(self, worker: int) -> bool:
         """See Fleet."""
         refused = self._workers.pop(worker)
         self._refused.add(str(refused.node))
         _kill(refused)
+        return self._elastic.may_come([node for name, node in _nodes().items() if name not in self._refused])
 
     def close(self) -> None:
         """See Fleet."""

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from poolscore.engine.pool.plan import Shard
-from poolscore.engine.profile import Profile
 from poolscore.engine.run.fleet import Done, Event, Failed, Joined, Lost
 from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.run.mixed import Profile
 from poolscore.engine.run.task import ScoreShard, Task
 
 PROFILE: Profile = {"device": "fake", "threads": 1}
@@ -59,7 +59,13 @@ class FakeFleet:
     """
 
     def __init__(
-        self, workers: int, answer: Answer, *, depth: int = 1, seed: int | None = None, profile: Profile = PROFILE
+        self,
+        workers: int,
+        answer: Answer,
+        *,
+        depth: int = 1,
+        seed: int | None = None,
+        profile: Callable[[int], Profile] = lambda worker: PROFILE,
     ) -> None:
         self.held: dict[int, list[Task]] = {}
         self.submitted: list[int] = []  # shards, in the order in which they were handed out
@@ -100,9 +106,10 @@ class FakeFleet:
         """See Fleet."""
         self._late.append(self.die(worker, why))
 
-    def refuse(self, worker: int) -> None:
+    def refuse(self, worker: int) -> bool:
         """See Fleet."""
         del self.held[worker]
+        return bool(self.held)
 
     def close(self) -> None:
         """See Fleet."""
@@ -120,7 +127,7 @@ class FakeFleet:
     def _join(self) -> Joined:
         worker, self._next_worker = self._next_worker, self._next_worker + 1
         self.held[worker] = []
-        return Joined(worker, self._profile)
+        return Joined(worker, self._profile(worker))
 
     def _step(self, worker: int) -> list[Event]:
         chance = self._random.random() if self._random else 1.0

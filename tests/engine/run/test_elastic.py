@@ -55,6 +55,13 @@ def test_a_cluster_that_grows_may_begin_with_nothing() -> None:
         elastic([CPU], threads=2, decode_threads=4)
 
 
+def test_where_no_machine_may_be_used_no_worker_can_be_hoped_for() -> None:
+    assert elastic([GPU]).may_come([GPU])
+    assert not elastic([GPU]).may_come([HEAD, CPU])
+    assert not elastic([CPU], threads=2).may_come([HEAD, Node(1)])
+    assert elastic([GPU], max_workers=4).may_come([])
+
+
 def test_both_numbers_of_workers_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"give one of them"):
         elastic([CPU], workers=2, max_workers=3)
