@@ -34,6 +34,24 @@ def scored(report: ShardReport) -> Done:
     return Done(ScoreShard(make_shards(report.shard + 1)[-1]), report)
 
 
+class FakeClock:
+    """A clock that a test turns; `watch` is called every few seconds, as a driver looks about."""
+
+    def __init__(self, watch: Callable[[], object] = lambda: None) -> None:
+        self.now = 0.0
+        self.watch = watch
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Time goes by."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 5.0)
+            self.watch()
+
+
 class FakeFleet:
     """Workers 0, 1, … that hold up to `depth` tasks each. `answer` decides what becomes of the one in front.
 
