@@ -38,3 +38,16 @@ def with_decode_threads(run: RunConfig, cores: int, on_gpu: bool) -> RunConfig:
     if run.decode_threads is not None:
         return run
     return run.model_copy(update={"decode_threads": max(1 if on_gpu else 0, cores - run.threads)})
+
+
+def expected_workers(run: RunConfig, gpus: int) -> int | None:
+    """Workers that a run will have, as far as it is known without asking a cluster: None if one is to be asked.
+
+    Args:
+        gpus: of this machine; 0: none is used.
+    """
+    if run.executor == "local":
+        return 1
+    if run.workers is not None or run.address or os.environ.get("RAY_ADDRESS"):
+        return run.workers
+    return gpus or max(1, usable_cores() // (run.threads + (run.decode_threads or 0)))

@@ -18,6 +18,7 @@ from torch import Tensor
 from poolscore.engine.batch_size import measure_batch_size
 from poolscore.engine.config import AUTO, Config
 from poolscore.engine.config_text import one_line
+from poolscore.engine.cores import expected_workers
 from poolscore.engine.errors import ConfigError, PoolscoreError, UnreadableShard
 from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.extend import Extension, extend
@@ -142,7 +143,8 @@ def prepare_job(config: Config, *, fresh: bool = False, extends: str | None = No
     because = scorer.model.repeated_because
     job = Job(config, plan.root, choice, specs, probe, network.weights, digest_of(exclude), because, compiled)
     listed = len(exclude)
-    findings = findings_of(pool, plan, config.pool.uri, 1 if config.run.executor == "local" else config.run.workers)
+    workers = expected_workers(config.run, torch.cuda.device_count() if device.type == "cuda" else 0)
+    findings = findings_of(pool, plan, config.pool.uri, workers)
     return Prepared(
         *(config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because, findings),
         extension,

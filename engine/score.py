@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
@@ -11,6 +12,7 @@ from poolscore.engine.check import CheckResult, check_labelled
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError
 from poolscore.engine.identity import require_same
+from poolscore.engine.patient_storage import hurry
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
@@ -103,13 +105,16 @@ def score_pool(
         scored = _Scored({}) if journal is None else _score(run, prepared, journal, limits, on_progress)
         return _finish(run, prepared, scored, started, journal)
     except KeyboardInterrupt as error:
+        hurry(run.storage)
         totals = run.totals()
         run.update(status=directory.INTERRUPTED, totals=asdict(totals))
         raise InterruptedRun(
             f"interrupted after {totals.rows} of {prepared.plan.rows} rows; the same command goes on"
         ) from error
     except Exception as error:
-        run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
+        hurry(run.storage)
+        with suppress(StoppedError):  # what stopped the job is the error to tell of
+            run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
         raise
     finally:
         if journal is not None:
@@ -155,6 +160,8 @@ def _score(
             profile=run.info["profile"],
             on_profile=lambda profile: run.update(profile=profile),
             on_progress=progress,
+            on_event=run.note,
+            shard_timeout=config.run.shard_timeout,
             stop_when=limits.reached,
         )
         set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)

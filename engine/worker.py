@@ -23,6 +23,7 @@ from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, OutOfMemory
 from poolscore.engine.exclude import digest_of, read_ids
+from poolscore.engine.feed import NO_ROWS, Blank, Feed
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
@@ -39,7 +40,7 @@ from poolscore.engine.profile import Profile, choose_device, numeric_profile, nu
 from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
-from poolscore.engine.shard import Scorer
+from poolscore.engine.shard import ScoredShard, Scorer
 from poolscore.engine.storage import Storage, open_storage
 
 A = TypeVar("A")
@@ -95,8 +96,9 @@ class ShardWorker:
         of_model = {**self._scorer.model.profile, "compiled": compiled}
         self.profile: Profile = numeric_profile(job.config, self._scorer.decoder.device, of_model)
 
-    def score(self, shard: Shard) -> ShardReport:
-        """Score a shard and write its part; the part counts once the driver has journalled the report.
+    def score(self, shard: Shard, blank: Blank = NO_ROWS) -> ShardReport:
+        """Score a shard and write its part; the part counts once the driver has journalled the report. Blank rows are
+        rejected without being decoded; the others keep their bits.
 
         Raises:
             UnreadableShard: a file of the pool cannot be read.
@@ -104,9 +106,7 @@ class ShardWorker:
             StoppedError: the run directory cannot be written, or the worker was closed.
         """
         started = time.monotonic()
-        with self._scorer.feed(shard, self._threaded) as feed:
-            inferred = self._on_device(self._scorer.infer, feed)
-            scored = self._scorer.collect(inferred)
+        feed, scored = self._scored(shard, blank)
         scores, errors = scored.scores, scored.errors
         filtered = self._scorer.reader.filtered.pop(shard.index)
         attempt = f"part-{shard.index:05d}-{secrets.token_hex(4)}.parquet"
@@ -131,6 +131,10 @@ class ShardWorker:
             stages={stage: round(seconds, 4) for stage, seconds in feed.stages.seconds.items()},
         )
 
+    def attempt(self, shard: Shard, blank: Blank = NO_ROWS) -> None:
+        """Score a shard and write nothing: can it be done? Raises what `score` raises."""
+        self._scored(shard, blank)
+
     def preview(self, sample: Shard) -> Preview:
         """Score a sample of the pool; nothing is written.
 
@@ -146,6 +150,10 @@ class ShardWorker:
         if hasattr(self, "_scorer"):
             self._scorer.stop()
         self._device.shutdown(wait=True, cancel_futures=True)
+
+    def _scored(self, shard: Shard, blank: Blank) -> tuple[Feed, ScoredShard]:
+        with self._scorer.feed(shard, self._threaded, blank) as feed:
+            return feed, self._scorer.collect(self._on_device(self._scorer.infer, feed))
 
     def _on_device(self, call: Callable[[A], B], given: A) -> B:
         def run() -> B:

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import json
 import math
 from pathlib import Path
 
 import pyarrow as pa
-from PIL import Image
 
-from poolscore.engine.config import FeaturesDecode, ImageDecode, PassesConfig, RunConfig, TensorDecode, parse_config
+from poolscore.engine.config import PassesConfig, RunConfig, parse_config
 from poolscore.engine.config_text import from_yaml
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import open_parquet, reason
-from poolscore.engine.inputs.base import Decoder
-from poolscore.engine.inputs.features import FeaturesDecoder
-from poolscore.engine.inputs.image import ImageDecoder, encoded_bytes
-from poolscore.engine.inputs.picture import FORMATS
-from poolscore.engine.inputs.tensor import TensorDecoder
 from poolscore.engine.pool.files import PoolFiles, find_files
-from poolscore.engine.uri import join
 from poolscore.engine.words import amount
+from poolscore.jobs.init_inputs import ID_NAMES, LABEL_NAMES, first_of, input_lines, quoted
 
-LOOKED_AT = 64  # pictures
 SHARDS, LEAST_ROWS = 16, 256  # of a small pool, so that every worker has some; rows of a shard
-ID_NAMES = ("id", "uuid", "image_id", "key", "name", "path", "file", "filename")
-LABEL_NAMES = ("label", "labels", "class", "target", "y")
 
 
 def write_configuration(pool: str, model: str, *, weights: str | None, task: str, k: int, out: Path) -> None:
@@ -50,22 +38,21 @@ def write_configuration(pool: str, model: str, *, weights: str | None, task: str
 def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: str, k: int) -> str:
     schema = files.schema
     rows = files.rows
-    id_column = next((name for name in ID_NAMES if name in schema.names), None)
-    input_lines = _input_lines(files)
+    id_column = first_of(ID_NAMES, schema)
     passes = PassesConfig()
     lines = [
-        f"# poolscore configuration for {_quoted(pool)} ({amount(rows, 'row')}, {amount(len(files), 'file')})",
+        f"# poolscore configuration for {quoted(pool)} ({amount(rows, 'row')}, {amount(len(files), 'file')})",
         "# Relative paths are relative to this file. `poolscore schema` lists everything that can be set.",
         "version: 1",
         "pool:",
-        f"  uri: {_quoted(_absolute(pool))}",
-        *input_lines,
-        f"  id: {_quoted(id_column)}" if id_column else "  # id: COLUMN    # default: a row is known by its place",
+        f"  uri: {quoted(_absolute(pool))}",
+        *input_lines(files),
+        f"  id: {quoted(id_column)}" if id_column else "  # id: COLUMN    # default: a row is known by its place",
         "  # keep: [COLUMN]        # columns carried into scores and selections",
         "  # exclude: labelled.csv # ids that are labelled already, Parquet or CSV",
         "model:",
         *_model_lines(model, weights),
-        f"  task: {_quoted(task)}   # multiclass, binary, multilabel, regression: what the output means is not guessed",
+        f"  task: {quoted(task)}   # multiclass, binary, multilabel, regression: what the output means is not guessed",
         "  # classes: 10           # number or names; checked against the model",
         "passes:",
         f"  count: {passes.count}               # T stochastic passes",
@@ -85,15 +72,15 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
 
 
 def _model_lines(model: str, weights: str | None) -> list[str]:
-    given = f"  weights: {_quoted(_absolute(weights))}" if weights else "  # weights: weights.safetensors"
+    given = f"  weights: {quoted(_absolute(weights))}" if weights else "  # weights: weights.safetensors"
     if model.endswith((".pt2", ".onnx")):
         return [
-            f"  source: {_quoted(_absolute(model))}   # a whole model; `poolscore export` writes such files",
+            f"  source: {quoted(_absolute(model))}   # a whole model; `poolscore export` writes such files",
             *([given] if weights else []),
             *(["  # trust: true           # opens a .pt2 that holds pickles"] if model.endswith(".pt2") else []),
         ]
     return [
-        f"  source: {_quoted(model)}   # package.module:factory, from the folder of this file or installed",
+        f"  source: {quoted(model)}   # package.module:factory, from the folder of this file or installed",
         "  # args: {}              # keyword arguments of the factory",
         given,
     ]
@@ -107,50 +94,12 @@ def _shard_lines(rows: int) -> list[str]:
     fitting = max(LEAST_ROWS, 2 ** round(math.log2(rows / SHARDS)))
     if fitting >= default:
         return []
-    return [f"  shard_rows: {fitting}        # about {-(-rows // fitting)} shards to share out; default: {default}"]
-
-
-def _input_lines(files: PoolFiles) -> list[str]:
-    schema = files.schema
-    names = sorted(schema.names, key=lambda name: name in ID_NAMES)  # an id may be binary as well
-    if pictures := [name for name in names if _reads(ImageDecoder(ImageDecode(column=name)), schema)]:
-        return _image_lines(files, pictures[0])
-    if tensors := [n for n in names if _reads(TensorDecoder(TensorDecode(kind="tensor", column=n)), schema)]:
-        of_one = getattr(schema.field(tensors[0]).type, "value_type", None)
-        decode = "dtype: float32}   # mean, std: as in training"
-        if of_one in (pa.int32(), pa.int64()):
-            decode = "dtype: int64}   # token ids; where the numbers are measurements: float32"
-        return [f"  input: {_quoted(tensors[0])}", f"  decode: {{kind: tensor, {decode}"]
-    names = [name for name in schema.names if name not in (*ID_NAMES, *LABEL_NAMES, *(files.choice.keys or ()))]
-    names = [n for n in names if _reads(FeaturesDecoder(FeaturesDecode(kind="features", columns=(n,))), schema)]
-    if names:
-        columns = ", ".join(map(_quoted, names))
-        return [f"  input: [{columns}]", "  decode: {kind: features}   # mean, std: as in training"]
-    raise ConfigError(f"POOL: no column that could be an input among: {', '.join(schema.names)}")
-
-
-def _image_lines(files: PoolFiles, column: str) -> list[str]:
-    sizes, modes = set(), set()
-    for data in _first_values(files, column):
-        try:
-            with Image.open(io.BytesIO(data or b""), formats=FORMATS) as picture:
-                sizes.add(picture.size)
-                modes.add("L" if picture.mode in ("1", "L", "I;16") else "RGB")
-        except (OSError, ValueError, Image.DecompressionBombError):
-            continue
-    mode = "L" if modes == {"L"} else ImageDecode().mode
-    mean, std = ("[0.5]", "[0.5]") if mode == "L" else ("[0.485, 0.456, 0.406]", "[0.229, 0.224, 0.225]")
-    lines = [f"  input: {_quoted(column)}", "  decode:", "    kind: image", f"    mode: {mode}"]
-    if len(sizes) == 1:
-        width, height = next(iter(sizes))
-        lines += [f"    # resize: 256         # the first pictures are all {width}x{height}", "    # crop: 224"]
-    else:
-        lines += ["    resize: 256           # the first pictures have several sizes", "    crop: 224"]
-    return [*lines, f"    mean: {mean}     # as in training!", f"    std: {std}"]
+    shards = amount(-(-rows // fitting), "shard")
+    return [f"  shard_rows: {fitting}        # about {shards} to share out; default: {default}"]
 
 
 def _check_lines(schema: pa.Schema) -> list[str]:
-    label = next((name for name in LABEL_NAMES if name in schema.names), "label")
+    label = first_of(LABEL_NAMES, schema) or "label"
     return [
         "# check:                 # labelled rows that prove the wiring before hours are spent: do give some",
         "#   labelled: labelled.parquet",
@@ -159,30 +108,6 @@ def _check_lines(schema: pa.Schema) -> list[str]:
     ]
 
 
-def _first_values(files: PoolFiles, column: str) -> list[bytes | None]:
-    path = join(files.root, files.first)
-    try:
-        with open_parquet(path) as file:
-            batch = next(file.iter_batches(LOOKED_AT, columns=[column]))
-    except (OSError, pa.ArrowException) as error:
-        raise ConfigError(f"POOL: {path} cannot be read ({reason(error)})") from error
-    return encoded_bytes(pa.Table.from_batches([batch])[column])
-
-
-def _reads(decoder: Decoder, schema: pa.Schema) -> bool:
-    try:
-        decoder.check(schema)
-    except ConfigError:
-        return False
-    return True
-
-
 def _absolute(path: str) -> str:
     """For a file in another folder: what is relative is relative to the working directory."""
     return path if "://" in path else str(Path(path).resolve())
-
-
-def _quoted(text: str) -> str:
-    """A YAML string on one line, whatever it holds."""
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in quoted)

@@ -19,6 +19,7 @@ from poolscore.engine.inputs.image import encoded_bytes
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.preview import Preview, draw_sample, preview, with_cores
 from poolscore.engine.stages import idle_share
+from poolscore.engine.words import amount
 from poolscore.jobs import show
 from poolscore.jobs.report.gallery import cards, lines_of, table
 from poolscore.jobs.report.page import page
@@ -73,7 +74,7 @@ def _facts(prepared: Prepared, previewed: Preview, whole: Estimate) -> Iterator[
     yield "measured on", previewed.device
     yield "scored", f"{previewed.scored:,} of {previewed.rows:,} rows"
     for reason, count in sorted(previewed.rejected.items(), key=lambda item: -item[1])[:3]:
-        yield "rejected", f"{count:,} rows: {reason}"
+        yield "rejected", f"{amount(count, 'row')}: {reason}"
     if config.passes.count > 1:
         yield "passes", f"{config.passes.count} take {previewed.passes_cost:.2f}x the time of one"
     yield "one worker", f"{previewed.rows_per_second:,.0f} rows/s, reading and decoding included"

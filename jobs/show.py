@@ -197,7 +197,7 @@ def _pool(prepared: Prepared) -> Iterator[tuple[str, str]]:
     if config.filter is not None:
         skipped = files.rows - int(files.group_rows_G[files.matches_G].sum())
         pruned = f"{amount(files.pruned, 'file')} by their folders, " if files.pruned else ""
-        yield "filter", f"{config.filter}: passes over {pruned}{skipped:,} rows by their row groups' statistics"
+        yield "filter", f"{config.filter}: passes over {pruned}{amount(skipped, 'row')} by their row groups' statistics"
     if config.sample is not None:
         yield "sample", f"about {plan.expected_rows:,} rows, from row groups of {plan.rows:,}"
 
@@ -294,7 +294,7 @@ def check(result: CheckResult) -> None:
         text = f"{value:.3f}" if value == value else "no errors to rank"
         facts.add(f"{name} ranks errors", f"AUROC {text}" if value == value else text)
     if result.rejected:
-        facts.add("rejected", f"{result.rejected:,} rows")
+        facts.add("rejected", f"{amount(result.rejected, 'row')}")
     facts.show()
 
 
@@ -317,18 +317,18 @@ def summary(result: RunResult, report_path: str) -> None:
     """What the run came to."""
     totals = result.totals
     facts = Facts("done" if not (result.set_aside or result.limit) else "finished, but not whole")
-    facts.add("scored", f"{totals.scored:,} rows")
+    facts.add("scored", f"{amount(totals.scored, 'row')}")
     if result.limit is not None:
         share = totals.rows / result.pool_rows
         facts.add("coverage", f"{share:.1%} of the pool's rows, {RANDOM_PART}; {result.shards_left:,} shards are left")
         facts.add("ended", f"{result.limit}; the same command with more of it goes on")
     if totals.rejected:
         reason, count = max(totals.reasons.items(), key=lambda item: item[1])
-        facts.add("rejected", f"{totals.rejected:,} rows, most often ({count:,}): {reason}")
+        facts.add("rejected", f"{amount(totals.rejected, 'row')}, most often ({count:,}): {reason}")
     if totals.filtered:
-        facts.add("left out", f"{totals.filtered:,} rows that pool.filter or pool.sample do not want")
+        facts.add("left out", f"{amount(totals.filtered, 'row')} that pool.filter or pool.sample do not want")
     if totals.excluded or result.listed:
-        facts.add("excluded", f"{totals.excluded:,} rows; pool.exclude lists {result.listed:,} ids")
+        facts.add("excluded", f"{amount(totals.excluded, 'row')}; pool.exclude lists {amount(result.listed, 'id')}")
     for shard, reason in result.set_aside.items():
         facts.add(f"shard {shard}", f"set aside: {reason}")
     if result.listed and not totals.excluded:

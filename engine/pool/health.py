@@ -15,6 +15,7 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from shlex import quote
 from statistics import median_low
 
 import pyarrow.parquet as pq
@@ -74,7 +75,7 @@ class Finding:
     Attributes:
         kind: a name for scripts, such as `huge_row_groups`.
         what: what was found, with numbers.
-        where: the first file it was found in; '' where it is not of single files.
+        where: the first file, or the first rows, it was found in; '' where it is of neither.
         advice: what to do.
     """
 
@@ -215,7 +216,10 @@ class PoolHealth:
         Args:
             pool: how the advice names the pool.
         """
-        return list(self._findings(f"repack it: `poolscore pack {pool} NEW`"))
+        repack = f"repack it: `poolscore pack {quote(pool)} NEW`"
+        if len(self.schemas) > 1:
+            repack = f"give all files the same columns and types, then {repack}"
+        return list(self._findings(repack))
 
     def _findings(self, repack: str) -> Iterator[Finding]:
         files, groups = len(self.file_bytes), len(self.group_bytes)

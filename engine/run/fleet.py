@@ -41,6 +41,7 @@ class Failed:
     task: Task
     reason: str
     hopeless: bool = False  # another shard would fare no better: the job is to stop if it goes on like this
+    of_row: bool = False  # the model or a decoder raised, which one row may be to blame for
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def what_became(task: Task, error: BaseException) -> Failed:
         return Failed(task, str(error), hopeless=isinstance(error, OutOfMemory))
     if isinstance(error, PoolscoreError) or not isinstance(error, Exception):
         raise error
-    return Failed(task, what_failed(error))  # one row that makes the model raise must not end the night
+    return Failed(task, what_failed(error), of_row=True)  # one row that makes the model raise must not end the night
 
 
 class Fleet(Protocol):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ class Columns:
                 table = self._fetched(rows)
                 writers = writers or [pa.ipc.new_stream(sink, table.schema) for sink in sinks]
                 bounds = np.searchsorted(table["rank"].to_numpy(), 1 + BLOCK * np.arange(len(sinks) + 1))
-                for writer, start, stop in zip(writers, bounds, bounds[1:], strict=True):
+                for writer, (start, stop) in zip(writers, pairwise(bounds.tolist()), strict=True):
                     writer.write_table(table.slice(start, stop - start))
             for writer in writers or ():
                 writer.close()

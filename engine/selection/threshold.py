@@ -22,16 +22,18 @@ from poolscore.engine.selection.ranking import Ranking
 
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 Counts = NDArray[np.int64]  # rows of each digit [65536]
 GROUP_ROWS = 1 << 20  # of the parts that a task looks at
 SURPLUS = 1 << 18  # rows beyond k that are collected rather than looked at once more; or an eighth of k
 
 
 class Workers(Protocol):
-    """Where tasks run. Tasks are small, results are small, and both travel."""
+    """Where tasks run. Tasks and results are small, and travel."""
 
-    def map(self, call: Callable[[Reader, A], B], tasks: Iterable[A]) -> Iterator[B]:
-        """What `call` gives for each task, in their order; a task is asked for only when its turn comes."""
+    def map(self, call: Callable[[Reader, A, B], C], common: A, tasks: Iterable[B]) -> Iterator[C]:
+        """What `call` gives for what all tasks have in common and each task, in the order of the tasks. A task is asked
+        for only when its turn comes."""
 
 
 class Threads:
@@ -41,9 +43,9 @@ class Threads:
         self._at_once = at_once
         self._reader = Reader()
 
-    def map(self, call: Callable[[Reader, A], B], tasks: Iterable[A]) -> Iterator[B]:
+    def map(self, call: Callable[[Reader, A, B], C], common: A, tasks: Iterable[B]) -> Iterator[C]:
         """See Workers."""
-        return in_order(lambda task: call(self._reader, task), tasks, self._at_once)
+        return in_order(lambda task: call(self._reader, common, task), tasks, self._at_once)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,6 @@ class Count:
     """A task: the digits of these parts' rows whose digits before are `before`; only those of at least `floor`."""
 
     parts: Sequence[Part]
-    question: Question
     before: tuple[int, ...]
     floor: int
 
@@ -85,7 +86,7 @@ def find_threshold(parts: Sequence[Part], question: Question, k: int, workers: W
     wanted, floor = k, _floor_of_bests(best_first, question, k)
     for level in range(DIGITS):
         counts = np.zeros(1 << DIGIT, np.int64)
-        for found in workers.map(count, _tasks(best_first, question, digits, floor, counts, wanted)):
+        for found in workers.map(count, question, _tasks(best_first, digits, floor, counts, wanted)):
             counts += found
         digit = reached(counts, wanted)
         digits, floor = (*digits, digit), 0
@@ -96,17 +97,17 @@ def find_threshold(parts: Sequence[Part], question: Question, k: int, workers: W
     return Threshold.of(digits)
 
 
-def count(reader: Reader, task: Count) -> Counts:
+def count(reader: Reader, question: Question, task: Count) -> Counts:
     """Rows of each digit."""
     level = len(task.before)
     edge = Threshold.of((*task.before, task.floor)).edge
     found = [np.empty(0, np.intp)]
     for part in task.parts:
-        if not task.question.may_hold(part, edge):
+        if not question.may_hold(part, edge):
             continue
         with reader.opened(part) as file:
-            keys = file.numbers("key") if task.question.ranking.needs_keys or level == DIGITS - 1 else None
-            places, values = task.question.ranking.at_least(file.numbers(task.question.score), keys, edge)
+            keys = file.numbers("key") if question.ranking.needs_keys or level == DIGITS - 1 else None
+            places, values = question.ranking.at_least(file.numbers(question.score), keys, edge)
             for place, digit in enumerate(task.before):
                 same = digits_of(place, values, None) == digit
                 places, values = places[same], values[same]
@@ -134,13 +135,11 @@ def grouped(parts: Iterable[Part]) -> Iterator[list[Part]]:
         yield group
 
 
-def _tasks(
-    parts: Sequence[Part], question: Question, before: tuple[int, ...], floor: int, counts: Counts, wanted: int
-) -> Iterator[Count]:
+def _tasks(parts: Sequence[Part], before: tuple[int, ...], floor: int, counts: Counts, wanted: int) -> Iterator[Count]:
     """Tasks, of which later ones know what the counts of earlier ones rule out."""
     for group in grouped(parts):
         floor = max(floor, reached(counts, wanted))
-        yield Count(group, question, before, floor)
+        yield Count(group, before, floor)
 
 
 def _floor_of_bests(best_first: Sequence[Part], question: Question, k: int) -> int:

@@ -29,7 +29,6 @@ class Collect:
     """A task: the rows of these parts that reach the threshold and are not excluded."""
 
     parts: Sequence[Part]
-    question: Question
     threshold: Threshold
 
 
@@ -96,7 +95,7 @@ def _collected(scored: Scored, question: Question, k: int) -> Iterator[Rows]:
     excluded = len(question.exclude) * len(scored.ages)
     threshold = find_threshold(scored.parts, question, k + excluded, scored.workers)
     worthy = (part for part in scored.parts if question.may_hold(part, threshold.edge))
-    yield from scored.workers.map(collect, (Collect(group, question, threshold) for group in grouped(worthy)))
+    yield from scored.workers.map(collect, question, (Collect(group, threshold) for group in grouped(worthy)))
 
 
 def _put(into: SortedRuns, rows: Rows) -> int:
@@ -104,12 +103,12 @@ def _put(into: SortedRuns, rows: Rows) -> int:
     return len(rows)
 
 
-def collect(reader: Reader, task: Collect) -> Rows:
+def collect(reader: Reader, question: Question, task: Collect) -> Rows:
     """The rows of some parts that reach the threshold and are not excluded; in no order."""
     found = [np.empty(0, ROW)]
     for part in task.parts:
         with reader.opened(part) as file:
-            found.append(_rows_of(part, file, task.question, task.threshold))
+            found.append(_rows_of(part, file, question, task.threshold))
     return np.concatenate(found)
 
 

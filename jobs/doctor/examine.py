@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from statistics import median_low
 from typing import Any
 
@@ -17,7 +18,16 @@ from poolscore.engine.pool.health import MB, Finding, PoolHealth
 from poolscore.engine.pool.listing import Listing, list_files
 from poolscore.engine.reasons import by_kind
 from poolscore.engine.words import amount
-from poolscore.jobs.doctor.sample import Groups, Ids, Pictures, picture_columns, sample_ids, sample_pictures
+from poolscore.jobs.doctor.sample import (
+    Groups,
+    Ids,
+    Pictures,
+    picture_columns,
+    sample_ids,
+    sample_pictures,
+    without_header,
+)
+from poolscore.jobs.pack.contract import printable
 from poolscore.jobs.pack.parquet import Footer, read_footers
 
 LARGE_SIDE = 512
@@ -137,12 +147,15 @@ def examine(pool: str, *, id_column: str = "id", rows: int = 256) -> Examination
     pictures: dict[str, Pictures] = {}
     ids: Ids | None = None
     try:
-        pictures = sample_pictures(groups, picture_columns(schema), rows)
-        ids = sample_ids(groups, id_column) if id_column in schema.names else None
+        of_id = id_column if id_column in schema.names else None
+        pictures = sample_pictures(groups, picture_columns(schema), rows, of_id)
+        ids = sample_ids(groups, id_column) if of_id else None
+        if pictures and health.nulls.get("width"):
+            findings.append(_without_header(health.nulls["width"], without_header(groups, of_id)))
     except _BROKEN as error:
         what = f"a sample of rows cannot be read ({reason(error)})"
         findings.append(Finding("unreadable_rows", what, "", "write the damaged file again or take it out"))
-    findings += [*_of_pictures(pictures, pool), *_of_ids(ids, id_column, pool)]
+    findings += [*_of_pictures(pictures, pool, schema), *_of_ids(ids, id_column, pool)]
     return Examination(pool, schema, health, int(listing.bytes.clip(0).sum()), pictures, ids, findings)
 
 
@@ -154,23 +167,34 @@ def _bad_files(bad: Sequence[str], listing: Listing) -> Iterator[Finding]:
         )
 
 
-def _of_pictures(columns: dict[str, Pictures], pool: str) -> Iterator[Finding]:
+def _of_pictures(columns: dict[str, Pictures], pool: str, schema: pa.Schema) -> Iterator[Finding]:
     for column, pictures in columns.items():
         if pictures.rejected:
             count = sum(pictures.rejected.values())
             why, most = by_kind(pictures.rejected.items()).most_common(1)[0]
             what = f"{count:,} of {pictures.rows:,} sampled rows of '{column}' cannot be decoded ({most:,} × {why})"
-            yield Finding("rejected_pictures", what, "", "a run sets them aside in errors/; mend their source if many")
+            advice = "a run sets them aside in errors/; mend their source if many"
+            yield Finding("rejected_pictures", what, _listed(pictures.named), advice)
         if pictures.turned:
             what = f"EXIF turns {pictures.turned:,} of {pictures.rows:,} sampled pictures of '{column}'"
             yield Finding("turned_pictures", what, "", "set decode.exif to what training did: ignore or apply")
         side = median_low(map(min, zip(pictures.widths, pictures.heights, strict=True)))
         if side >= LARGE_SIDE:
             what = f"half of the sampled pictures of '{column}' have a shorter side of {side:,} pixels or more"
-            advice = f"if the model takes far fewer, read less: `poolscore pack {pool} NEW --resize SIDE"
-            yield Finding(
-                "large_pictures", what, "", advice + ("`" if column == "image" else f" --image-column {column}`")
-            )
+            of_column = "" if column == "image" else f" --image-column {quote(column)}"
+            advice = f"`poolscore pack {quote(pool)} NEW --resize SIDE{of_column}`"
+            if pa.types.is_struct(schema.field(column).type):  # which pack does not resize
+                advice = "store smaller ones"
+            yield Finding("large_pictures", what, "", f"if the model takes far fewer, read less: {advice}")
+
+
+def _without_header(count: int, named: Sequence[str]) -> Finding:
+    what = f"{amount(count, 'picture')} without a readable header (null in 'width')"
+    return Finding("no_header", what, _listed(named), "a run sets them aside in errors/; mend their source, pack again")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(printable, names))
 
 
 def _of_ids(ids: Ids | None, column: str, pool: str) -> Iterator[Finding]:

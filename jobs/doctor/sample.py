@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ from poolscore.engine.inputs.picture import decode_picture
 from poolscore.jobs.pack.contract import MIB
 from poolscore.jobs.pack.picture import picture_header
 
+NAMED = 3
+"""Rows, of those that something is wrong with."""
 PLACES = 16
 """Row groups that pictures are taken from."""
 ID_ROWS = 1_000_000
@@ -59,6 +62,13 @@ class Groups:
                 return
             for batch in file.iter_batches(rows, row_groups=[int(self.numbers[group])], columns=list(columns)):
                 yield pa.Table.from_batches([batch])
+
+    def name(self, group: int, row: int, id_: str | None) -> str:
+        """How a row is named: by its id, else by its place in its file."""
+        if id_ is not None:
+            return id_
+        first = int(np.searchsorted(self.files, self.files[group]))
+        return f"{self.paths[int(self.files[group])]}#{int(self.rows[first:group].sum()) + row}"
 
     def spread(self, count: int) -> list[int]:
         """`count` of the row groups with rows, spread evenly over the pool."""
@@ -128,6 +138,7 @@ class Pictures:
         sizes: of the pictures; bytes.
         turned: pictures that EXIF asks to turn.
         rejected: reason → rows that a scoring run would set aside.
+        named: the first few of these.
     """
 
     rows: int = 0
@@ -140,14 +151,21 @@ class Pictures:
     sizes: list[int] = field(default_factory=list)
     turned: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
+    named: list[str] = field(default_factory=list)
 
     @property
     def odd(self) -> dict[str, int]:
         """Kinds that are neither colour nor grey of 8 bits."""
         return {mode: count for mode, count in self.modes.items() if mode not in _PLAIN}
 
-    def add(self, data: bytes | None) -> None:
-        """Looks at one value and decodes it."""
+    def add(self, data: bytes | None, name: Callable[[], str]) -> None:
+        """Looks at one value and decodes it; `name` is called for the row's name."""
+        before = self.rejected.total()
+        self._look(data)
+        if self.rejected.total() > before and len(self.named) < NAMED:
+            self.named.append(name())
+
+    def _look(self, data: bytes | None) -> None:
         self.rows += 1
         self.nulls += data is None
         self.empty += data == b""
@@ -178,22 +196,49 @@ def _may_hold_pictures(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def sample_pictures(groups: Groups, columns: Sequence[str], rows: int) -> dict[str, Pictures]:
+def sample_pictures(groups: Groups, columns: Sequence[str], rows: int, id_column: str | None) -> dict[str, Pictures]:
     """Rows of row groups all over the pool, of the columns that hold at least one picture: the first ones, or where
-    there are few row groups, rows all over them."""
+    there are few row groups, rows all over them. `id_column` names them, where there is one."""
     found = {column: Pictures() for column in columns}
     places = groups.spread(PLACES) if columns else []
     for place in places:
         some = -(-rows // len(places))
         step = max(1, -(-int(groups.rows[place]) // some)) if len(places) < PLACES else 1
         seen = taken = 0
-        for table in groups.read(place, columns, some):
+        for table in groups.read(place, _with(columns, id_column), some):
             at = range(-seen % step, table.num_rows, step)[: some - taken]
-            seen, taken = seen + table.num_rows, taken + len(at)
             for column in columns:
                 values = encoded_bytes(table[column])
                 for i in at:
-                    found[column].add(values[i])
+                    found[column].add(values[i], partial(_name, groups, place, seen, table, i, id_column))
+            seen, taken = seen + table.num_rows, taken + len(at)
             if taken >= some:
                 break
     return {column: pictures for column, pictures in found.items() if pictures.formats}
+
+
+def without_header(groups: Groups, id_column: str | None) -> list[str]:
+    """Names of the first rows without a width, as `pack` leaves it where a picture's header cannot be read. No more
+    than ID_ROWS rows are looked at."""
+    named: list[str] = []
+    looked_at = 0
+    for group in groups.spread(len(groups.rows)):
+        seen = 0
+        for table in groups.read(group, _with(["width"], id_column), 1 << 16):
+            for i in np.flatnonzero(table["width"].is_null().to_numpy()).tolist():
+                named.append(_name(groups, group, seen, table, i, id_column))
+            seen += table.num_rows
+            if len(named) >= NAMED:
+                return named[:NAMED]
+        looked_at += seen
+        if looked_at >= ID_ROWS:
+            break
+    return named
+
+
+def _with(columns: Sequence[str], id_column: str | None) -> list[str]:
+    return [*columns] if id_column is None or id_column in columns else [*columns, id_column]
+
+
+def _name(groups: Groups, group: int, before: int, table: pa.Table, i: int, id_column: str | None) -> str:
+    return groups.name(group, before + i, None if id_column is None else str(table[id_column][i].as_py()))

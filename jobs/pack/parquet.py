@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.health import FileHealth, look
 from poolscore.engine.pool.listing import Listing, list_files
 from poolscore.engine.words import amount
@@ -57,7 +58,8 @@ class Rows:
 
 
 def parquet_source(uri: str, names: Names, resize: Change | None = None) -> Source:
-    """All columns of a pool: dictionaries decoded, views as plain text and binary.
+    """All columns of a pool: dictionaries decoded, views as plain text and binary; and the keys of folders named
+    `key=value`, as a run sees them.
 
     Files without rows do not count; files that cannot be read are set aside. With `resize` the image column is made
     anew, and `width` and `height` where the pool has them (int32); rows whose picture cannot be decoded are set aside.
@@ -65,29 +67,25 @@ def parquet_source(uri: str, names: Names, resize: Change | None = None) -> Sour
     so their ids change.
 
     Raises:
-        ConfigError: nothing there, files that do not fit together, a partitioned folder, no image column to resize.
+        ConfigError: nothing there, files that do not fit together, no image column to resize.
     """
     try:
         listing = list_files(uri)
     except ConfigError as error:
         raise ConfigError(f"SOURCE: {error}") from error
-    if keyed := next((path for path in listing.paths if "=" in path.rpartition("/")[0]), None):
-        raise ConfigError(
-            f"SOURCE {uri} is partitioned ({keyed}): the keys in its folders' names are in no file; pack one partition "
-            "at a time"
-        )
+    folders = RowChoice.of(None, listing.paths)
     footers = [one for one in read_footers(listing) if isinstance(one, Footer) and one.health.rows]
     if not footers:
         raise ConfigError(f"SOURCE {uri} has no rows that can be read ({amount(len(listing.paths), 'file')})")
-    schema = _plain_schema(footers[0].schema)
-    _require_one_schema(footers, schema)
+    schema = _plain_schema(folders.with_keys(footers[0].schema))
+    _require_one_schema(footers, schema, folders)
     work = _as_they_are if resize is None else partial(_resized, schema, names, _image(schema, names), resize)
     compressed = footers[0].health.compressed
     return Source(
         schema,
         sum(footer.health.rows for footer in footers),
         _fingerprint(listing),
-        partial(_pieces, listing, schema),
+        partial(_pieces, listing, schema, folders),
         work,
         packed=frozenset(compressed),
         light=resize is None,
@@ -125,9 +123,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return pa.binary() if pa.types.is_binary_view(kind) else kind
 
 
-def _require_one_schema(footers: Sequence[Footer], schema: pa.Schema) -> None:
+def _require_one_schema(footers: Sequence[Footer], schema: pa.Schema, folders: RowChoice) -> None:
     for footer in footers:
-        here = {field.name: _plain(field.type) for field in footer.schema}
+        here = {field.name: _plain(field.type) for field in folders.with_keys(footer.schema)}
         first = {field.name: field.type for field in schema}
         if here != first:
             name = next(name for name in {**first, **here} if here.get(name) != first.get(name))
@@ -154,7 +152,7 @@ def _fingerprint(listing: Listing) -> str:
     return seen.hexdigest()[:16]
 
 
-def _pieces(listing: Listing, schema: pa.Schema, start: int) -> Iterator[list[Rows]]:
+def _pieces(listing: Listing, schema: pa.Schema, folders: RowChoice, start: int) -> Iterator[list[Rows]]:
     """One batch a piece. Row groups before item `start` are not read."""
     place = locate(listing.root)
     number = 0
@@ -169,9 +167,10 @@ def _pieces(listing: Listing, schema: pa.Schema, start: int) -> Iterator[list[Ro
                     step = max(1, min(PIECE_ROWS, PIECE_BYTES * shape.num_rows // max(1, shape.total_byte_size)))
                     batches = -(-shape.num_rows // step)
                     if number + batches > start:
-                        for offset, batch in _batches(file, group, step, schema):
+                        for offset, table in _tables(file, group, step):
                             if number >= start:
-                                yield [Rows(path, row + offset, batch)]
+                                whole = folders.with_values(table, path).select(schema.names).cast(schema)
+                                yield [Rows(path, row + offset, _one(whole))]
                             number += 1
                     else:
                         number += batches
@@ -182,18 +181,18 @@ def _pieces(listing: Listing, schema: pa.Schema, start: int) -> Iterator[list[Ro
             number += 1
 
 
-def _batches(file: pq.ParquetFile, group: int, step: int, schema: pa.Schema) -> Iterator[tuple[int, pa.RecordBatch]]:
+def _tables(file: pq.ParquetFile, group: int, step: int) -> Iterator[tuple[int, pa.Table]]:
     """Exactly `step` rows at a time, as the last of the group allows; Arrow may give fewer."""
     waiting: list[pa.Table] = []
     offset = 0
     for batch in file.iter_batches(step, row_groups=[group]):
-        waiting.append(pa.Table.from_batches([batch]).select(schema.names).cast(schema))
+        waiting.append(pa.Table.from_batches([batch]))
         if sum(map(len, waiting)) >= step:
             table = pa.concat_tables(waiting)
-            yield offset, _one(table.slice(0, step))
+            yield offset, table.slice(0, step)
             waiting, offset = [table.slice(step)], offset + step
     if any(map(len, waiting)):
-        yield offset, _one(pa.concat_tables(waiting))
+        yield offset, pa.concat_tables(waiting)
 
 
 def _one(table: pa.Table) -> pa.RecordBatch:

@@ -378,6 +378,36 @@ def test_init_knows_what_the_decoders_read(tmp_path: Path, kind: pa.DataType, de
 
 
 @pytest.mark.parametrize(
+    ("columns", "taken", "length"),
+    [
+        ({"text": ["to be or not", "to be"], "size": [1, 2]}, "text", 16),
+        ({"code": ["a", "b"], "said": ["one two three four " * 9, None]}, "said", 64),
+        ({"size": [1, 2], "note": ["a short note", "and another short one"]}, "note", 16),
+        ({"said": ["x"], "title": ["y"]}, "title", 16),
+        ({"word": ["x"]}, "word", 16),
+        ({"text": ["", None], "split": ["a b c d", "e"]}, "text", 16),
+        ({"text": ["word " * 9000]}, "text", 512),
+        ({"tokens": [[1, 2, 3], [4], None]}, "tokens", 16),
+    ],
+)
+def test_init_knows_text(tmp_path: Path, columns: dict[str, list[Any]], taken: str, length: int) -> None:
+    rows = len(next(iter(columns.values())))
+    write_pool(tmp_path / "pool", pa.table({"id": ["a"] * rows, "label": ["l"] * rows, **columns}))
+    config = made(tmp_path)
+    assert (config.pool.input, config.pool.decode.kind) == (taken, "text")
+    assert (config.pool.decode.length, config.pool.decode.tokenizer is None) == (length, taken == "tokens")
+    if taken != "tokens":
+        assert "of your model: where is the Hugging Face file" in (tmp_path / "made.yaml").read_text()
+
+
+def test_init_takes_categories_for_no_text(tmp_path: Path) -> None:
+    write_pool(tmp_path / "pool", pa.table({"kind": ["red", "dark blue"], "size": [1, 2]}))
+    assert made(tmp_path).pool.decode.kind == "features"
+    write_pool(tmp_path / "other" / "pool", pa.table({"ids": pa.array([[1, 2], [3, 4]], pa.list_(pa.int32()))}))
+    assert made(tmp_path / "other").pool.decode.kind == "tensor"
+
+
+@pytest.mark.parametrize(
     ("rows", "expected"), [(10, 256), (5_000, 256), (100_000, 8_192), (1_000_000, 65_536), (1_100_000, 65_536)]
 )
 def test_init_cuts_a_small_pool_into_about_16_shards(tmp_path: Path, rows: int, expected: int) -> None:

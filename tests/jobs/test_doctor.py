@@ -94,11 +94,43 @@ def test_odd_turned_large_and_broken_pictures(tmp_path: Path) -> None:
     assert [finding.kind for finding in found.findings] == ["rejected_pictures", "turned_pictures", "large_pictures"]
     rejected, _, large = found.findings
     assert "5 of 14 sampled rows of 'pic' cannot be decoded" in rejected.what
+    assert rejected.where == "9, 10, 11"
     assert large.advice.endswith("NEW --resize SIDE --image-column pic`")
     about = found.to_dict()["pictures"]["pic"]
     assert about["odd"] == {"CMYK": 1, "P": 1, "I;16": 1}
     assert (about["nulls"], about["empty"], about["turned"]) == (1, 1, 1)
     assert "of odd kinds 1 CMYK" in str(found)
+
+
+def test_pictures_without_a_header_are_named(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(40):
+        (tmp_path / "in" / f"{number:02d}.jpg").write_bytes(b"no picture" if number % 9 == 5 else photo(number))
+    pack(tmp_path / "in", tmp_path / "pool", row_group_rows=10)
+    (rejected, unread) = examine(str(tmp_path / "pool")).findings[::-1]
+    assert unread.what == "4 pictures without a readable header (null in 'width')"
+    assert unread.where == rejected.where == "05.jpg, 14.jpg, 23.jpg"
+    packed = pq.read_table(tmp_path / "pool").drop_columns(["id"])
+    well(tmp_path / "nameless/a.parquet", packed.slice(0, 8))
+    well(tmp_path / "nameless/b.parquet", packed.slice(8), row_group_size=5)
+    where = {finding.kind: finding.where for finding in examine(str(tmp_path / "nameless")).findings}
+    assert where["no_header"] == where["rejected_pictures"] == "a.parquet#5, b.parquet#6, b.parquet#15"
+
+
+def test_advised_commands_work_as_they_stand(tmp_path: Path) -> None:
+    pool = tmp_path / "my pool"
+    for n in range(20):
+        image = {"bytes": photo(n, size=(600, 520)), "path": None}
+        table = pa.table({"id": [str(n)], "image": [image]} if n else {"id": ["0"], "image": [image], "more": [1]})
+        well(pool / f"day={n}" / "a.parquet", table)
+    findings = {finding.kind: finding.advice for finding in examine(str(pool)).findings}
+    again = f"give all files the same columns and types, then repack it: `poolscore pack '{pool}' NEW`"
+    assert findings["tiny_files"] == again
+    assert findings["large_pictures"].endswith("store smaller ones")
+    well(pool / "day=0" / "a.parquet", table)
+    assert examine(str(pool)).findings[0].advice == again.partition("then ")[2]
+    pack(pool, tmp_path / "new")
+    assert "tiny_files" not in kinds(tmp_path / "new")
 
 
 def test_ids(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from poolscore.engine.config import ImageDecode
 from poolscore.engine.errors import ConfigError, InterruptedRun
 from poolscore.engine.filesystem import locate
 from poolscore.engine.inputs.image import ImageDecoder
+from poolscore.engine.pool.files import find_files
 from poolscore.engine.pool.health import PoolHealth, look
 from poolscore.jobs.cli import app
 from poolscore.jobs.doctor import examine
@@ -168,11 +169,25 @@ def test_a_stopped_repack_goes_on(tmp_path: Path) -> None:
         assert part.read_bytes() == (tmp_path / "pool" / part.name).read_bytes()
 
 
+def test_the_keys_of_folders_become_columns(tmp_path: Path) -> None:
+    table = pa.table(
+        {"image": [photo(n) for n in range(20)], "country": range(20)}
+    )  # the folder's value goes before it
+    for folder in ("country=de/year=2024", "country=fr/year=__HIVE_DEFAULT_PARTITION__"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        pq.write_table(table, tmp_path / "in" / folder / "a.parquet", row_group_size=7)
+    pack(tmp_path / "in", tmp_path / "pool")
+    packed = pq.read_table(tmp_path / "pool")
+    assert packed["country"].to_pylist() == ["de"] * 20 + ["fr"] * 20
+    assert packed["year"].to_pylist() == [2024] * 20 + [None] * 20
+    assert packed["image"].to_pylist() == table["image"].to_pylist() * 2
+    before, after = (find_files(str(tmp_path / name), keep="country == 'fr' or year > 2000") for name in ("in", "pool"))
+    assert {(field.name, field.type) for field in before.schema} == {(field.name, field.type) for field in after.schema}
+    pack(tmp_path / "in", tmp_path / "small", resize=Resize.of("2", "png", 95, "ignore"))
+    assert pq.read_table(tmp_path / "small")["year"].to_pylist() == packed["year"].to_pylist()
+
+
 def test_what_cannot_be_repacked_is_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "in/country=de").mkdir(parents=True)
-    pq.write_table(images(5), tmp_path / "in/country=de/a.parquet")
-    with pytest.raises(ConfigError, match=r"is partitioned \(country=de/a.parquet\)"):
-        pack(tmp_path / "in", tmp_path / "pool")
     one, two = tmp_path / "two/a.parquet", tmp_path / "two/b.parquet"
     one.parent.mkdir()
     pq.write_table(pa.table({"x": [1]}), one)

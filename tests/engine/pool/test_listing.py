@@ -32,6 +32,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(listing, "locate", locate)
     monkeypatch.setattr(files, "locate", locate)
+    monkeypatch.setattr(listing, "require_bucket", lambda uri: None)  # mem: has none
     for name in NAMES:
         path = tmp_path / "pool" / name
         path.parent.mkdir(parents=True, exist_ok=True)

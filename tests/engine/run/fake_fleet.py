@@ -108,8 +108,10 @@ class FakeFleet:
         chance = self._random.random() if self._random else 1.0
         held = self.held[worker]
         if chance < 0.05:
-            if held and chance < 0.025:  # what it had finished is heard of after its death
-                self._late.append(scored(report(held[0].shard.index, attempt=worker)))
+            # What it had finished is heard of after its death.
+            late = self._answer(worker, held[0]) if held and chance < 0.025 else None
+            if isinstance(late, Done) and isinstance(late.task, ScoreShard):
+                self._late.append(late)
             return [self.die(worker)]
         if not held or chance < 0.3:
             return []
@@ -120,6 +122,6 @@ class FakeFleet:
             return [self.die(worker, event.reason)]
         assert isinstance(event, Done | Failed)
         event = replace(event, task=held.pop(0))  # the very one that was submitted
-        if isinstance(event, Done) and chance < 0.4:
+        if isinstance(event, Done) and isinstance(event.task, ScoreShard) and chance < 0.4:
             self._late.append(scored(report(event.task.shard.index, attempt=1000 + worker)))
         return [event]

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from poolscore.engine.config import parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.keys import IdSet, keys_of
+from poolscore.engine.patient_storage import impatient
 from poolscore.engine.pool.plan import PIECES, Plan
 from poolscore.engine.run.directory import SELECTION, RunDirectory, create_run
 from poolscore.engine.run.journal import Journal, ShardReport
@@ -340,4 +341,4 @@ def test_a_large_selection_over_many_parts(tmp_path: Path) -> None:
     run = make_run(tmp_path, parts)
     for k in (1, 100, 3000, 10**6):
         assert chosen(run, k) == full_sort(parts, k)
-    assert isinstance(run.storage, LocalStorage)
+    assert isinstance(impatient(run.storage), LocalStorage)
