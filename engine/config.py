@@ -390,8 +390,12 @@ class RunConfig(Section):
     dir: str
     executor: Literal["ray", "local"] = "ray"  # local: in this process, one worker
     address: str | None = None  # of a Ray cluster; default: an embedded one
-    workers: Positive | None = None  # default: one per GPU, or one per core without GPUs
+    workers: Positive | None = None  # so many; default: one per GPU, or per core without GPUs, as machines come and go
+    max_workers: Positive | None = None  # of a cluster that grows; an autoscaler is asked for as many
+    wait_for_workers: Annotated[Number, Field(ge=0)] = 600  # seconds without any worker after which the job stops
+    shard_timeout: PositiveNumber | None = None  # seconds; its worker is killed then; default: 20 times the usual
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    allow_mixed: bool = False  # take workers whose last bits differ: another GPU model, processor or library version
     batch_size: BatchSize = 64  # rows, or 'auto'; every batch is padded to it
     shard_rows: Positive = 65_536
     threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score
@@ -415,6 +419,12 @@ class RunConfig(Section):
         if given is not None:
             parse_deadline(given)
         return given
+
+    @model_validator(mode="after")
+    def _one_number_of_workers(self) -> RunConfig:
+        if self.workers and self.max_workers:
+            raise ValueError("workers is a fixed number, max_workers the most that come by and by: give one of them")
+        return self
 
 
 class PricesConfig(Section):

@@ -8,7 +8,7 @@ budgets or the speed of storage.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 from poolscore.engine.ahead import Ahead
@@ -19,6 +19,8 @@ from poolscore.engine.stages import Stages
 
 T = TypeVar("T")
 Batch = tuple[Rows, HostBatch]
+Blank = Mapping[int, tuple[str, str]]  # row_id → stage and reason: rows that are not to be decoded
+NO_ROWS: Blank = {}
 
 
 class Feed:
@@ -29,12 +31,21 @@ class Feed:
         budget: bytes: half of it for what is fetched, a quarter each for rows and for decoded batches.
         threaded: read and decode on threads, ahead; else by whoever asks for the next batch. Storage is asked ahead
             all the same.
+        blank: rows whose slots stay zero, and which count as bad.
     """
 
     def __init__(
-        self, reader: ShardReader, decoder: BatchDecoder, shard: Shard, rows: int, budget: int, threaded: bool
+        self,
+        reader: ShardReader,
+        decoder: BatchDecoder,
+        shard: Shard,
+        rows: int,
+        budget: int,
+        threaded: bool,
+        blank: Blank,
     ) -> None:
         self.shard = shard
+        self._blank = blank
         self.stages = Stages()
         self._source = reader.ahead(shard, budget // 2)
         self._threads: list[Ahead[Rows] | Ahead[Batch]] = []
@@ -72,8 +83,14 @@ class Feed:
     def _decoded(self, decoder: BatchDecoder, blocks: Iterator[Rows]) -> Iterator[Batch]:
         for rows in blocks:
             with self.stages.time("decode"):
-                batch = decoder.read(rows)
+                batch = decoder.read(rows, self._blank_places(rows))
             yield rows, batch
+
+    def _blank_places(self, rows: Rows) -> Blank:
+        """The blank rows of a block, by their places in it."""
+        if not self._blank:
+            return {}
+        return {i: self._blank[row_id] for i, row_id in enumerate(rows.row_ids.tolist()) if row_id in self._blank}
 
 
 def _bytes(batch: Batch) -> int:

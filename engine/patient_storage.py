@@ -19,7 +19,7 @@ LOG = logging.getLogger("poolscore")
 A = TypeVar("A")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds
 # What time does not mend: the name is wrong.
-_HOPELESS = {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL}
+_HOPELESS = {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL}
 
 
 class PatientStorage:
@@ -36,7 +36,7 @@ class PatientStorage:
         self.root = inner.root
         self.at_once = inner.at_once
         self._seconds = seconds
-        self._stopped = stopped or Event()
+        self.stopped = stopped or Event()
         self._told = False
 
     def publish(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
@@ -102,7 +102,7 @@ class PatientStorage:
                 if left <= 0:
                     raise StoppedError(f"{error} (tried for {waited:.0f} s: run.storage_patience)") from error
                 self._tell(error)
-                if self._stopped.wait(min(pause * random.uniform(0.5, 1.0), left)):
+                if self.stopped.wait(min(pause * random.uniform(0.5, 1.0), left)):
                     raise
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
@@ -113,6 +113,12 @@ class PatientStorage:
         if not self._told:
             self._told = True
             LOG.warning("%s; waiting for up to %.0f s", str(error).partition(";")[0], self._seconds)
+
+
+def hurry(storage: Storage) -> None:
+    """Wait no longer, now and later: the job ends."""
+    if isinstance(storage, PatientStorage):
+        storage.stopped.set()
 
 
 def impatient(storage: Storage) -> Storage:

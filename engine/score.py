@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
@@ -11,6 +12,7 @@ from poolscore.engine.check import CheckResult, check_labelled
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError
 from poolscore.engine.identity import require_same
+from poolscore.engine.patient_storage import hurry
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
@@ -18,8 +20,8 @@ from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
+from poolscore.engine.run.mixed import mixed_in_words, with_profile
 from poolscore.engine.selection.batch import write_batch
-from poolscore.engine.storage import open_storage
 from poolscore.engine.verify import Verified, try_to_verify
 from poolscore.engine.worker import Job
 
@@ -46,6 +48,7 @@ class RunResult:
     set_aside: Mapping[int, str]  # shard → reason; empty if the run is whole
     shards_left: int  # that were not tried before a limit was reached
     limit: str | None  # which one
+    mixed: str | None  # what is to be known where workers of several numeric profiles scored
     verified: Verified | None  # rows scored again at the end
     listed: int  # ids in pool.exclude; those that no row has were not excluded
     exit_code: int
@@ -79,7 +82,7 @@ def score_pool(
         ConfigError: something is wrong with configuration, pool or model, or the directory holds another run.
         StoppedError, InterruptedRun: the run can be continued by the same call.
     """
-    open_storage(config.run.dir).require_writable()
+    directory.require_usable(config.run.dir)
     there = directory.exists(config.run.dir) and not fresh
     if must_resume and not there:
         raise ConfigError(f"--resume: there is no run in {config.run.dir}")
@@ -103,13 +106,16 @@ def score_pool(
         scored = _Scored({}) if journal is None else _score(run, prepared, journal, limits, on_progress)
         return _finish(run, prepared, scored, started, journal)
     except KeyboardInterrupt as error:
+        hurry(run.storage)
         totals = run.totals()
         run.update(status=directory.INTERRUPTED, totals=asdict(totals))
         raise InterruptedRun(
             f"interrupted after {totals.rows} of {prepared.plan.rows} rows; the same command goes on"
         ) from error
     except Exception as error:
-        run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
+        hurry(run.storage)
+        with suppress(StoppedError):  # what stopped the job is the error to tell of
+            run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
         raise
     finally:
         if journal is not None:
@@ -153,9 +159,12 @@ def _score(
             max_bad_fraction=config.run.max_bad_fraction,
             max_bad_rows=config.run.max_bad_rows,
             profile=run.info["profile"],
-            on_profile=lambda profile: run.update(profile=profile),
+            on_profile=lambda profile: run.update(**with_profile(run.info, profile)),
             on_progress=progress,
+            on_event=run.note,
+            shard_timeout=config.run.shard_timeout,
             stop_when=limits.reached,
+            allow_mixed=config.run.allow_mixed,
         )
         set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
         return _Scored(set_aside, coordinator.stopped)
@@ -189,7 +198,6 @@ def _finish(
         raise StoppedError(f"{limit} before a shard was scored; the same command with more time goes on")
     totals = Totals.of(reports)
     write_batch(run, config)
-    verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     whole = not set_aside and not missing
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
@@ -197,11 +205,11 @@ def _finish(
         stopped_by=limit,
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
-        **({"verified": verified.to_json()} if verified is not None else {}),
     )
     if whole and journal is not None:
         directory.sweep(run, journal)
         run.succeed(journal)
+    verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     return RunResult(
         run_dir=config.run.dir,
         selection=run.storage.path(directory.SELECTION),
@@ -211,6 +219,7 @@ def _finish(
         set_aside=set_aside,
         shards_left=len(missing),
         limit=limit,
+        mixed=mixed_in_words(run.info, totals.profiles),
         verified=verified,
         listed=prepared.listed,
         exit_code=DONE if whole else INCOMPLETE,
@@ -219,5 +228,9 @@ def _finish(
 
 def _verify(run: RunDirectory, prepared: Prepared, seconds: float) -> Verified | None:
     rows = prepared.config.run.verify_rows
+    if not rows:
+        return None
     least, most = VERIFY_SECONDS
-    return try_to_verify(run, prepared, rows, min(most, max(least, VERIFY_SHARE * seconds))) if rows else None
+    verified = try_to_verify(run, prepared, rows, min(most, max(least, VERIFY_SHARE * seconds)))
+    run.update(verified=verified.to_json())
+    return verified

@@ -21,7 +21,7 @@ from torch import Tensor
 from poolscore.engine.config import Config
 from poolscore.engine.device_clock import DeviceClock, Mark
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.feed import Feed
+from poolscore.engine.feed import NO_ROWS, Blank, Feed
 from poolscore.engine.inputs.batch import Bad, BatchDecoder
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.pool.plan import Shard
@@ -65,11 +65,11 @@ class Scorer:
         for feed in feeds:
             feed.close()
 
-    def feed(self, shard: Shard, threaded: bool = False) -> Feed:
-        """Begin to read a shard."""
+    def feed(self, shard: Shard, threaded: bool = False, blank: Blank = NO_ROWS) -> Feed:
+        """Begin to read a shard; its blank rows are not decoded."""
         run = self.config.run
         budget = run.read_ahead or READ_AHEAD[self.decoder.device.type]
-        feed = Feed(self.reader, self.decoder, shard, run.batch_size, budget // AT_ONCE, threaded)
+        feed = Feed(self.reader, self.decoder, shard, run.batch_size, budget // AT_ONCE, threaded, blank)
         with self.lock:
             self.feeds.add(feed)
         if self.stopped.is_set():

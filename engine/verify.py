@@ -127,9 +127,12 @@ def verify_run(
 
 
 def try_to_verify(run: RunDirectory, prepared: Prepared, rows: int, seconds: float) -> Verified:
-    """The same at the end of a run, which it must not spoil: whatever fails is a note."""
+    """The same at the end of a run, which it must not spoil: whatever fails is a note. So is Ctrl-C, since the run is
+    over."""
     try:
         return verify_run(run, prepared, rows, seconds=seconds)
+    except KeyboardInterrupt:
+        return Verified(0, "float64", 0.0, note="interrupted")
     except Exception as error:  # the model is the user's code, and the pool may be gone
         return Verified(0, "float64", 0.0, note=one_line(f"{type(error).__name__}: {error}")[:300])
 

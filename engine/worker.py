@@ -23,6 +23,7 @@ from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, OutOfMemory
 from poolscore.engine.exclude import digest_of, read_ids
+from poolscore.engine.feed import NO_ROWS, Blank, Feed
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
@@ -35,11 +36,12 @@ from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.preview import Preview, preview
-from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
+from poolscore.engine.profile import choose_device, numeric_profile, numeric_settings
 from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.run.mixed import Profile, profile_name
 from poolscore.engine.scores import scores_of
-from poolscore.engine.shard import Scorer
+from poolscore.engine.shard import ScoredShard, Scorer
 from poolscore.engine.storage import Storage, open_storage
 
 A = TypeVar("A")
@@ -95,8 +97,9 @@ class ShardWorker:
         of_model = {**self._scorer.model.profile, "compiled": compiled}
         self.profile: Profile = numeric_profile(job.config, self._scorer.decoder.device, of_model)
 
-    def score(self, shard: Shard) -> ShardReport:
-        """Score a shard and write its part; the part counts once the driver has journalled the report.
+    def score(self, shard: Shard, blank: Blank = NO_ROWS) -> ShardReport:
+        """Score a shard and write its part; the part counts once the driver has journalled the report. Blank rows are
+        rejected without being decoded; the others keep their bits.
 
         Raises:
             UnreadableShard: a file of the pool cannot be read.
@@ -104,9 +107,7 @@ class ShardWorker:
             StoppedError: the run directory cannot be written, or the worker was closed.
         """
         started = time.monotonic()
-        with self._scorer.feed(shard, self._threaded) as feed:
-            inferred = self._on_device(self._scorer.infer, feed)
-            scored = self._scorer.collect(inferred)
+        feed, scored = self._scored(shard, blank)
         scores, errors = scored.scores, scored.errors
         filtered = self._scorer.reader.filtered.pop(shard.index)
         attempt = f"part-{shard.index:05d}-{secrets.token_hex(4)}.parquet"
@@ -127,9 +128,14 @@ class ShardWorker:
             reasons=dict(by_kind((e[:REASON_LENGTH], 1) for e in errors["error"].to_pylist()).most_common(REASONS)),
             seconds=self._ended - began,
             worker=self.name,
+            profile=profile_name(self.profile),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             stages={stage: round(seconds, 4) for stage, seconds in feed.stages.seconds.items()},
         )
+
+    def attempt(self, shard: Shard, blank: Blank = NO_ROWS) -> None:
+        """Score a shard and write nothing: can it be done? Raises what `score` raises."""
+        self._scored(shard, blank)
 
     def preview(self, sample: Shard) -> Preview:
         """Score a sample of the pool; nothing is written.
@@ -146,16 +152,23 @@ class ShardWorker:
         if hasattr(self, "_scorer"):
             self._scorer.stop()
         self._device.shutdown(wait=True, cancel_futures=True)
+        if hasattr(self, "_scorer"):
+            self._scorer.decoder.close()
+
+    def _scored(self, shard: Shard, blank: Blank) -> tuple[Feed, ScoredShard]:
+        with self._scorer.feed(shard, self._threaded, blank) as feed:
+            return feed, self._scorer.collect(self._on_device(self._scorer.infer, feed))
 
     def _on_device(self, call: Callable[[A], B], given: A) -> B:
         def run() -> B:
-            with numeric_settings(self._threads):
-                return call(given)
+            try:
+                with numeric_settings(self._threads):
+                    return call(given)
+            except torch.OutOfMemoryError as error:
+                why = one_line(error)
+            raise OutOfMemory(why)  # out here: the frames of that error hold the memory that the next try needs
 
-        try:
-            return self._device.submit(run).result()
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(one_line(error)) from error
+        return self._device.submit(run).result()
 
     def _build(self, job: Job) -> tuple[Scorer, str]:
         self._scorer = build_scorer(job)

@@ -75,7 +75,8 @@ def log(x_N: NDArray[np.float64]) -> NDArray[np.float64]:
     small = mantissa < np.sqrt(0.5)
     mantissa = np.where(small, mantissa * 2, mantissa)
     e = exponent - small.astype(exponent.dtype)
-    return e * _LN2_HIGH + (_twice_atanh((mantissa - 1) / (mantissa + 1)) + e * _LN2_LOW)
+    logarithm: NDArray[np.float64] = e * _LN2_HIGH + (_twice_atanh((mantissa - 1) / (mantissa + 1)) + e * _LN2_LOW)
+    return logarithm
 
 
 def _exponential(draws_N: NDArray[np.uint64]) -> NDArray[np.float64]:

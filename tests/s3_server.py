@@ -92,7 +92,7 @@ class Proxy(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, endpoint: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, endpoint: str, tell: Callable[[str], None], port: int = 0) -> None:
         self.server_behind = urlsplit(endpoint).netloc
         self.busy = 0
         self.lost = 0
@@ -100,7 +100,7 @@ class Proxy(ThreadingHTTPServer):
         self.seen: list[str] = []  # method and path of each request
         self.signed = False  # whether any came with credentials
         self.lock = Lock()
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(("127.0.0.1", port), _Handler)
 
     @property
     def endpoint(self) -> str:
@@ -152,8 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def proxy_before(endpoint: str, tell: Callable[[str], None] = lambda request: None) -> Iterator[Proxy]:
-    with Proxy(endpoint, tell) as proxy:
+def proxy_before(endpoint: str, tell: Callable[[str], None] = lambda request: None, port: int = 0) -> Iterator[Proxy]:
+    with Proxy(endpoint, tell, port) as proxy:
         thread = Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -75,25 +76,37 @@ class BatchDecoder:
         self._ring = BufferRing({name: specs[name] for name in decoders}, batch_size, pinned=on_gpu)
         self._copies = torch.cuda.Stream(device) if on_gpu else None
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "decode") if threads > 1 else None
+        self._pool = ThreadPoolExecutor(threads, "poolscore-decode") if threads > 1 else None
+
+    def close(self) -> None:
+        """End the threads; nothing can be decoded any more."""
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def decode(self, rows: Rows) -> tuple[dict[str, Tensor], Bad]:
         """The model's inputs by name, [batch_size, …] each, on the device; and the rows that have none."""
         batch = self.read(rows)
         return self.to_device(batch), batch.bad
 
-    def read(self, rows: Rows) -> HostBatch:
+    def read(self, rows: Rows, blank: Mapping[int, tuple[str, str]] | None = None) -> HostBatch:
         """Decode up to `batch_size` rows on the host. May run in another thread, ahead of the device.
 
         The slots of bad rows, and those behind the last row, are zero: no row's place depends on its neighbours.
+
+        Args:
+            blank: rows that are bad without being looked at: no decoder sees them.
         """
-        bad: Bad = {int(i): ("read", "id is null") for i in np.flatnonzero(rows.ids.is_null())}
+        blank = blank or {}
+        bad: Bad = {int(i): ("read", "id is null") for i in np.flatnonzero(rows.ids.is_null())} | dict(blank)
         buffers = self._ring.take()
         for name, decoder in self._decoders.items():
             out = buffers.arrays[name]
             out[len(rows) :] = 0
-            for i, reason in self._decode(decoder, rows.table, out).items():
-                bad.setdefault(i, ("decode", f"{name}: {reason}" if name else reason))
+            out[list(blank)] = 0
+            for start, stop in _between(sorted(blank), len(rows)):
+                part = rows.table.slice(start, stop - start)
+                for i, reason in self._decode(decoder, part, out[start:stop]).items():
+                    bad.setdefault(start + i, ("decode", f"{name}: {reason}" if name else reason))
         return HostBatch(buffers, self._ring, bad)
 
     def to_device(self, batch: HostBatch) -> dict[str, Tensor]:
@@ -147,6 +160,13 @@ class BatchDecoder:
             return named
         lent = batch.untyped_storage().data_ptr()  # the buffer, which will hold other rows soon
         return {name: x.clone() if x.untyped_storage().data_ptr() == lent else x for name, x in named.items()}
+
+
+def _between(blank: Sequence[int], rows: int) -> Iterator[tuple[int, int]]:
+    """The ranges of a block that lie between its blank rows."""
+    for before, after in pairwise([-1, *blank, rows]):
+        if before + 1 < after:
+            yield before + 1, after
 
 
 def find_row_specs(decoders: Mapping[str, Decoder], blocks: Iterable[Rows]) -> dict[str, RowSpec]:

@@ -6,7 +6,7 @@ import builtins
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import overload
@@ -49,6 +49,16 @@ class Piece:
     row_id: int  # the same row, counted in the pool
     file_bytes: int = UNKNOWN  # of the whole file, by which a change is noticed
 
+    def part(self, start: int, stop: int) -> Piece:
+        """Rows start..stop of the piece."""
+        return replace(
+            self,
+            rows=stop - start,
+            start=self.start + start,
+            file_row=self.file_row + start,
+            row_id=self.row_id + start,
+        )
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -58,6 +68,17 @@ class Shard:
     row_id: int  # of its first row
     rows: int
     pieces: Sequence[Piece]
+
+    def part(self, start: int, stop: int) -> Shard:
+        """Rows start..stop of the shard, start < stop, counted over its pieces; under the same index."""
+        pieces = []
+        before = 0
+        for piece in self.pieces:
+            first, last = max(0, start - before), min(piece.rows, stop - before)
+            if first < last:
+                pieces.append(piece.part(first, last))
+            before += piece.rows
+        return Shard(self.index, pieces[0].row_id, stop - start, tuple(pieces))
 
 
 @dataclass(frozen=True)

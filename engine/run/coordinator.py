@@ -12,15 +12,16 @@ from dataclasses import dataclass
 
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Shard
-from poolscore.engine.profile import Profile, differences
+from poolscore.engine.run.bisect import Bisections, Verdict
 from poolscore.engine.run.directory import Totals
-from poolscore.engine.run.events import KEPT, RunEvent
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Leaving, Lost
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.run.leases import Leases
+from poolscore.engine.run.mixed import Profile, differences, profile_name
 from poolscore.engine.run.task import ScoreShard, Task
 
-ATTEMPTS = 3  # a shard that fails or kills its worker so often is set aside
+ATTEMPTS = 3  # a shard that fails or kills its worker so often is bisected or set aside
 TICK = 1.0  # seconds between signs of life
 DRAIN = 600.0  # seconds that shards at work are waited for once no further one is to be handed out
 ENOUGH_SHARDS = 10  # finished, before bad rows in half of them are taken for a misconfigured job
@@ -35,6 +36,8 @@ class State:
     in_flight: int
     retried: int
     set_aside: int
+    bisected: int = 0  # shards that are searched for the rows that make them fail
+    refused: tuple[str, ...] = ()  # why, of each worker that is not used
 
 
 class Coordinator:
@@ -55,6 +58,7 @@ class Coordinator:
         shard_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         stop_when: Callable[[], str | None] = lambda: None,
+        allow_mixed: bool = False,
     ) -> None:
         self._fleet = fleet
         self._journal = journal
@@ -64,9 +68,11 @@ class Coordinator:
         self._max_bad_rows = max_bad_rows
         self._profile = profile
         self._on_profile = on_profile
+        self._allow_mixed = allow_mixed
+        self._refused: list[str] = []
+        self._profiles = {profile_name(profile)} if profile is not None else set[str]()  # told of
         self._on_progress = on_progress
         self._on_event = on_event
-        self.events: deque[RunEvent] = deque(maxlen=KEPT)  # the latest
         self._clock, self._looked = clock, clock()
         self._leases = Leases(shard_timeout, clock)
         self._slow: list[Task] = []  # wanted a second time
@@ -79,6 +85,7 @@ class Coordinator:
         self._workers: set[int] = set()
         self._most_workers = 0  # at one time
         self._set_aside: dict[int, str] = {}
+        self._bisections = Bisections(ATTEMPTS)
 
     @property
     def totals(self) -> Totals:
@@ -118,13 +125,16 @@ class Coordinator:
             case Leaving(worker, reason):
                 self._leases.leave(worker)
                 self._slow = self._leases.slow()
-                self._tell(RunEvent("leaving", worker, why=reason))
-            case Done(task, result):
+                self._on_event(RunEvent("leaving", worker, why=reason))
+            case Done(ScoreShard() as task, result):
                 self._leases.take_back(task, finished=True)
                 self._believe(result)
-            case Failed(task, reason, hopeless):
+            case Done(task):
                 self._leases.take_back(task, finished=False)
-                self._try_again(task, reason)
+                self._judge(self._bisections.lived(task))
+            case Failed(task, reason, hopeless, of_row):
+                self._leases.take_back(task, finished=False)
+                self._blame(task, reason, of_row)
                 self._require_hope(task.shard, reason, hopeless)
             case Lost():
                 self._mourn(event)
@@ -134,6 +144,8 @@ class Coordinator:
             self.stopped, self._drained_by = reason, self._clock() + DRAIN
         if self.stopped is not None:
             self._queue.clear()
+            self._bisections.stop()
+            return
         while any(self._gave(worker) for worker in self._fleet.free()):
             pass
 
@@ -141,7 +153,7 @@ class Coordinator:
         """Give a worker something to do; False: there is nothing for it."""
         task = self._copy_for(worker, self._slow)
         if task is None and self._waiting():
-            task = self._queue.popleft()
+            task = self._bisections.next(beside_others=bool(self._queue)) or self._queue.popleft()
         if task is None and self._leases.is_idle(worker):
             task = self._copy_for(worker, self._leases.unfinished())
         if task is None:
@@ -156,7 +168,7 @@ class Coordinator:
             shard = task.shard.index
             alone = self._leases.holders(shard) == 1 and not self._leases.has(worker, shard)
             if alone and shard not in self._finished and isinstance(task, ScoreShard):
-                self._tell(RunEvent("copied", worker, shard))
+                self._on_event(RunEvent("copied", worker, shard))
                 return copy(task)
         return None
 
@@ -166,20 +178,21 @@ class Coordinator:
         self._looked = self._clock()
         self._slow = self._leases.slow()
         for worker, why in self._leases.hung():
-            self._tell(RunEvent("killed", worker, why=why))
+            self._on_event(RunEvent("killed", worker, why=why))
             self._fleet.kill(worker, why)
 
     def _waiting(self) -> bool:
-        """Whether a shard waits to be handed out. One whose report came after all, from a worker given up, does not."""
+        """Whether a task waits to be handed out. A shard whose report came from a worker given up does not."""
         while self._queue and self._queue[0].shard.index in self._finished:
             self._queue.popleft()
-        return bool(self._queue)
+        return bool(self._queue) or self._bisections.waiting
 
     def _believe(self, report: ShardReport) -> None:
         """Make a shard's result count, unless one already does."""
         if report.shard in self._finished:
             return
         self._finished.add(report.shard)
+        self._bisections.drop(report.shard)
         self._set_aside.pop(report.shard, None)
         self._journal.append(report)
         self._totals = self._totals.plus(report)
@@ -188,44 +201,93 @@ class Coordinator:
     def _welcome(self, worker: int, profile: Profile) -> None:
         if self._profile is None:
             self._profile = profile
+        different = differences(profile, self._profile)
+        if different and not self._allow_mixed:
+            self._refuse(worker, ", ".join(different))
+            return
+        if (name := profile_name(profile)) not in self._profiles:
+            self._profiles.add(name)
             self._on_profile(profile)
-        elif different := differences(profile, self._profile):
-            raise ConfigError(
-                f"worker {worker} has another numeric profile than this run: {', '.join(different)}; its scores would "
-                "differ in their last bits: use machines of one kind, or another run.dir"
-            )
-        self._tell(RunEvent("joined", worker))
+        self._on_event(RunEvent("joined", worker))
         self._workers.add(worker)
         self._most_workers = max(self._most_workers, len(self._workers))
+
+    def _refuse(self, worker: int, different: str) -> None:
+        """Let a worker go whose scores would differ in their last bits; the others go on."""
+        self._refused.append(f"worker {worker} has another numeric profile than this run: {different}")
+        self._on_event(RunEvent("refused", worker, why=self._refused[-1]))
+        if not self._fleet.refuse(worker) and not self._workers:
+            raise ConfigError(
+                f"no worker has the numeric profile of this run; the last differs in {different}: use machines of the "
+                "kind that it began on, another run.dir, or run.allow_mixed=true"
+            )
 
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
         self._leases.lose(lost.worker)
-        self._tell(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
+        self._on_event(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
         for task in reversed(lost.waiting):
-            if self._is_wanted(task.shard):
-                self._queue.appendleft(task)
+            self._put_back(task)
         if lost.running is not None:
-            self._try_again(lost.running, f"its worker died: {lost.reason}")
+            self._blame(lost.running, f"its worker died: {lost.reason}", of_row=True, died=True)
+
+    def _put_back(self, task: Task) -> None:
+        """A task that came to nothing is to be handed out again."""
+        if not isinstance(task, ScoreShard):
+            self._bisections.put_back(task)
+        elif self._is_wanted(task.shard):
+            self._queue.appendleft(self._bisections.scoring(task.shard))
 
     def _is_wanted(self, shard: Shard) -> bool:
-        """Whether a shard must be handed out: it is not done, and no other worker has it."""
-        return shard.index not in self._finished and not self._leases.holders(shard.index)
+        """Whether a shard must be handed out: it is not done, not bisected, and no other worker has it."""
+        known = shard.index in self._finished or shard.index in self._bisections
+        return not known and not self._leases.holders(shard.index)
 
-    def _try_again(self, task: Task, reason: str) -> None:
-        shard = task.shard
-        if shard.index in self._finished:
+    def _blame(self, task: Task, reason: str, of_row: bool, died: bool = False) -> None:
+        """A task that failed: a shard is tried again, then bisected where a row may be to blame, or set aside."""
+        shard, scoring = task.shard, isinstance(task, ScoreShard)
+        if shard.index in self._finished | self._set_aside.keys() or (scoring and shard.index in self._bisections):
+            return
+        if of_row and not scoring:
+            self._judge(self._bisections.failed(task, reason, died))
             return
         failures = self._failures.setdefault(shard.index, [])
         failures.append(reason)
-        if len(failures) >= ATTEMPTS:
-            self._set_aside[shard.index] = reason
+        if len(failures) % ATTEMPTS == 0 and not of_row:
+            self._give_up(shard, reason)
+        elif not scoring:
+            self._bisections.put_back(task)
+        elif len(failures) % ATTEMPTS == 0 or (of_row and self._nothing_works()):
+            self._bisections.begin(shard)
         elif self._is_wanted(shard):
-            self._queue.append(task)
-        # One broken file must not end a run whose other shards take longer to score than it to fail.
-        enough = ATTEMPTS * max(ATTEMPTS, self._most_workers)
-        if not self._totals.shards and self._count_failures() >= enough:
+            self._queue.append(self._bisections.scoring(shard))
+        self._require_any_success(shard, reason)
+
+    def _judge(self, verdict: Verdict | None) -> None:
+        """Score a shard again without its poison, or set it aside."""
+        if verdict is None:
+            return
+        if verdict.why_not is None:
+            self._queue.appendleft(self._bisections.scoring(verdict.shard))
+            return
+        reason = f"{self._failures[verdict.shard.index][-1]}; {verdict.why_not}"
+        self._give_up(verdict.shard, reason)
+        self._require_any_success(verdict.shard, reason)
+
+    def _give_up(self, shard: Shard, reason: str) -> None:
+        self._bisections.drop(shard.index)
+        self._set_aside[shard.index] = reason
+
+    def _require_any_success(self, shard: Shard, reason: str) -> None:
+        if self._nothing_works():
             raise StoppedError(f"no shard could be scored; shard {shard.index} failed last: {reason}")
+
+    def _nothing_works(self) -> bool:
+        """Whether the job is to stop, as it does not look as if any shard could be scored."""
+        # One broken file must not end a run whose other shards take longer to score than it to fail; nor may poison in
+        # every shard: of one of them it is looked for.
+        enough = ATTEMPTS * max(ATTEMPTS, self._most_workers)
+        return not self._totals.shards and not self._bisections and self._count_failures() >= enough
 
     def _require_hope(self, shard: Shard, reason: str, hopeless: bool) -> None:
         if hopeless and shard.index in self._set_aside:
@@ -253,12 +315,15 @@ class Coordinator:
         )
 
     def _state(self) -> State:
-        failures = self._count_failures()
-        return State(self._totals, len(self._workers), self._leases.count, failures, len(self._set_aside))
-
-    def _tell(self, event: RunEvent) -> None:
-        self.events.append(event)
-        self._on_event(event)
+        return State(
+            totals=self._totals,
+            workers=len(self._workers),
+            in_flight=self._leases.count,
+            retried=self._count_failures(),
+            set_aside=len(self._set_aside),
+            bisected=len(self._bisections),
+            refused=tuple(self._refused),
+        )
 
     def _count_failures(self) -> int:
         return sum(len(reasons) for reasons in self._failures.values())

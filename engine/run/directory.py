@@ -23,12 +23,14 @@ from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.reasons import by_kind
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.footers import FOOTERS
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports, require_no_driver
 from poolscore.engine.run.records import newest
 from poolscore.engine.storage import Storage, open_storage
 from poolscore.engine.uri import local_path
 
+EVENTS = 200  # the latest are kept
 REASONS = 20  # commonest reasons of rejection that are kept
 FORMAT = 1  # of the run directory; readers of a newer one read older ones
 RUN, PLAN, SUCCESS, SELECTION = "run.json", "plan.parquet", "_SUCCESS", "selection.parquet"
@@ -60,6 +62,7 @@ class Totals:
     peak_memory: int = 0  # bytes, of the largest worker
     reasons: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict)  # seconds of each, added over the workers
+    profiles: Mapping[str, int] = field(default_factory=dict)  # name of a numeric profile → shards
 
     @classmethod
     def of(cls, reports: Mapping[int, ShardReport]) -> Totals:
@@ -84,6 +87,9 @@ class Totals:
         reasons = by_kind([*self.reasons.items(), *report.reasons.items()])
         names = dict.fromkeys([*self.stages, *report.stages])
         stages = {name: self.stages.get(name, 0.0) + report.stages.get(name, 0.0) for name in names}
+        profiles = dict(self.profiles)
+        if report.profile:
+            profiles[report.profile] = profiles.get(report.profile, 0) + 1
         return Totals(
             shards=self.shards + 1,
             scored=self.scored + report.scored,
@@ -95,6 +101,7 @@ class Totals:
             peak_memory=max(self.peak_memory, report.peak_memory),
             reasons=dict(reasons.most_common(REASONS)),
             stages=stages,
+            profiles=profiles,
         )
 
 
@@ -111,6 +118,7 @@ class RunDirectory:
 
     def __init__(self, root: str, plan: Plan | None = None, patience: float = 0.0) -> None:
         self.storage: Storage = open_storage(root, patience)
+        self._noted: list[dict[str, Any]] = []  # events that run.json does not have yet
         if plan is not None:
             self.plan = plan
         require_reachable(root)
@@ -156,10 +164,10 @@ class RunDirectory:
 
     @property
     def succeeded(self) -> bool:
-        """Whether every shard of the run is scored. A mark that an older driver sets beside a newer one says nothing."""
+        """Whether every shard of the run is scored. A mark set by an older driver beside a newer one says nothing."""
         try:
             mark = json.loads(self.storage.read(SUCCESS) or "null")
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
             return False
         opening = newest(self.storage)
         return mark is None or (opening is not None and opening.epoch == mark["epoch"])  # None: an older version's
@@ -183,8 +191,15 @@ class RunDirectory:
             raise StoppedError(f"{self.storage.root} holds another run by now; this one was moved aside")
         if there.get("epoch", 0) > changes.get("epoch", self.info.get("epoch", 0)):
             raise StoppedError(f"{self.storage.root}: another driver works on this run by now; it is left as it is")
-        self.info = {**there, **changes, "updated": _now()}
+        events = [*there.get("events", ()), *self._noted][-EVENTS:]
+        self.info = {**there, "events": events, **changes, "updated": _now()}
         write_json(self.storage, RUN, self.info)
+        self._noted.clear()
+
+    def note(self, event: RunEvent) -> None:
+        """Keep an event; it is written with the next change of run.json."""
+        self._noted.append({name: value for name, value in asdict(event).items() if value not in (None, "")})
+        del self._noted[:-EVENTS]
 
 
 def create_run(
@@ -222,7 +237,8 @@ def create_run(
             "passed_over": plan.passed_over,
             "bad_files": len(plan.unreadable),
         },
-        "profile": None,
+        "profile": None,  # the first; older readers know of no other
+        "profiles": {},
         "totals": asdict(Totals()),
     }
     write_json(storage, RUN, info)
@@ -245,10 +261,22 @@ def exists(root: str) -> bool:
     return False
 
 
+def require_usable(root: str) -> None:
+    """Prove before any work that a job can write there, and that no other one of this machine does.
+
+    Raises:
+        ConfigError: it cannot be written.
+        StoppedError: a driver works on the run.
+    """
+    storage = open_storage(root)
+    storage.require_writable()
+    require_no_driver(storage, watch=False)
+
+
 def sweep(run: RunDirectory, journal: Journal) -> None:
-    """Take away parts, and temporary files of parts, that the journal does not count: those of workers that died or were
-    interrupted. Only names of our own form are touched. A later driver's parts are never among them: what is swept was
-    there before this one saw that there is no later one.
+    """Take away parts, and temporary files of parts, that the journal does not count: those of workers that died or
+    were interrupted. Only names of our own form are touched. A later driver's parts are never among them: what is swept
+    was there before this one saw that there is no later one.
 
     Raises:
         StoppedError: there is one.

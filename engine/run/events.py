@@ -6,8 +6,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-KEPT = 200  # events
-
 What = Literal["joined", "lost", "leaving", "refused", "killed", "copied"]
 
 

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import usable_cores, with_decode_threads
 from poolscore.engine.errors import OutOfMemory, PoolscoreError, UnreadableShard
-from poolscore.engine.profile import Profile, choose_device
+from poolscore.engine.profile import choose_device
+from poolscore.engine.run.mixed import Profile
 from poolscore.engine.run.task import Task
 from poolscore.engine.shard import AT_ONCE
 from poolscore.engine.worker import Job, ShardWorker
@@ -41,6 +42,7 @@ class Failed:
     task: Task
     reason: str
     hopeless: bool = False  # another shard would fare no better: the job is to stop if it goes on like this
+    of_row: bool = False  # the model or a decoder raised, which one row may be to blame for
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def what_became(task: Task, error: BaseException) -> Failed:
         return Failed(task, str(error), hopeless=isinstance(error, OutOfMemory))
     if isinstance(error, PoolscoreError) or not isinstance(error, Exception):
         raise error
-    return Failed(task, what_failed(error))  # one row that makes the model raise must not end the night
+    return Failed(task, what_failed(error), of_row=True)  # one row that makes the model raise must not end the night
 
 
 class Fleet(Protocol):
@@ -100,8 +102,12 @@ class Fleet(Protocol):
     def kill(self, worker: int, why: str) -> None:
         """Give up a worker that hangs: `wait` will say that it was lost. Another takes its place."""
 
-    def refuse(self, worker: int) -> None:
-        """Let a worker go that must not be used, and start none on its machine again. No event follows."""
+    def refuse(self, worker: int) -> bool:
+        """Let a worker go that must not be used, and start none on its machine again. No event follows.
+
+        Returns:
+            Whether other workers may still come.
+        """
 
     def close(self) -> None:
         """Let the workers go."""
@@ -138,9 +144,10 @@ class LocalFleet:
     def kill(self, worker: int, why: str) -> None:
         """A thread cannot be killed: the run waits for it."""
 
-    def refuse(self, worker: int) -> None:
-        """There is no other: it is given nothing."""
+    def refuse(self, worker: int) -> bool:
+        """There is no other."""
         self._refused = True
+        return False
 
     def close(self) -> None:
         """See Fleet."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 from poolscore.engine.errors import PoolscoreError, StoppedError
 from poolscore.engine.patient_storage import impatient
-from poolscore.engine.run.records import FOLDER, Opening, name_of
+from poolscore.engine.run.records import FOLDER, Opening, name_of, newest
 from poolscore.engine.storage import Storage
 
 LOG = logging.getLogger("poolscore")
@@ -58,19 +59,35 @@ def lives(driver: Driver) -> bool | None:
     return _started(driver.pid) == driver.started
 
 
-def require_gone(storage: Storage, opening: Opening) -> None:
-    """Refuse to work beside a living driver; waits some seconds where only its heartbeat can tell. Nothing is written.
+def is_at_work(storage: Storage, opening: Opening, watch: bool = True) -> bool | None:
+    """Whether the driver of an epoch still works on the run. None: it is of an older version, which gives no sign of
+    life.
+
+    Args:
+        watch: wait some seconds where only its heartbeat can tell; else such a driver passes for gone.
+    """
+    told = dict(opening.driver)
+    if "boot" not in told:
+        return None
+    if _is_closed(storage, opening):
+        return False
+    alive = lives(Driver(**{field.name: told[field.name] for field in fields(Driver)}))
+    if alive is None:
+        return watch and _beats(storage, opening, told["host"], float(told["beat"]))
+    return alive
+
+
+def require_gone(storage: Storage, opening: Opening, watch: bool = True) -> None:
+    """Refuse to work beside a living driver. Nothing is written.
+
+    Args:
+        watch: see `is_at_work`.
 
     Raises:
         StoppedError: it lives.
     """
-    told = dict(opening.driver)
-    if "boot" not in told or _is_closed(storage, opening):  # older versions give no sign of life
-        return
-    alive = lives(Driver(**{field.name: told[field.name] for field in fields(Driver)}))
-    if alive is None:
-        alive = _beats(storage, opening, told["host"], float(told["beat"]))
-    if alive:
+    if is_at_work(storage, opening, watch):
+        told = opening.driver
         raise StoppedError(
             f"{storage.path(FOLDER)}: another driver works on this run, process {told['pid']} on {told['host']}; "
             "wait for its end, or stop it, then run the same command again"
@@ -80,14 +97,20 @@ def require_gone(storage: Storage, opening: Opening) -> None:
 class Heart:
     """Beats on a thread of its own, whatever the storage does, until it is stopped or the epoch is no longer ours."""
 
-    def __init__(
-        self, storage: Storage, epoch: int, driver: Mapping[str, Any], is_ours: Callable[[Storage], bool]
-    ) -> None:
+    def __init__(self, storage: Storage, epoch: int, driver: Mapping[str, Any]) -> None:
+        self.confirmed = time.monotonic()  # when the run was last seen to be ours
         self._storage = impatient(storage)  # a beat that comes late is none
-        self._epoch, self._driver, self._is_ours = epoch, driver, is_ours
+        self._epoch, self._driver = epoch, driver
         self._stopped = Event()
         self._thread = Thread(target=self._beat, name="poolscore-heartbeat", daemon=True)
         self._thread.start()
+
+    def is_ours(self, storage: Storage) -> bool:
+        """Whether nobody has opened the run since, and it is still the one that was opened."""
+        opening = newest(storage, self._epoch)
+        ours = opening is not None and opening.token == self._driver["token"]
+        self.confirmed = time.monotonic() if ours else -math.inf
+        return ours
 
     def stop(self) -> None:
         """Stop beating, and say so: nobody need watch this driver."""
@@ -98,10 +121,10 @@ class Heart:
 
     def _beat(self) -> None:
         count = 0
-        while not self._stopped.wait(BEAT):
+        while not self._stopped.wait(self._driver["beat"]):
             count += 1
             with suppress(Exception):  # the next beat tries again
-                if not self._is_ours(self._storage):
+                if not self.is_ours(self._storage):
                     return
                 self._publish(json.dumps({**self._driver, "count": count}).encode())
 

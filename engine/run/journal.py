@@ -25,9 +25,9 @@ the epoch that was opened with it.
 from __future__ import annotations
 
 import json
-import math
 import secrets
 import time
+import weakref
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
@@ -58,6 +58,7 @@ class ShardReport:
     peak_memory: int  # bytes, of the worker so far
     filtered: int = 0  # rows that filter or sample leave out
     stages: dict[str, float] = field(default_factory=dict)  # seconds of each; none in the records of older versions
+    profile: str = ""  # name of the numeric profile; none in the records of older versions
 
 
 class Journal:
@@ -65,21 +66,23 @@ class Journal:
 
     Args:
         driver: who opens it; default: this process.
+        beat: seconds between two heartbeats.
 
     Raises:
         StoppedError: another driver works on this run, a record is damaged, or storage fails. Nothing was written.
     """
 
-    def __init__(self, storage: Storage, driver: Driver | None = None) -> None:
+    def __init__(self, storage: Storage, driver: Driver | None = None, beat: float = BEAT) -> None:
         self._storage = storage
         self._token = secrets.token_hex(8)
-        self._driver = {**asdict(driver or this_process()), "token": self._token, "beat": BEAT}
+        self._driver = {**asdict(driver or this_process()), "token": self._token, "beat": beat}
         self._sequence = 0
         self._written: list[tuple[int, bytes]] = []  # records of this epoch with their numbers
-        self._confirmed = time.monotonic()  # when the run was last seen to be ours
         self.adopted: dict[int, ShardReport] = {}  # what counts already, by shard
         view, self.epoch = self._claim()
-        self._heart = Heart(storage, self.epoch, self._driver, self._is_ours)
+        self._heart = Heart(storage, self.epoch, self._driver)
+        self._end = weakref.finalize(self, self._heart.stop)  # a journal that was forgotten beats no more
+        self._end.atexit = False
         try:
             if view.objects > MANY:
                 self._storage.create(name_of(self.epoch, ADOPTED), pack(self._token, map(_json, self.adopted.values())))
@@ -93,7 +96,7 @@ class Journal:
         Raises:
             StoppedError: the record cannot be written, or another driver works on this run.
         """
-        if time.monotonic() - self._confirmed > 2 * BEAT:
+        if time.monotonic() - self._heart.confirmed > 2 * self._driver["beat"]:
             self.require_ours()
         data = json.dumps({"token": self._token, **asdict(report)}).encode()
         self._sequence += 1
@@ -112,13 +115,13 @@ class Journal:
         Raises:
             StoppedError: the run has been opened since, or was moved.
         """
-        if not self._is_ours(self._storage):
+        if not self._heart.is_ours(self._storage):
             where = self._storage.path(FOLDER)
             raise StoppedError(f"{where}: another driver works on this run, or it was moved; stop one of them")
 
     def close(self) -> None:
         """Stop, and tell the next driver that it may begin at once."""
-        self._heart.stop()
+        self._end()
 
     def __enter__(self) -> Journal:
         return self
@@ -127,12 +130,6 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _is_ours(self, storage: Storage) -> bool:
-        opening = newest(storage, self.epoch)
-        ours = opening is not None and opening.token == self._token
-        self._confirmed = time.monotonic() if ours else -math.inf
-        return ours
 
     def _claim(self) -> tuple[View, int]:
         epoch = 0
@@ -150,15 +147,18 @@ class Journal:
                 return view, epoch
 
 
-def require_no_driver(storage: Storage) -> None:
-    """Refuse where a driver works on the run; waits some seconds where only its heartbeat can tell.
+def require_no_driver(storage: Storage, watch: bool = True) -> None:
+    """Refuse where a driver works on the run.
+
+    Args:
+        watch: wait some seconds where only its heartbeat can tell; else such a driver passes for gone.
 
     Raises:
         StoppedError: it lives.
     """
     opening = newest(storage)
     if opening is not None:
-        require_gone(storage, opening)
+        require_gone(storage, opening, watch)
 
 
 def read_reports(storage: Storage) -> dict[int, ShardReport]:

@@ -1,4 +1,4 @@
-"""A fleet of Ray actors: one for each GPU, or for each CPU slot where there are no GPUs.
+"""A fleet of Ray actors: one for each GPU, or for each CPU slot where there are no GPUs, as machines come and go.
 
 The only module of the engine that imports Ray. Ray's own restarts and retries are off: the coordinator hands a lost
 shard out again, which takes 2.4 s after the death of a node instead of 15.5 s (NOTES, section 3). Only tasks and
@@ -9,37 +9,42 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from poolscore.engine.config import RunConfig
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import Node, cores_per_worker, usable_cores, with_decode_threads
+from poolscore.engine.cores import Node, usable_cores, with_decode_threads
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview
-from poolscore.engine.run.fleet import IN_FLIGHT, Done, Event, Joined, Lost, what_became, what_failed
+from poolscore.engine.run.elastic import Elastic
+from poolscore.engine.run.fleet import IN_FLIGHT, Done, Event, Joined, Leaving, Lost, what_became, what_failed
+from poolscore.engine.run.signals import signals_after
 from poolscore.engine.run.task import PreviewSample, Task
 from poolscore.engine.worker import Job, ShardWorker
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
-MAX_DEATHS_AT_START = 3  # workers that die before they are ready, in a row
 LOCAL_OBJECT_STORE = 80_000_000  # bytes; Ray's minimum, since nothing large travels
+LOOK = 1.0  # seconds between looks at the cluster's machines
+START_SECONDS = 1800.0  # a worker that has a place is ready by then, its model compiled, or it hangs
 
 
 class _Actor:
     """Runs in the worker process. `start` is apart from the constructor so that its errors arrive as they are."""
+
+    def node(self) -> str:
+        node: str = ray.get_runtime_context().get_node_id()
+        return node
 
     def start(self, job: Job, name: str, not_on_path: Sequence[str]) -> dict[str, Any]:
         self.leave_path(not_on_path)
@@ -55,78 +60,102 @@ class _Actor:
         sys.path[:] = [folder for folder in sys.path if folder not in folders]
 
 
+@dataclass(eq=False)
+class _Worker:
+    """What the driver knows of an actor."""
+
+    number: int
+    actor: Any
+    placing: Any  # reference, ready once Ray has found a place; None: it has
+    starting: Any  # reference, ready once the model is built; None: it is
+    node: str | None = None
+    placed: float = 0.0  # when
+    leaving: bool = False  # its machine is about to be taken away
+    given: deque[tuple[Any, Task]] = field(default_factory=deque)  # reference (None: not sent yet) and task
+
+    def references(self) -> Iterator[Any]:
+        yield from (ref for ref in (self.placing, self.starting) if ref is not None)
+        yield from (ref for ref, _ in self.given if ref is not None)
+
+
 class RayFleet:
-    """See Fleet. A worker that dies is replaced."""
+    """See Fleet. A worker that dies is replaced while the cluster has a place for it."""
 
     def __init__(self, job: Job, most_workers: int | None = None) -> None:
         config = job.config.run
-        self._job = job
+        self._job, self._most = job, most_workers
         self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (str(Path.cwd()),)
-        self._actors: dict[int, Any] = {}
-        self._given: dict[int, deque[tuple[Any, Task]]] = {}  # reference (None: not sent yet) and task
+        self._workers: dict[int, _Worker] = {}
         self._suspects: set[int] = set()  # shards that were at work when a worker died: they are scored alone
-        self._starting: dict[Any, int] = {}
-        self._ended: list[Event] = []  # workers that were killed
+        self._refused: set[str] = set()  # nodes
+        self._lost: list[Lost] = []  # to be told
         self._next = 0
-        self._deaths_at_start = 0
+        self._looked = -LOOK
         self._owns_ray = not ray.is_initialized()
         try:
             if self._owns_ray:
                 needed = config.threads + (config.decode_threads or 0)
                 _connect(config.address, max(usable_cores(), (config.workers or 1) * needed))
-            self._options, self.workers = _actor_options(config)
-            run = with_decode_threads(config, self._options["num_cpus"], bool(self._options["num_gpus"]))
-            self._job = replace(job, config=job.config.model_copy(update={"run": run}))
-            for _ in range(min(self.workers, most_workers or self.workers)):
-                self._start_worker()
+            nodes = list(_nodes().values())
+            attached = not self._owns_ray or bool(config.address or os.environ.get("RAY_ADDRESS"))
+            self._elastic = Elastic(config, nodes, attached)
+            self.workers = self._elastic.wanted(nodes)
+            self._look_around()
         except BaseException:
             self.close()
             raise
 
     def free(self) -> Sequence[int]:
         """See Fleet."""
-        ready = [worker for worker in self._given if worker not in self._starting.values()]
-        return sorted((w for w in ready if self._has_place(w)), key=lambda w: len(self._given[w]))
+        free = (worker for worker in self._ready() if not worker.leaving and self._has_place(worker))
+        return [worker.number for worker in sorted(free, key=lambda worker: len(worker.given))]
 
     def submit(self, worker: int, task: Task) -> None:
         """See Fleet."""
-        self._given[worker].append((None, task))
-        self._send(worker)
+        self._workers[worker].given.append((None, task))
+        self._send(self._workers[worker])
 
     def wait(self, seconds: float) -> list[Event]:
         """See Fleet."""
-        ended, self._ended = self._ended, []
-        if ended:
-            return ended
-        working = {ref: worker for worker, given in self._given.items() for ref, _ in given if ref is not None}
-        refs = [*self._starting, *working]
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-        if not ready:
-            ready, _ = ray.wait(refs, num_returns=1, timeout=seconds)
-        events = (self._started(ref) if ref in self._starting else self._finished(ref, working[ref]) for ref in ready)
-        return [event for event in events if event is not None]
+        events: list[Event] = [*self._look_around()]
+        refs = {ref: worker for worker in self._workers.values() for ref in worker.references()}
+        ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=0) if refs else ([], [])
+        if not (ready or events or self._lost):
+            if refs:
+                ready, _ = ray.wait(list(refs), num_returns=1, timeout=seconds)
+            else:
+                time.sleep(seconds)
+        for ref in ready:
+            events += self._answered(refs[ref], ref)
+        lost, self._lost = self._lost, []
+        return events + lost
 
     def kill(self, worker: int, why: str) -> None:
         """See Fleet."""
-        self._ended.append(self._lost(worker, StoppedError(why)))
+        if worker in self._workers:
+            self._lose(self._workers[worker], why)
 
-    def refuse(self, worker: int) -> None:
+    def refuse(self, worker: int) -> bool:
         """See Fleet."""
-        del self._given[worker]
-        ray.kill(self._actors.pop(worker))
+        refused = self._workers.pop(worker)
+        self._refused.add(str(refused.node))
+        _kill(refused)
+        self._looked = -LOOK  # another may be wanted
+        usable = [node for name, node in _nodes().items() if name not in self._refused]
+        return any(worker.node is not None for worker in self._workers.values()) or self._elastic.may_come(usable)
 
     def close(self) -> None:
         """See Fleet."""
-        with suppress(RayError):  # what is gone needs no killing
-            for actor in self._actors.values():
-                ray.kill(actor)
+        for worker in self._workers.values():
+            _kill(worker)
         if self._owns_ray:
             ray.shutdown()
 
     def preview(self, sample: Shard) -> Preview:
         """Score a sample on the first worker that is ready."""
+        actor = self._workers[self.free()[0]].actor
         try:
-            previewed: Preview = ray.get(self._actors[self.free()[0]].do.remote(PreviewSample(sample)))
+            previewed: Preview = ray.get(actor.do.remote(PreviewSample(sample)))
         except RayTaskError as error:
             if isinstance(error.cause, PoolscoreError):
                 raise error.cause from error
@@ -135,70 +164,125 @@ class RayFleet:
             raise StoppedError(f"plan --preview: its worker died: {one_line(error)}") from error
         return previewed
 
-    def _has_place(self, worker: int) -> bool:
-        given = self._given[worker]
-        return len(given) < IN_FLIGHT and not any(task.shard.index in self._suspects for _, task in given)
+    def _ready(self) -> list[_Worker]:
+        return [worker for worker in self._workers.values() if worker.starting is None]
 
-    def _send(self, worker: int) -> None:
+    def _has_place(self, worker: _Worker) -> bool:
+        alone = any(task.shard.index in self._suspects for _, task in worker.given)
+        return len(worker.given) < IN_FLIGHT and not alone
+
+    def _send(self, worker: _Worker) -> None:
         """Send what was given; a suspect only once it is alone."""
-        given = self._given[worker]
-        for i, (ref, task) in enumerate(given):
+        for i, (ref, task) in enumerate(worker.given):
             if ref is None and (i == 0 or task.shard.index not in self._suspects):
-                given[i] = self._actors[worker].do.remote(task), task
+                worker.given[i] = worker.actor.do.remote(task), task
 
-    def _start_worker(self) -> None:
-        worker, self._next = self._next, self._next + 1
-        actor: Any = ray.remote(**self._options)(_Actor).remote()
-        self._actors[worker] = actor
-        self._given[worker] = deque()
-        self._starting[actor.start.remote(self._job, f"worker-{worker}", self._not_on_path)] = worker
+    def _look_around(self) -> list[Leaving]:
+        """Follow the cluster: machines that came, that are gone, and that are about to be taken away."""
+        now = time.monotonic()
+        if now - self._looked < LOOK:
+            return []
+        self._looked = now
+        nodes, draining = _nodes(), _draining()
+        usable = [node for name, node in nodes.items() if name not in draining and name not in self._refused]
+        staying = [worker for worker in self._workers.values() if not worker.leaving]
+        leaving = [self._leave(worker) for worker in staying if worker.node in draining]
+        for worker in list(self._workers.values()):
+            if worker.node is not None and worker.node not in nodes:
+                self._lose(worker, "its node is gone")
+            elif worker.leaving and not worker.given:
+                self._lose(worker, "its node is being drained")
+            elif worker.starting is not None and worker.node is not None and now - worker.placed > START_SECONDS:
+                self._lose(worker, f"it was not ready after {START_SECONDS:.0f} s")
+        self._grow(usable)
+        self._elastic.require_workers(sum(worker.node is not None for worker in self._workers.values()), usable)
+        return leaving
 
-    def _started(self, ref: Any) -> Event:
-        worker = self._starting.pop(ref)
+    def _leave(self, worker: _Worker) -> Leaving:
+        worker.leaving = True
+        return Leaving(worker.number, "its node is being drained")
+
+    def _grow(self, nodes: Sequence[Node]) -> None:
+        """Start the workers that are wanting; those without a place wait in Ray, where an autoscaler sees them."""
+        staying = [worker for worker in self._workers.values() if not worker.leaving]
+        wanted = min(self._elastic.wanted(nodes), self._most or sys.maxsize)
+        for _ in range(wanted - len(staying) if self._elastic.may_start() else 0):
+            self._start_worker(nodes)
+        for worker in [worker for worker in staying if worker.node is None][: max(0, len(staying) - wanted)]:
+            _kill(self._workers.pop(worker.number))
+
+    def _start_worker(self, nodes: Sequence[Node]) -> None:
+        number, self._next = self._next, self._next + 1
+        ask = self._elastic.ask(nodes)
+        options: dict[str, Any] = {"num_cpus": ask.cpus, "num_gpus": ask.gpus, "max_concurrency": IN_FLIGHT}
+        if self._refused:
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self._refused))})"}
+        run = with_decode_threads(self._job.config.run, ask.cpus, bool(ask.gpus))
+        job = replace(self._job, config=self._job.config.model_copy(update={"run": run}))
+        actor: Any = ray.remote(max_restarts=0, max_task_retries=0, **options)(_Actor).remote()
+        starting = actor.start.remote(job, f"worker-{number}", self._not_on_path)
+        self._workers[number] = _Worker(number, actor, actor.node.remote(), starting)
+
+    def _answered(self, worker: _Worker, ref: Any) -> list[Event]:
+        """Nothing, where the worker was found dead by another of its references."""
+        if worker.number not in self._workers:
+            return []
         try:
-            profile = ray.get(ref)
+            if ref == worker.placing:
+                worker.placing, worker.node, worker.placed = None, ray.get(ref), time.monotonic()
+                return []
+            if ref == worker.starting:
+                return [self._started(worker)]
+            return [self._finished(worker, ref)]
+        except RayTaskError:
+            raise
+        except RayError as error:  # the actor or its node died, or Ray killed it for its memory
+            if worker.starting is not None:
+                self._died_at_start(worker, one_line(error))
+            self._lose(worker, one_line(error), blame=not _was_told_to_go(error))
+            return []
+
+    def _started(self, worker: _Worker) -> Event:
+        try:
+            profile = ray.get(worker.starting)
         except RayTaskError as error:
             if isinstance(error.cause, PoolscoreError):
                 raise error.cause from error
             raise ConfigError(f"a worker cannot start: {what_failed(error.cause)}") from error
-        except RayError as error:
-            self._deaths_at_start += 1
-            if self._deaths_at_start >= MAX_DEATHS_AT_START and not self.free():
-                raise StoppedError(
-                    f"{self._deaths_at_start} workers in a row died while they started: {one_line(error)}"
-                ) from error
-            return self._lost(worker, error)
-        self._deaths_at_start = 0
-        return Joined(worker, profile)
+        worker.starting = None
+        self._elastic.started()
+        return Joined(worker.number, profile)
 
-    def _finished(self, ref: Any, worker: int) -> Event | None:
-        """None: the worker was found dead by another of its tasks."""
-        given = self._given.get(worker, deque())
-        task = next((task for reference, task in given if reference == ref), None)
-        if task is None:
-            return None
+    def _died_at_start(self, worker: _Worker, reason: str) -> None:
+        if worker.node in _nodes() and worker.node not in _draining():
+            self._elastic.died_at_start(reason, others=bool(self._ready()))
+
+    def _finished(self, worker: _Worker, ref: Any) -> Event:
+        task = next(task for reference, task in worker.given if reference == ref)
         try:
             event: Event = Done(task, ray.get(ref))
         except RayTaskError as error:
             event = what_became(task, error.cause)
-        except RayError as error:  # the actor or its node died, or Ray killed it for its memory
-            return self._lost(worker, error)
-        given.remove((ref, task))
+        worker.given.remove((ref, task))
         self._send(worker)
         return event
 
-    def _lost(self, worker: int, error: Exception) -> Event:
-        given = self._given.pop(worker)
-        with suppress(RayError):
-            ray.kill(self._actors.pop(worker))  # it may only be out of reach; a late report of its does no harm
-        self._start_worker()
-        at_work = [task for ref, task in given if ref is not None]
-        if len(at_work) == 1:
-            unsent = tuple(task for ref, task in given if ref is None)
-            return Lost(worker, at_work[0], unsent, one_line(error))
-        # Which of them it died of cannot be known: none is blamed, and each is scored with no other beside it.
-        self._suspects.update(task.shard.index for task in at_work)
-        return Lost(worker, None, tuple(task for _, task in given), one_line(error))
+    def _lose(self, worker: _Worker, reason: str, blame: bool = True) -> None:
+        """Give a worker up, which may only be out of reach; a late report of its is not heard."""
+        del self._workers[worker.number]
+        _kill(worker)
+        at_work = [task for ref, task in worker.given if ref is not None]
+        if not blame or worker.leaving or not at_work:
+            self._lost.append(Lost(worker.number, None, tuple(task for _, task in worker.given), reason))
+        elif len(at_work) == 1:
+            self._suspects.add(at_work[0].shard.index)
+            unsent = tuple(task for ref, task in worker.given if ref is None)
+            self._lost.append(Lost(worker.number, at_work[0], unsent, reason))
+        else:
+            # Which of them it died of cannot be known: none is blamed, and each is scored with no other beside it.
+            self._suspects.update(task.shard.index for task in at_work)
+            self._lost.append(Lost(worker.number, None, tuple(task for _, task in worker.given), reason))
+        self._looked = -LOOK  # another may be wanted
 
 
 def preview_on_ray(job: Job, sample: Shard) -> tuple[Preview, int]:
@@ -216,31 +300,38 @@ def preview_on_ray(job: Job, sample: Shard) -> tuple[Preview, int]:
         fleet.close()
 
 
-def _actor_options(config: RunConfig) -> tuple[dict[str, Any], int]:
-    """What an actor asks of the cluster, and how many there are to be."""
-    nodes = [_node(node["Resources"]) for node in ray.nodes() if node["Alive"]]
-    gpus = sum(node.gpus for node in nodes) if config.device != "cpu" else 0
-    if config.device == "cuda" and not gpus:
-        raise ConfigError("run.device: 'cuda' is asked for, but the Ray cluster has no GPU")
-    needed = config.threads + (config.decode_threads or 0)
-    if needed > max((node.cpus for node in nodes), default=0):
-        asked = "run.threads and run.decode_threads" if config.decode_threads else "run.threads"
-        raise ConfigError(f"{asked}: {needed} are asked for, no node of the Ray cluster has that many CPUs")
-    count = config.workers or gpus or max(1, sum(node.cpus for node in nodes) // needed)
-    cores = needed if config.decode_threads is not None else cores_per_worker(nodes, count, needed, bool(gpus))
-    options = {"num_cpus": cores, "num_gpus": 1 if gpus else 0, "max_restarts": 0, "max_task_retries": 0}
-    return {**options, "max_concurrency": IN_FLIGHT}, count
+def _kill(worker: _Worker) -> None:
+    """A process that does not react is killed by Ray 5 s later."""
+    with suppress(RayError):  # what is gone needs no killing
+        ray.kill(worker.actor)
 
 
-def _node(resources: Mapping[str, float]) -> Node:
-    return Node(int(resources.get("CPU", 0)), int(resources.get("GPU", 0)))
+def _nodes() -> dict[str, Node]:
+    """The machines of the cluster that live, and what they have."""
+    return {
+        node["NodeID"]: Node(int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+
+
+def _draining() -> set[str]:
+    """Machines that are about to be taken away: an autoscaler, a spot market or `ray drain-node` said so. No public
+    API tells; this is what Ray's own libraries ask (2.60)."""
+    return set(ray._private.state.state.get_draining_nodes())
+
+
+def _was_told_to_go(error: RayError) -> bool:
+    """Whether a worker ended because somebody wanted its machine or its process back: no shard is to blame. After a
+    SIGTERM Ray lets a worker finish what it is at, and report it."""
+    return (isinstance(error, RayActorError) and error.preempted) or "SIGTERM" in str(error)
 
 
 def _connect(address: str | None, slots: int) -> None:
     address = address or os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
     try:
-        with _signals_after():
+        with signals_after():
             if address:
                 ray.init(address=address, **quiet)
             else:
@@ -254,24 +345,3 @@ def _connect(address: str | None, slots: int) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = f"the Ray cluster at {address}" if address else "a local Ray"
         raise ConfigError(f"run.address: cannot start on {where}: {one_line(error)}") from error
-
-
-@contextmanager
-def _signals_after() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait for the end of the block. Ray puts its own handler for SIGTERM in place while it
-    starts, which would end the process at once, and an interruption half-way would leave its processes behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    received: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda number, _: received.append(number)) for number in signals]
-    try:
-        yield
-    except SystemExit:  # Ray's handler
-        received.append(signal.SIGTERM)
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
-    if received:
-        raise KeyboardInterrupt

@@ -90,8 +90,8 @@ def newest(storage: Storage, known: int = 0) -> Opening | None:
 
 
 def read_view(storage: Storage, known: int = 0) -> View:
-    """All records that count; `known` as for `newest`. If another epoch is opened meanwhile it is read anew: so what is given is what counted at
-    one moment within the call.
+    """All records that count; `known` as for `newest`. If another epoch is opened meanwhile it is read anew: so what is
+    given is what counted at one moment within the call.
 
     Raises:
         StoppedError: a record is damaged. It is not passed over: a run must not lose a shard and still look whole.

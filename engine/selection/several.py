@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -49,14 +48,6 @@ def ages_of(runs: Sequence[RunDirectory]) -> list[int]:
     return ages
 
 
-@dataclass(frozen=True)
-class _Common:
-    """A task: which of the keys these parts have."""
-
-    parts: Sequence[Part]
-    keys: Keys  # sorted
-
-
 class Newest:
     """Of the rows of an id that several runs have, the newest run's. Memory: 8 bytes for each row that is looked at."""
 
@@ -76,7 +67,7 @@ class Newest:
         for run, seen in self._seen.items():
             keys = np.unique(np.concatenate([np.empty(0, np.uint64), *seen]))
             newer = [part for part in parts if self._ages[part.run] > self._ages[run]] if len(keys) else []
-            found = workers.map(_common, (_Common(group, keys) for group in grouped(newer)))
+            found = workers.map(_common, keys, grouped(newer))
             self._stale[run] = np.unique(np.concatenate([np.empty(0, np.uint64), *found]))
 
     def of(self, blocks: Iterator[Rows], run_of_part: NDArray[np.intp]) -> Iterator[Rows]:
@@ -89,12 +80,13 @@ class Newest:
             yield rows[keep]
 
 
-def _common(reader: Reader, task: _Common) -> Keys:
+def _common(reader: Reader, sorted_keys: Keys, parts: Sequence[Part]) -> Keys:
+    """Which of the keys these parts have."""
     found = [np.empty(0, np.uint64)]
-    for part in task.parts:
+    for part in parts:
         with reader.opened(part) as file:
             keys = file.numbers("key")
-        found.append(keys[_among(keys, task.keys)])
+        found.append(keys[_among(keys, sorted_keys)])
     return np.unique(np.concatenate(found))
 
 

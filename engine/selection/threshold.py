@@ -22,16 +22,18 @@ from poolscore.engine.selection.ranking import Ranking
 
 A = TypeVar("A")
 B = TypeVar("B")
+C = TypeVar("C")
 Counts = NDArray[np.int64]  # rows of each digit [65536]
 GROUP_ROWS = 1 << 20  # of the parts that a task looks at
 SURPLUS = 1 << 18  # rows beyond k that are collected rather than looked at once more; or an eighth of k
 
 
 class Workers(Protocol):
-    """Where tasks run. Tasks are small, results are small, and both travel."""
+    """Where tasks run. Tasks and results are small, and travel."""
 
-    def map(self, call: Callable[[Reader, A], B], tasks: Iterable[A]) -> Iterator[B]:
-        """What `call` gives for each task, in their order; a task is asked for only when its turn comes."""
+    def map(self, call: Callable[[Reader, A, B], C], common: A, tasks: Iterable[B]) -> Iterator[C]:
+        """What `call` gives for what all tasks have in common and each task, in the order of the tasks. A task is asked
+        for only when its turn comes."""
 
 
 class Threads:
@@ -41,9 +43,9 @@ class Threads:
         self._at_once = at_once
         self._reader = Reader()
 
-    def map(self, call: Callable[[Reader, A], B], tasks: Iterable[A]) -> Iterator[B]:
+    def map(self, call: Callable[[Reader, A, B], C], common: A, tasks: Iterable[B]) -> Iterator[C]:
         """See Workers."""
-        return in_order(lambda task: call(self._reader, task), tasks, self._at_once)
+        return in_order(lambda task: call(self._reader, common, task), tasks, self._at_once)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,10 @@ class Question:
     score: str
     ranking: Ranking
     exclude: IdSet
+
+    def tied_by_key(self, edge: float) -> bool:
+        """Whether rows whose value is `edge` as float32 are in the order of their keys."""
+        return self.ranking.exact or edge == -np.inf
 
     def may_hold(self, part: Part, edge: float) -> bool:
         """Whether a row of the part may have a value of at least `edge`, as float32."""
@@ -64,7 +70,6 @@ class Count:
     """A task: the digits of these parts' rows whose digits before are `before`; only those of at least `floor`."""
 
     parts: Sequence[Part]
-    question: Question
     before: tuple[int, ...]
     floor: int
 
@@ -80,33 +85,51 @@ def find_threshold(parts: Sequence[Part], question: Question, k: int, workers: W
     """
     if k >= sum(part.rows for part in parts):
         return Threshold()
-    best_first = sorted(parts, key=lambda part: -question.ranking.most(part.best))
+    parts = best_first(parts, question)
     digits: tuple[int, ...] = ()
-    wanted, floor = k, _floor_of_bests(best_first, question, k)
+    wanted, floor = k, int(digits_of(0, np.array([edge_of_bests(parts, question, k)]), None)[0])
     for level in range(DIGITS):
         counts = np.zeros(1 << DIGIT, np.int64)
-        for found in workers.map(count, _tasks(best_first, question, digits, floor, counts, wanted)):
+        for found in workers.map(count, question, _tasks(parts, digits, floor, counts, wanted)):
             counts += found
         digit = reached(counts, wanted)
         digits, floor = (*digits, digit), 0
         above = int(counts[digit + 1 :].sum())
-        if above + counts[digit] - wanted <= max(SURPLUS, k // 8) or level == DIGITS - 1:
+        few = above + counts[digit] - wanted <= max(SURPLUS, k // 8)
+        if few or (level == 1 and not question.tied_by_key(Threshold.of(digits).edge)):
             break
         wanted -= above
     return Threshold.of(digits)
 
 
-def count(reader: Reader, task: Count) -> Counts:
+def best_first(parts: Iterable[Part], question: Question) -> list[Part]:
+    """The parts in the order of the best value that they may hold."""
+    return sorted(parts, key=lambda part: -question.ranking.most(part.best))
+
+
+def edge_of_bests(parts: Sequence[Part], question: Question, k: int) -> float:
+    """A value that k rows reach, where that is known without reading: where values are scores, each part has a row as
+    good as its best. -inf: nothing is known.
+
+    Args:
+        parts: best first.
+        question: its excluded ids count like others: k must be larger by as many.
+    """
+    known = question.ranking.exact and 0 < k <= len(parts) and np.isfinite(parts[0].best)
+    return parts[k - 1].best if known else -np.inf
+
+
+def count(reader: Reader, question: Question, task: Count) -> Counts:
     """Rows of each digit."""
     level = len(task.before)
     edge = Threshold.of((*task.before, task.floor)).edge
     found = [np.empty(0, np.intp)]
     for part in task.parts:
-        if not task.question.may_hold(part, edge):
+        if not question.may_hold(part, edge):
             continue
         with reader.opened(part) as file:
-            keys = file.numbers("key") if task.question.ranking.needs_keys or level == DIGITS - 1 else None
-            places, values = task.question.ranking.at_least(file.numbers(task.question.score), keys, edge)
+            keys = file.numbers("key") if question.ranking.needs_keys or level == DIGITS - 1 else None
+            places, values = question.ranking.at_least(file.numbers(question.score), keys, edge)
             for place, digit in enumerate(task.before):
                 same = digits_of(place, values, None) == digit
                 places, values = places[same], values[same]
@@ -134,17 +157,8 @@ def grouped(parts: Iterable[Part]) -> Iterator[list[Part]]:
         yield group
 
 
-def _tasks(
-    parts: Sequence[Part], question: Question, before: tuple[int, ...], floor: int, counts: Counts, wanted: int
-) -> Iterator[Count]:
+def _tasks(parts: Sequence[Part], before: tuple[int, ...], floor: int, counts: Counts, wanted: int) -> Iterator[Count]:
     """Tasks, of which later ones know what the counts of earlier ones rule out."""
     for group in grouped(parts):
         floor = max(floor, reached(counts, wanted))
-        yield Count(group, question, before, floor)
-
-
-def _floor_of_bests(best_first: Sequence[Part], question: Question, k: int) -> int:
-    """Each part has a row as good as its best, where values are scores: so k parts have k rows."""
-    if question.ranking.needs_keys or len(best_first) < k or not np.isfinite(best_first[0].best):
-        return 0
-    return int(digits_of(0, np.array([best_first[k - 1].best]), None)[0])
+        yield Count(group, before, floor)

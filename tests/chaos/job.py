@@ -102,7 +102,8 @@ class Job:
 
     def start(self, *words: str, program: tuple[str, ...] = ("-m", "poolscore.jobs")) -> Driver:
         """Start the command `poolscore score` with further words, or another program that takes the same."""
-        environment = {**os.environ, "HOME": str(self.folder), **self._environment}
+        path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "HOME": str(self.folder), "PYTHONPATH": path, **self._environment}
         environment.pop("RAY_ADDRESS", None)
         log = (self.folder / "log.txt").open("ab")
         process = subprocess.Popen(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +12,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import write_pool
+from conftest import scores_of_run, write_pool
 
 from poolscore.engine.config import Config
-from poolscore.engine.errors import INCOMPLETE, ConfigError
+from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError
 from poolscore.engine.prepare import prepare_job
+from poolscore.engine.run.bisect import MOST_ROWS
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.run.task import ScoreShard, TryReading, TryRows
 from poolscore.engine.score import score_pool
 from poolscore.engine.worker import ShardWorker
 
 Configure = Callable[..., Config]
+
+
+def without(scores: pa.Table, row_ids: list[int]) -> pa.Table:
+    return scores.filter(pa.array(np.isin(scores["row_id"].to_numpy(), row_ids, invert=True)))
 
 
 def test_an_exclude_list_that_grew_is_refused(digit_config: Configure, tmp_path: Path) -> None:
@@ -41,13 +50,31 @@ def test_another_run_directory_is_refused(digit_config: Configure) -> None:
         ShardWorker(replace(job, run_id="of another disk"))
 
 
-def test_a_row_that_makes_the_model_raise_costs_its_shard_not_the_night(two_inputs_config: Configure) -> None:
+def test_rows_that_make_the_model_raise_cost_nothing_but_themselves(
+    two_inputs_config: Configure, tmp_path: Path
+) -> None:
     tokens = np.random.default_rng(0).integers(0, 20, (200, 6))
-    tokens[150, 0] = 20_000  # out of the embedding's range
+    config = two_inputs_config(tokens, shard_rows=50, batch_size=16, dir=str(tmp_path / "whole"))
+    whole = scores_of_run(score_pool(config).run_dir)
+    poison = [150, 166, 199]
+    tokens[poison, 0] = 20_000  # out of the embedding's range
+    result = score_pool(two_inputs_config(tokens, shard_rows=50, batch_size=16, max_bad_fraction=0.1))
+    assert (result.exit_code, result.totals.scored, result.totals.rejected) == (DONE, 197, 3)
+    assert scores_of_run(result.run_dir).equals(without(whole, poison))
+    run = RunDirectory(result.run_dir)
+    errors = pq.read_table(run.storage.path(run.reports()[3].errors or ""))
+    assert errors["row_id"].to_pylist() == poison
+    assert set(errors["stage"].to_pylist()) == {"score"}
+    assert set(errors["error"].to_pylist()) == {"IndexError: index out of range in self"}
+    assert len(list((tmp_path / "run" / "scores").iterdir())) == 4  # trials write nothing
+
+
+def test_a_shard_with_more_poison_than_is_looked_for_is_set_aside(two_inputs_config: Configure) -> None:
+    tokens = np.random.default_rng(0).integers(0, 20, (200, 6))
+    tokens[160 : 160 + MOST_ROWS + 1, 0] = 20_000
     result = score_pool(two_inputs_config(tokens, shard_rows=50, batch_size=16))
     assert result.exit_code == INCOMPLETE
-    assert list(result.set_aside) == [3]
-    assert "index out of range" in result.set_aside[3]
+    assert result.set_aside == {3: "IndexError: index out of range in self; more than 32 of its rows do that"}
     assert result.totals.scored == 150
     assert pq.read_table(result.selection).num_rows == 5
 
@@ -69,3 +96,79 @@ def test_a_first_batch_of_bad_rows_is_no_verdict_on_the_model(
     write_pool(tmp_path / "pool", digits.slice(0, 600).set_column(1, "image", pa.array(images, pa.binary())))
     result = score_pool(digit_config(run={"max_bad_fraction": 0.1}))
     assert (result.totals.scored, result.totals.rejected) == (580, 20)
+
+
+def test_large_tensors_come_in_large_pages() -> None:
+    if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        pytest.skip("this machine has none")
+    code = (
+        "import torch, poolscore.engine.worker; x = torch.zeros(1 << 24); print(open('/proc/self/smaps_rollup').read())"
+    )
+    about = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    huge = next(line.split()[1] for line in about.splitlines() if line.startswith("AnonHugePages"))
+    assert int(huge) >= 48 << 10  # kB, of 64 MB
+
+
+def written(config: Config, report: ShardReport) -> tuple[pa.Table, pa.Table | None]:
+    folder = Path(config.run.dir)
+    return pq.read_table(folder / report.scores), report.errors and pq.read_table(folder / report.errors)
+
+
+def test_blank_rows_are_rejected_and_the_others_keep_their_bits(digit_config: Configure, tmp_path: Path) -> None:
+    listed = tmp_path / "labelled.csv"
+    listed.write_text("id\ndigit-0203\n")
+    config = digit_config(pool={"exclude": str(listed)}, run={"decode_threads": 2})
+    prepared = prepare_job(config)
+    shard = prepared.plan.shards[2]
+    first = shard.row_id
+    worker = ShardWorker(prepared.job)
+    whole, no_errors = written(config, worker.score(shard))
+    assert no_errors is None
+    for places in ([0], [0, 1, 2, 3, 17, 50, 99], range(100)):
+        blank = {first + place: ("worker", f"died of {place}") for place in places}
+        report = worker.score(shard, blank)
+        scores, errors = written(config, report)
+        assert errors is not None
+        rejected = [row for row in blank if row != 203]  # it is excluded
+        assert (report.scored, report.rejected, report.excluded) == (99 - len(rejected), len(rejected), 1)
+        assert errors["row_id"].to_pylist() == rejected
+        assert errors["error"].to_pylist() == [f"died of {row - first}" for row in rejected]
+        assert set(errors["stage"].to_pylist()) == {"worker"}
+        assert scores.equals(without(whole, rejected))
+    worker.close()
+
+
+def test_a_trial_writes_nothing(digit_config: Configure) -> None:
+    config = digit_config()
+    prepared = prepare_job(config)
+    worker = ShardWorker(prepared.job)
+    shard = prepared.plan.shards[1]
+    for task in (TryReading(shard), TryRows(shard, 3, 4), TryRows(shard, 0, 100, {shard.row_id: ("worker", "died")})):
+        assert task.do(worker) is None  # type: ignore[func-returns-value]
+    assert not (Path(config.run.dir) / "scores").exists()
+    assert worker.score(shard).scored == 100
+    worker.close()
+
+
+def test_blanks_give_the_same_bits_on_any_worker_in_any_order(digit_config: Configure) -> None:
+    config = digit_config(passes={"masks": "independent"})
+    prepared = prepare_job(config)
+    shards = list(prepared.plan.shards)
+    blank = {i * 100 + place: ("worker", "died") for i in range(6) for place in (i, 15, 16, 99)}
+    tasks = [ScoreShard(shard, blank) for shard in shards]
+
+    def parts(workers: int, order: list[int], trial: TryRows | None = None) -> list[tuple[pa.Table, pa.Table | None]]:
+        fleet = [ShardWorker(prepared.job, f"worker-{i}") for i in range(workers)]
+        reports = {}
+        for turn, i in enumerate(order):
+            if trial is not None:
+                trial.do(fleet[turn % workers])
+            reports[i] = tasks[i].do(fleet[turn % workers])
+        for worker in fleet:
+            worker.close()
+        return [written(config, reports[i]) for i in range(len(tasks))]
+
+    alone = parts(1, [0, 1, 2, 3, 4, 5])
+    assert [errors is not None and errors.num_rows for _, errors in alone] == [4] * 6
+    assert parts(2, [5, 2, 0, 4, 3, 1]) == alone
+    assert parts(2, [3, 1, 4, 0, 5, 2], TryRows(shards[2], 7, 40, blank)) == alone

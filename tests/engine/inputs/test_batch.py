@@ -204,3 +204,29 @@ def test_every_kind_of_input_has_its_decoder(kind: str) -> None:
     ((name, decoder),) = build_decoders(config).items()
     assert (name, decoder.columns) == ("", ("x",))
     assert type(decoder) is DECODERS[kind]
+
+
+def test_no_decoder_sees_a_blank_row() -> None:
+    seen: list[float] = []
+
+    class Watching:
+        columns, parallel = ("b",), True
+
+        def decode(self, table: pa.Table, out: NDArray[Any]) -> Reasons:
+            seen.extend(table["b"].to_pylist())
+            out[: table.num_rows] = table["b"].to_numpy()[:, None]
+            return {0: "odd"} if table["b"][0].as_py() == 4 else {}
+
+        def to_model(self, batch: torch.Tensor) -> torch.Tensor:
+            return batch
+
+    watching: Any = Watching()
+    decoder = BatchDecoder({"": watching}, {"": RowSpec((1,), "int64")}, 6, CPU)
+    decoder.read(rows_of(b=[9] * 6)).release()  # leaves its numbers in the buffer
+    seen.clear()
+    why = ("worker", "died")
+    batch = decoder.read(rows_of(b=[1, 2, 3, 4, 5]), {0: why, 2: why})
+    assert seen == [2, 4, 5]
+    assert batch.arrays[""].ravel().tolist() == [0, 2, 0, 4, 5, 0]
+    assert batch.bad == {0: why, 2: why, 3: ("decode", "odd")}
+    assert decoder.read(rows_of(b=[1]), {0: why}).bad == {0: why}

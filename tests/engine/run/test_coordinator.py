@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.profile import Profile
+from poolscore.engine.pool.plan import Piece, Shard
+from poolscore.engine.run.bisect import MOST_ROWS
 from poolscore.engine.run.coordinator import ATTEMPTS, ENOUGH_SHARDS, Coordinator, State
 from poolscore.engine.run.directory import Totals
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Lost
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports
-from poolscore.engine.run.task import ScoreShard, Task
+from poolscore.engine.run.mixed import Profile
+from poolscore.engine.run.task import ScoreShard, Task, TryReading, TryRows
 from poolscore.engine.storage import LocalStorage
 
 
@@ -124,9 +128,10 @@ def test_a_shard_that_kills_its_worker_is_blamed_and_those_behind_it_are_not() -
 
     fleet = FakeFleet(1, answer, depth=4)
     record = Record()
-    assert make(fleet, record).run(make_shards(8), 1) == {3: "its worker died: out of memory"}
+    only_read = "the same happens where it is only read, and no row of it decoded"
+    assert make(fleet, record).run(make_shards(8), 1) == {3: f"its worker died: out of memory; {only_read}"}
     assert sorted(record.shards) == [0, 1, 2, 4, 5, 6, 7]
-    assert fleet.attempts()[3] == ATTEMPTS
+    assert fleet.attempts()[3] == 2 * ATTEMPTS
 
 
 def test_what_waited_at_a_dead_worker_goes_first_and_in_its_order() -> None:
@@ -244,8 +249,42 @@ def test_the_first_profile_is_the_runs_and_others_are_refused() -> None:
     assert seen == [PROFILE]
     make(FakeFleet(1, good), profile=dict(PROFILE), on_profile=seen.append).run(make_shards(2), 0)
     assert seen == [PROFILE]
-    with pytest.raises(ConfigError, match=r"worker 0 has another numeric profile than this run: threads \(2, here 1\)"):
-        make(FakeFleet(1, good), profile=PROFILE | {"threads": 2}).run(make_shards(2), 0)
+
+
+OTHER = PROFILE | {"threads": 2}
+
+
+def test_a_worker_of_another_profile_is_refused_and_the_others_go_on() -> None:
+    states: list[State] = []
+    seen: list[Profile] = []
+    fleet = FakeFleet(3, good, depth=2, profile=lambda worker: OTHER if worker == 1 else PROFILE)
+    record = Record()
+    events: list[RunEvent] = []
+    coordinator = make(fleet, record, on_profile=seen.append, on_progress=states.append, on_event=events.append)
+    assert coordinator.run(make_shards(20), 0) == {}
+    assert sorted(record.shards) == list(range(20))
+    assert not any("-1.parquet" in report.scores for report in record.reports)  # none is of worker 1
+    why = "worker 1 has another numeric profile than this run: threads (1, here 2)"
+    assert [(event.worker, event.why) for event in events if event.what == "refused"] == [(1, why)]
+    assert (states[-1].refused, states[-1].workers) == ((why,), 2)
+    assert seen == [PROFILE]
+
+
+def test_a_run_that_no_worker_fits_stops_with_one_message() -> None:
+    fleet = FakeFleet(3, good, profile=lambda worker: OTHER)
+    with pytest.raises(ConfigError, match=r"^no worker has the numeric profile of this run; .* threads \(1, here 2\)"):
+        make(fleet, profile=dict(PROFILE)).run(make_shards(2), 0)
+    assert fleet.submitted == []
+
+
+def test_a_mixed_run_takes_every_worker_and_tells_of_every_profile() -> None:
+    seen: list[Profile] = []
+    fleet = FakeFleet(4, good, profile=lambda worker: PROFILE | {"threads": 1 + worker % 2})
+    states: list[State] = []
+    coordinator = make(fleet, allow_mixed=True, on_profile=seen.append, on_progress=states.append)
+    assert coordinator.run(make_shards(20), 0) == {}
+    assert seen == [PROFILE, OTHER]
+    assert (states[-1].refused, states[-1].workers) == ((), 4)
 
 
 def test_errors_of_the_job_are_raised() -> None:
@@ -345,3 +384,133 @@ def test_workers_are_counted_as_they_come_and_go() -> None:
     )
     make(fleet, on_progress=states.append).run([ONLY], 0)
     assert [state.workers for state in states] == [2, 1, 1]
+
+
+def long_shards(count: int) -> list[Shard]:
+    return [Shard(i, 40 * i, 40, (Piece("pool", i, 0, 0, 40, 40 * i),)) for i in range(count)]
+
+
+def poisoned(poison: dict[int, set[int]], die: bool = True) -> Answer:
+    """Workers that die of these places of shards, or raise on them, whenever they score one."""
+
+    def answer(worker: int, task: Task) -> Event:
+        if isinstance(task, TryReading):
+            return Done(task, None)
+        assert isinstance(task, ScoreShard | TryRows)
+        rows = range(task.start, task.stop) if isinstance(task, TryRows) else range(task.shard.rows)
+        lethal = {place for place in poison.get(task.shard.index, ()) if task.shard.row_id + place not in task.blank}
+        if lethal.intersection(rows):
+            return Lost(worker, task, (), "boom") if die else Failed(task, "boom", of_row=True)
+        if isinstance(task, TryRows):
+            return Done(task, None)
+        return scored(report(task.shard.index, task.shard.rows - len(task.blank), len(task.blank), attempt=worker))
+
+    return answer
+
+
+@given(
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(0, 2**32),
+    st.dictionaries(
+        st.integers(0, 5), st.just(set(range(40))) | st.sets(st.integers(0, 39), min_size=1, max_size=12), max_size=3
+    ),
+    st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_every_row_but_the_poison_is_scored_in_any_order_of_events(
+    workers: int, depth: int, seed: int, poison: dict[int, set[int]], die: bool
+) -> None:
+    luck, deaths, answer = random.Random(seed), Counter[Any](), poisoned(poison, die)
+
+    def unlucky(worker: int, task: Task) -> Event:
+        """Workers die by chance as well, though never so often of the same trial."""
+        trial = (task.shard.index, task.start) if isinstance(task, TryRows) else (task.shard.index, type(task))
+        if luck.random() < 0.1 and deaths[trial] < ATTEMPTS - 1:
+            deaths[trial] += 1
+            return Lost(worker, task, (), "killed")
+        return answer(worker, task)
+
+    record = Record()
+    coordinator = make(FakeFleet(workers, unlucky, depth=depth), record, max_bad_fraction=1.0)
+    set_aside = coordinator.run(long_shards(6), seed)
+    rejected = {report.shard: report.rejected for report in record.reports}
+    assert set_aside.keys() == {shard for shard in poison if len(poison[shard]) > MOST_ROWS}
+    assert rejected == {i: len(poison.get(i, ())) for i in range(6) if i not in set_aside}
+
+
+@pytest.mark.parametrize("die", [False, True])
+def test_a_pool_of_few_shards_with_poison_in_each_is_scored(die: bool) -> None:
+    record = Record()
+    coordinator = make(FakeFleet(1, poisoned({i: {1, 20} for i in range(3)}, die)), record, max_bad_fraction=1.0)
+    assert coordinator.run(long_shards(3), 0) == {}
+    assert [report.rejected for report in record.reports] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 500])
+@pytest.mark.parametrize("die", [False, True])
+def test_a_model_that_fails_on_everything_stops_the_run_early(count: int, die: bool) -> None:
+    def answer(worker: int, task: Task) -> Event:
+        return Lost(worker, task, (), "boom") if die else Failed(task, "boom", of_row=True)
+
+    fleet = FakeFleet(2, answer)
+    with pytest.raises(StoppedError, match=r"no shard could be scored; shard \d+ failed last: .*boom"):
+        make(fleet).run(make_shards(count), 0)
+    assert len(fleet.submitted) <= 6 * ATTEMPTS
+
+
+def test_a_search_for_poison_keeps_one_worker_and_no_more_while_shards_wait() -> None:
+    trials: list[int] = []
+
+    class Watched(FakeFleet):
+        def wait(self, seconds: float) -> list[Event]:
+            trials.append(sum(not isinstance(task, ScoreShard) for held in self.held.values() for task in held))
+            return super().wait(seconds)
+
+    fleet = Watched(3, poisoned({i: {i} for i in range(30)}, die=False))
+    make(fleet, max_bad_fraction=1.0).run(long_shards(30), 0)
+    first = trials.index(1)
+    assert trials[first : first + 10] == [1] * 10
+    assert max(trials) == 3  # side by side once nothing else is to be done
+
+
+def test_a_trial_for_which_there_is_no_memory_or_no_file_is_none_of_a_rows_doing() -> None:
+    for hopeless in (False, True):
+
+        def answer(worker: int, task: Task, hopeless: bool = hopeless) -> Event:
+            if not isinstance(task, ScoreShard):
+                return Failed(task, "gone", hopeless)
+            return Failed(task, "boom", of_row=True) if task.shard.index == 3 else good(worker, task)
+
+        fleet = FakeFleet(2, answer)
+        if hopeless:
+            with pytest.raises(StoppedError, match=r"shard 3 does not fit into memory \(gone\)"):
+                make(fleet).run(make_shards(6), 0)
+        else:
+            assert make(fleet).run(make_shards(6), 0) == {3: "gone"}
+        assert fleet.attempts()[3] == 2 * ATTEMPTS
+
+
+def test_at_a_limit_shards_at_work_are_finished_and_no_other_is_begun() -> None:
+    record, fleet = Record(), FakeFleet(2, good, depth=2)
+    coordinator = make(fleet, record, stop_when=lambda: "late" if len(record.reports) >= 3 else None)
+    assert coordinator.run(make_shards(50), 0) == {}
+    assert coordinator.stopped == "late"
+    assert sorted(record.shards) == sorted(fleet.submitted)
+    assert 3 <= len(record.shards) <= 3 + 4
+
+
+def test_a_shard_that_fails_while_the_rest_is_left_is_not_begun_again() -> None:
+    record = Record()
+    fleet = FakeFleet(1, lambda worker, task: Failed(task, "unreadable"))
+    coordinator = make(fleet, record, done=Totals(shards=1), stop_when=lambda: "late" if fleet.submitted else None)
+    assert coordinator.run(make_shards(5), 0) == {}
+    assert len(fleet.submitted) == 1
+
+
+def test_a_shard_that_hangs_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("poolscore.engine.run.coordinator.DRAIN", 0.0)
+    fleet = FakeFleet(1, lambda worker, task: None)
+    coordinator = make(fleet, stop_when=lambda: "late" if fleet.submitted else None)
+    assert coordinator.run(make_shards(5), 0) == {}
+    assert coordinator.stopped == "late"

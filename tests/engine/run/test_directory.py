@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from poolscore.engine.pool.footer import PoolFile
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory, Totals, create_run, exists, redacted, set_aside
-from poolscore.engine.run.journal import Journal
+from poolscore.engine.run.journal import Journal, ShardReport
 
 
 def config_of(root: Path, **args: Any) -> Config:
@@ -61,8 +62,77 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     }
     assert (run.info["status"], run.info["seed"], run.info["format"]) == ("running", 0, 1)
     assert not run.succeeded
-    run.storage.create(directory.SUCCESS, b"")
+    run.storage.create(directory.SUCCESS, b"")  # by an older version
     assert run.succeeded
+
+
+def test_the_mark_of_a_driver_that_another_followed_says_nothing(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with Journal(run.storage) as first:
+        run.succeed(first)
+        assert run.succeeded
+    with Journal(run.storage) as second:
+        assert not run.succeeded
+        run.succeed(second)
+        assert run.succeeded
+        run.succeed(first)  # a zombie's
+        assert not run.succeeded
+
+
+def test_an_older_driver_does_not_write_over_a_newer_one(tmp_path: Path) -> None:
+    old, new = new_run(tmp_path), RunDirectory(str(tmp_path))
+    old.update(epoch=1, profile={"device": "x"})
+    new.update(epoch=2, status="running")
+    assert new.info["profile"] == {"device": "x"}  # written since it was opened
+    before = (tmp_path / "run.json").read_bytes()
+    with pytest.raises(StoppedError, match="another driver works on this run"):
+        old.update(status="stopped")
+    assert (tmp_path / "run.json").read_bytes() == before
+    new.update(status="done")
+
+
+def counted(shard: int) -> ShardReport:
+    name = f"part-{shard:05d}-0123abcd.parquet"
+    return replace(report(shard), scores=f"scores/{name}", errors=f"errors/{name}")
+
+
+def test_only_orphans_of_our_own_form_are_swept(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    orphans = ["part-00001-89abcdef.parquet", ".part-00001-89abcdef.parquet.01234567.tmp"]
+    others = ["part-00001-89abcdef.parquet.bak", "notes.txt", ".part-1.tmp", "part-00001-89ABCDEF.parquet", ".nfs0001"]
+    with Journal(run.storage) as journal:
+        journal.append(counted(0))
+        for folder in ("scores", "errors"):
+            (tmp_path / folder).mkdir()
+            for name in [*orphans, *others, "part-00000-0123abcd.parquet"]:
+                (tmp_path / folder / name).touch()
+        directory.sweep(run, journal)
+    for folder in ("scores", "errors"):
+        there = {path.name for path in (tmp_path / folder).iterdir()}
+        assert there == {*others, "part-00000-0123abcd.parquet"}
+
+
+def test_a_driver_that_another_followed_sweeps_nothing(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    with Journal(run.storage) as first:
+        first.append(counted(0))
+    with Journal(run.storage) as second:
+        run.storage.create("scores/part-00001-0123abcd.parquet", b"")  # of the second's worker, not reported yet
+        with pytest.raises(StoppedError, match="another driver"):
+            directory.sweep(run, first)
+        second.append(counted(1))
+    assert run.storage.names("scores") == ["part-00001-0123abcd.parquet"]
+
+
+def test_a_run_is_not_moved_from_under_its_driver(tmp_path: Path) -> None:
+    run = new_run(tmp_path / "run")
+    with Journal(run.storage):
+        for act in (set_aside, directory.require_usable):
+            with pytest.raises(StoppedError, match="another driver works on this run"):
+                act(run.storage.root)
+    directory.require_usable(run.storage.root)
+    set_aside(run.storage.root)
+    assert not (tmp_path / "run").exists()
 
 
 def test_updates_are_kept(tmp_path: Path) -> None:
@@ -74,6 +144,7 @@ def test_updates_are_kept(tmp_path: Path) -> None:
 def test_totals_are_sums_over_the_journal(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     journal = Journal(run.storage)
+    journal.close()
     for one in (report(0, 7, 3, reason="a"), report(1, 8, 2, reason="b"), report(1, 99), report(2, 5, 1, reason="a")):
         journal.append(one)
     totals = run.totals()

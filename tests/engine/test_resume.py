@@ -1,0 +1,193 @@
+"""A run is continued without reading again what it has scored, or refused in words that say what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import scores_of_run
+
+from poolscore.engine.config import Config
+from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError
+from poolscore.engine.identity import differences
+from poolscore.engine.pool.plan import Shard
+from poolscore.engine.pool.read import Rows, ShardReader
+from poolscore.engine.prepare import prepare_job
+from poolscore.engine.run.coordinator import State
+from poolscore.engine.run.directory import RunDirectory, redacted, write_json
+from poolscore.engine.score import score_pool
+
+Configure = Callable[..., Config]
+
+
+@pytest.fixture
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The row_ids that anybody reads of the pool."""
+    seen: list[int] = []
+    blocks = ShardReader.blocks
+
+    def noted(self: ShardReader, shard: Shard, *more: Any) -> Iterator[Rows]:
+        for block in blocks(self, shard, *more):
+            seen.extend(block.row_ids.tolist())
+            yield block
+
+    monkeypatch.setattr(ShardReader, "blocks", noted)
+    return seen
+
+
+def interrupt(config: Config, shards: int) -> RunDirectory:
+    """A run that was stopped after so many shards, or one more."""
+
+    def stop(state: State) -> None:
+        if state.totals.shards >= shards:
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRun):
+        score_pool(config, on_progress=stop)
+    return RunDirectory(config.run.dir)
+
+
+def test_no_scored_row_is_read_again(digit_config: Configure, rows_read: list[int]) -> None:
+    config = digit_config()
+    run = interrupt(config, 3)
+    scored = set(scores_of_run(config.run.dir)["row_id"].to_pylist())
+    assert 0 < len(scored) < 600
+    rows_read.clear()
+    assert score_pool(config).exit_code == DONE
+    assert set(rows_read) == set(range(600)) - scored
+    assert run.info["id"] == RunDirectory(config.run.dir).info["id"]
+
+
+def test_a_rest_that_cannot_be_read_does_not_stop_a_resume(digit_config: Configure, tmp_path: Path) -> None:
+    config = digit_config()
+    prepared = prepare_job(config)
+    broken = tmp_path / "pool" / "part-1.parquet"
+    whole = broken.read_bytes()
+    footer = 8 + int.from_bytes(whole[-8:-4], "little")
+    broken.write_bytes(whole[:4] + bytes(len(whole) - 4 - footer) + whole[-footer:])
+    assert score_pool(config, prepared=prepared).exit_code == INCOMPLETE
+    assert score_pool(config).exit_code == INCOMPLETE  # tried again, not refused
+    broken.write_bytes(whole)
+    assert score_pool(config).exit_code == DONE
+
+
+def test_the_files_that_changed_are_named(digit_config: Configure, digits: pa.Table, tmp_path: Path) -> None:
+    config, pool = digit_config(), tmp_path / "pool"
+    interrupt(config, 1)
+
+    def refused(told: str) -> None:
+        with pytest.raises(ConfigError, match=told):
+            score_pool(config)
+
+    pq.write_table(digits.slice(700, 9), pool / "part-2.parquet")
+    refused(r"differs in the pool \(part-2.parquet came; --extend and another run.dir score those alone\); choose")
+    (pool / "part-0.parquet").rename(tmp_path / "moved.parquet")
+    refused(r"the pool \(part-2.parquet came; part-0.parquet went\)")
+    (tmp_path / "moved.parquet").rename(pool / "part-0.parquet")
+    (pool / "part-2.parquet").unlink()
+    first = (pool / "part-0.parquet").read_bytes()
+    pq.write_table(digits.slice(0, 299), pool / "part-0.parquet", row_group_size=50)
+    refused(r"the pool \(part-0.parquet changed size\)")
+    (pool / "part-0.parquet").write_bytes(first)
+    config = digit_config(run={"shard_rows": 50})
+    refused(r"the pool \(run.shard_rows was 100, now 50\)")
+
+
+def test_settings_that_a_run_s_version_did_not_know_have_their_defaults(digit_config: Configure) -> None:
+    config = digit_config()
+    run = interrupt(config, 1)
+    older = dict(run.info["identity"])
+    del older["score.accurate_bald"], older["passes.rows_per_call"], older["the tokenizers"]
+    older["pool.decode"] = {k: v for k, v in older["pool.decode"].items() if k != "method"}
+    run.info["identity"] = older
+    write_json(run.storage, "run.json", run.info)
+    with pytest.raises(ConfigError, match=r"differs in score\.accurate_bald \(False, now True\); choose"):
+        score_pool(digit_config(score={"accurate_bald": True}))
+    with pytest.raises(ConfigError, match=r"differs in pool\.decode \("):
+        score_pool(digit_config(pool={"decode": {"mode": "L", "resize": 8, "method": "near"}}))
+    assert score_pool(config).exit_code == DONE
+
+
+def test_a_setting_that_is_not_known_any_more_differs(digit_config: Configure) -> None:
+    config = digit_config()
+    here = redacted(prepare_job(config).identity)
+    assert differences(here, {**here, "passes.gone": 1}, config) == ["passes.gone"]
+    assert differences(here, {**here, "passes.count": "many"}, config) == ["passes.count"]
+
+
+def test_a_tokenizer_may_lie_elsewhere_but_not_be_another(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    from poolscore.engine.identity import TOKENIZERS, settings_of
+
+    def text(place: str) -> Config:
+        decode = {"kind": "text", "tokenizer": place, "length": 8}
+        return Config.model_validate(
+            {
+                "pool": {"uri": "pool", "input": "text", "decode": decode},
+                "model": {"source": "nets:bert", "task": "multiclass"},
+                "select": {"k": 1},
+                "run": {"dir": "run"},
+            }
+        )
+
+    here, moved = text("a/tokenizer.json"), text("b/tokenizer.json")
+    assert settings_of(here) == settings_of(moved)
+    one = {**settings_of(here), TOKENIZERS: {"text": "1"}}
+    assert differences({**one, TOKENIZERS: {"text": "2"}}, one, here) == [TOKENIZERS]
+    older = {**settings_of(here), "pool.decode": here.pool.decode.model_dump(mode="json")}  # with the path, no digest
+    assert differences(one, older, moved) == []
+
+
+# -- limits
+
+
+@pytest.mark.parametrize("executor", ["local", "ray"])
+def test_a_run_ends_at_its_deadline_and_goes_on_with_another(
+    digit_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: None, executor: str
+) -> None:
+    whole = score_pool(digit_config(run={"dir": str(tmp_path / "whole")}))
+    on = {"executor": executor, "workers": 1, "device": "cpu", "shard_rows": 100}
+    config = digit_config(run={"deadline": "8h", **on})
+    done = []
+    monkeypatch.setattr("poolscore.engine.run.limits.Limits.reached", lambda self: "late" if len(done) > 1 else None)
+    result = score_pool(config, on_progress=lambda state: done.extend([0] * (state.totals.shards - len(done))))
+    assert (result.exit_code, result.limit, result.set_aside) == (INCOMPLETE, "late", {})
+    assert 0 < result.shards_left == 6 - result.totals.shards
+    run = RunDirectory(config.run.dir)
+    assert (run.info["status"], run.info["stopped_by"]) == ("incomplete", "late")
+    assert run.info["deadline"] > run.info["created"]
+    assert not run.succeeded
+    scored = scores_of_run(config.run.dir)
+    best = scored.sort_by([("bald", "descending"), ("key", "ascending")])["row_id"].to_pylist()[:20]
+    selection = pq.read_table(result.selection)
+    assert selection["row_id"].to_pylist() == best
+    assert b'"complete": false' in b"".join(selection.schema.metadata.values())
+    monkeypatch.undo()
+    assert score_pool(digit_config(run={"deadline": "9h", **on})).exit_code == DONE
+    assert scores_of_run(config.run.dir).equals(scores_of_run(whole.run_dir))
+    assert Path(result.selection).read_bytes() == Path(whole.selection).read_bytes()
+
+
+def test_a_limit_before_the_first_shard_leaves_a_run_to_resume(
+    digit_config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(
+        "poolscore.engine.run.limits.Limits.reached", lambda self: asked.append(0) or ("late" if asked[1:] else None)
+    )
+    with pytest.raises(StoppedError, match="late before a shard was scored"):
+        score_pool(digit_config(run={"max_gpu_hours": 1.0}))
+    monkeypatch.undo()
+    assert score_pool(digit_config()).exit_code == DONE
+
+
+def test_a_deadline_that_has_passed_does_not_keep_from_a_finished_run(digit_config: Configure) -> None:
+    late = {"deadline": "2020-01-01T00:00"}
+    with pytest.raises(ConfigError, match="has passed"):
+        score_pool(digit_config(run=late))
+    score_pool(digit_config())
+    assert score_pool(digit_config(run=late, select={"k": 3})).exit_code == DONE
