@@ -59,8 +59,11 @@ def lives(driver: Driver) -> bool | None:
     return _started(driver.pid) == driver.started
 
 
-def require_gone(storage: Storage, opening: Opening) -> None:
-    """Refuse to work beside a living driver; waits some seconds where only its heartbeat can tell. Nothing is written.
+def require_gone(storage: Storage, opening: Opening, watch: bool = True) -> None:
+    """Refuse to work beside a living driver. Nothing is written.
+
+    Args:
+        watch: wait some seconds where only its heartbeat can tell; else such a driver passes for gone.
 
     Raises:
         StoppedError: it lives.
@@ -69,7 +72,7 @@ def require_gone(storage: Storage, opening: Opening) -> None:
     if "boot" not in told or _is_closed(storage, opening):  # older versions give no sign of life
         return
     alive = lives(Driver(**{field.name: told[field.name] for field in fields(Driver)}))
-    if alive is None:
+    if alive is None and watch:
         alive = _beats(storage, opening, told["host"], float(told["beat"]))
     if alive:
         raise StoppedError(

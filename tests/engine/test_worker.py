@@ -20,7 +20,7 @@ from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.bisect import MOST_ROWS
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
-from poolscore.engine.run.task import TryReading, TryRows
+from poolscore.engine.run.task import ScoreShard, TryReading, TryRows
 from poolscore.engine.score import score_pool
 from poolscore.engine.worker import ShardWorker
 
@@ -148,3 +148,27 @@ def test_a_trial_writes_nothing(digit_config: Configure) -> None:
     assert not (Path(config.run.dir) / "scores").exists()
     assert worker.score(shard).scored == 100
     worker.close()
+
+
+def test_blanks_give_the_same_bits_on_any_worker_in_any_order(digit_config: Configure) -> None:
+    config = digit_config(passes={"masks": "independent"})
+    prepared = prepare_job(config)
+    shards = list(prepared.plan.shards)
+    blank = {i * 100 + place: ("worker", "died") for i in range(6) for place in (i, 15, 16, 99)}
+    tasks = [ScoreShard(shard, blank) for shard in shards]
+
+    def parts(workers: int, order: list[int], trial: TryRows | None = None) -> list[tuple[pa.Table, pa.Table | None]]:
+        fleet = [ShardWorker(prepared.job, f"worker-{i}") for i in range(workers)]
+        reports = {}
+        for turn, i in enumerate(order):
+            if trial is not None:
+                trial.do(fleet[turn % workers])
+            reports[i] = tasks[i].do(fleet[turn % workers])
+        for worker in fleet:
+            worker.close()
+        return [written(config, reports[i]) for i in range(len(tasks))]
+
+    alone = parts(1, [0, 1, 2, 3, 4, 5])
+    assert [errors is not None and errors.num_rows for _, errors in alone] == [4] * 6
+    assert parts(2, [5, 2, 0, 4, 3, 1]) == alone
+    assert parts(2, [3, 1, 4, 0, 5, 2], TryRows(shards[2], 7, 40, blank)) == alone
