@@ -253,10 +253,11 @@ def report(run_dir: RunDir, images: Annotated[bool, typer.Option(help="Show pict
 
 @app.command()
 def status(run_dir: RunDir, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
-    """How far a run is, from its directory alone."""
+    """How far a run is, and whether anybody works on it, from its directory alone."""
     from poolscore.engine.run.directory import RunDirectory
+    from poolscore.jobs.status import show_status
 
-    show.status(RunDirectory(run_dir), as_json)
+    show_status(RunDirectory(run_dir), as_json)
 
 
 @app.command()

@@ -338,6 +338,7 @@ def _lethal_config(tmp_path: Path, lives: int, rows: int = 200) -> Config:
                 "workers": 2,
                 "batch_size": 16,
                 "shard_rows": 20,
+                "verify_rows": 0,
                 "device": "cpu",
             },
         }
@@ -410,7 +411,7 @@ def test_other_tasks_over_features(tmp_path: Path, task: str, outputs: int, scor
                 "task": task,
             },
             "select": {"k": 5},
-            "run": {"dir": str(tmp_path / "run"), "executor": "local", "shard_rows": 50},
+            "run": {"dir": str(tmp_path / "run"), "executor": "local", "shard_rows": 50, "verify_rows": 0},
         }
     )
     result = score_pool(config)

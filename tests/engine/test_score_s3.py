@@ -66,7 +66,14 @@ class Twins:
                 | {"weights": f"{root}/weights.pt"},
                 "passes": {"count": 3},
                 "select": {"k": 20},
-                "run": {"dir": f"{root}/{run}", "executor": "local", "batch_size": 16, "shard_rows": 50, **changes},
+                "run": {
+                    "dir": f"{root}/{run}",
+                    "executor": "local",
+                    "verify_rows": 0,
+                    "batch_size": 16,
+                    "shard_rows": 50,
+                    **changes,
+                },
                 **(more or {}),
             }
         )
