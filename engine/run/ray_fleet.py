@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import Node, usable_cores, with_decode_threads
+from poolscore.engine.cores import Node, bind_to_gpu, usable_cores, with_decode_threads
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview
@@ -48,6 +48,7 @@ class _Actor:
 
     def start(self, job: Job, name: str, not_on_path: Sequence[str]) -> dict[str, Any]:
         self.leave_path(not_on_path)
+        bind_to_gpu(job.config.run)
         self._worker = ShardWorker(job, name)
         return self._worker.profile
 
