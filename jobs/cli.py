@@ -225,6 +225,7 @@ def select(
     It is written into the first run's directory.
     """
     from poolscore.engine.run.directory import RunDirectory
+    from poolscore.engine.run.mixed import mixed_in_words
     from poolscore.engine.selection.batch import Choice, require_enough, selected, write_named_selection
 
     runs = [RunDirectory(run_dir) for run_dir in run_dirs]
@@ -236,6 +237,8 @@ def select(
     for run in runs:
         if not run.succeeded:
             show.warn(f"{run.storage.root} is not whole: the selection is made from the shards scored so far")
+        if (mixed := mixed_in_words(run.info, run.totals().profiles)) is not None:
+            show.warn(f"{run.storage.root} is mixed: {mixed}")
     show.done(f"{batch.count} rows in {path}")
 
 

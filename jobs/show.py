@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColu
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from poolscore.engine.run.mixed import mixed_in_words
 from poolscore.engine.stages import STAGES, bounding_stage, idle_share
 from poolscore.engine.words import amount
 from poolscore.jobs.verified import RANDOM_PART, verified_in_words
@@ -100,6 +101,7 @@ class Progress:
         self._rows = plan.rows
         self._first: tuple[float, int] | None = None
         self._last_line = -PLAIN_LINE_EVERY
+        self._refused = 0  # workers that were told of
         self._bars = Bars(
             SpinnerColumn(),
             BarColumn(),
@@ -125,6 +127,9 @@ class Progress:
         rows = state.totals.rows
         if self._first is None and state.workers:
             self._first = now, rows  # what an earlier call scored does not count for the rate
+        for refused in state.refused[self._refused :]:
+            warn(f"{refused}; it is not used: its scores would differ in their last bits (run.allow_mixed)")
+        self._refused = len(state.refused)
         text = self._describe(state, now)
         self._bars.update(self._task, completed=rows, description=text)
         finished = rows >= self._rows
@@ -142,6 +147,7 @@ class Progress:
         parts += [f"{state.totals.rejected:,} rejected"] if state.totals.rejected else []
         parts += [f"{state.retried} retried"] if state.retried else []
         parts += [f"{amount(state.set_aside, 'shard')} set aside"] if state.set_aside else []
+        parts += [f"{amount(state.bisected, 'shard')} searched for fatal rows"] if state.bisected else []
         return "  ".join(parts)
 
 
@@ -336,6 +342,8 @@ def summary(result: RunResult, report_path: str) -> None:
         warn("no id of pool.exclude is in the pool; are they written as in pool.id?")
     facts.add("time", f"{_duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
     _add_stages(facts, totals)
+    if result.mixed is not None:
+        facts.add("mixed", result.mixed)
     facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
     entry = result.verified.to_json() if result.verified is not None else None
     if entry is not None:
@@ -379,6 +387,7 @@ def status(run: RunDirectory, as_json: bool) -> None:
         "stage_seconds": dict(totals.stages),
         "idle_share": idle_share(totals.stages) if totals.stages else None,
         "set_aside": info.get("set_aside", {}),
+        "mixed": mixed_in_words(info, totals.profiles),
         "created": info["created"],
         "updated": info["updated"],
     }
@@ -397,6 +406,8 @@ def status(run: RunDirectory, as_json: bool) -> None:
     _add_stages(facts, totals)
     for shard, reason in state["set_aside"].items():
         facts.add(f"shard {shard}", f"set aside: {reason}")
+    if state["mixed"] is not None:
+        facts.add("mixed", state["mixed"])
     facts.show()
 
 

@@ -62,6 +62,7 @@ class Totals:
     peak_memory: int = 0  # bytes, of the largest worker
     reasons: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict)  # seconds of each, added over the workers
+    profiles: Mapping[str, int] = field(default_factory=dict)  # name of a numeric profile → shards
 
     @classmethod
     def of(cls, reports: Mapping[int, ShardReport]) -> Totals:
@@ -86,6 +87,9 @@ class Totals:
         reasons = by_kind([*self.reasons.items(), *report.reasons.items()])
         names = dict.fromkeys([*self.stages, *report.stages])
         stages = {name: self.stages.get(name, 0.0) + report.stages.get(name, 0.0) for name in names}
+        profiles = dict(self.profiles)
+        if report.profile:
+            profiles[report.profile] = profiles.get(report.profile, 0) + 1
         return Totals(
             shards=self.shards + 1,
             scored=self.scored + report.scored,
@@ -97,6 +101,7 @@ class Totals:
             peak_memory=max(self.peak_memory, report.peak_memory),
             reasons=dict(reasons.most_common(REASONS)),
             stages=stages,
+            profiles=profiles,
         )
 
 
@@ -232,7 +237,8 @@ def create_run(
             "passed_over": plan.passed_over,
             "bad_files": len(plan.unreadable),
         },
-        "profile": None,
+        "profile": None,  # the first; older readers know of no other
+        "profiles": {},
         "totals": asdict(Totals()),
     }
     write_json(storage, RUN, info)

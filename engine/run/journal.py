@@ -58,6 +58,7 @@ class ShardReport:
     peak_memory: int  # bytes, of the worker so far
     filtered: int = 0  # rows that filter or sample leave out
     stages: dict[str, float] = field(default_factory=dict)  # seconds of each; none in the records of older versions
+    profile: str = ""  # name of the numeric profile; none in the records of older versions
 
 
 class Journal:
