@@ -99,6 +99,7 @@ class Progress:
         self._rows = plan.rows
         self._first: tuple[float, int] | None = None
         self._last_line = -PLAIN_LINE_EVERY
+        self._refused = 0  # workers that were told of
         self._bars = Bars(
             SpinnerColumn(),
             BarColumn(),
@@ -124,6 +125,9 @@ class Progress:
         rows = state.totals.rows
         if self._first is None and state.workers:
             self._first = now, rows  # what an earlier call scored does not count for the rate
+        for refused in state.refused[self._refused :]:
+            warn(f"{refused}; it is not used: its scores would differ in their last bits (run.allow_mixed)")
+        self._refused = len(state.refused)
         text = self._describe(state, now)
         self._bars.update(self._task, completed=rows, description=text)
         finished = rows >= self._rows
@@ -141,6 +145,7 @@ class Progress:
         parts += [f"{state.totals.rejected:,} rejected"] if state.totals.rejected else []
         parts += [f"{state.retried} retried"] if state.retried else []
         parts += [f"{amount(state.set_aside, 'shard')} set aside"] if state.set_aside else []
+        parts += [f"{amount(state.bisected, 'shard')} searched for fatal rows"] if state.bisected else []
         return "  ".join(parts)
 
 
@@ -335,6 +340,8 @@ def summary(result: RunResult, report_path: str) -> None:
         warn("no id of pool.exclude is in the pool; are they written as in pool.id?")
     facts.add("time", f"{_duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
     add_stages(facts, totals)
+    if result.mixed is not None:
+        facts.add("mixed", result.mixed)
     facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
     entry = result.verified.to_json() if result.verified is not None else None
     if entry is not None:

@@ -10,6 +10,7 @@ from typing import Any
 from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.heartbeat import is_at_work
+from poolscore.engine.run.mixed import mixed_in_words
 from poolscore.engine.run.records import newest
 from poolscore.engine.stages import idle_share
 from poolscore.jobs import show
@@ -51,6 +52,8 @@ def show_status(run: RunDirectory, as_json: bool) -> None:
         facts.add(f"shard {shard}", f"set aside: {reason}")
     if (more := len(state["set_aside"]) - ASIDE) > 0:
         facts.add("set aside", f"{more:,} more shards")
+    if state["mixed"] is not None:
+        facts.add("mixed", state["mixed"])
     for event in state["events"][-SHOWN:]:
         facts.add(*_event(event))
     if state["verified"]:
@@ -77,6 +80,7 @@ def state_of(run: RunDirectory, totals: Totals) -> dict[str, Any]:
         "stage_seconds": dict(totals.stages),
         "idle_share": idle_share(totals.stages) if totals.stages else None,
         "set_aside": info.get("set_aside") or {},
+        "mixed": mixed_in_words(info, totals.profiles),
         "stopped_by": info.get("stopped_by"),
         "deadline": info.get("deadline"),
         "extends": info.get("extends") or [],

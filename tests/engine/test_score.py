@@ -359,6 +359,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, ray_session: Non
     assert Path(again.selection).read_bytes() == Path(result.selection).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_row_that_kills_its_worker_is_found_and_costs_no_other_row(tmp_path: Path, ray_session: None) -> None:
     config = _lethal_config(tmp_path, lives=1000)
     result = score_pool(config)
