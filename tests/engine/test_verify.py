@@ -80,6 +80,7 @@ def test_a_right_run_passes(configure: Configure, monkeypatch: pytest.MonkeyPatc
         assert difference.largest <= difference.allowed < 1e-4, name
     entry = RunDirectory(result.run_dir).info["verified"]
     assert entry == found.to_json()
+    assert "as precision explains" in verified_in_words(entry)
     assert "119 rows scored again in float64: largest difference" in verified_in_words(entry)
 
 
@@ -253,7 +254,9 @@ def test_the_reference_is_the_model_s_own_arithmetic_in_float64(configure: Confi
 def test_of_few_rows_nothing_is_said(configure: Configure) -> None:
     run, prepared = scored(configure())
     tampered(run, plus("bald", 1.0))
-    assert verify_run(run, prepared, verify.LEAST - 1).wrong == []
+    few = verify_run(run, prepared, verify.LEAST - 1)
+    assert few.wrong == []
+    assert "too few to judge by" in verified_in_words(few.to_json())
     assert verify_run(run, prepared, verify.LEAST).wrong != []
 
 
