@@ -11,7 +11,8 @@ worker writes them. Two pools, one after the other, 7 GB of disk each, deleted a
 
 `read` merely reads the column of scores with Arrow, part by part, on as many threads, and is what the ratio is to.
 `found` is the time till the rows are known, sorted, with key and row_id; `written` has fetched the other columns too
-and has written the Parquet file. Memory is the peak of the process, with and without what its imports take.
+and has written the Parquet file; with `_cpu` it is the seconds of all cores, and the ratio to those of `read`. Memory
+is the peak of the process, with and without what its imports take.
 """
 
 from __future__ import annotations
@@ -78,11 +79,11 @@ def main() -> None:
         pool, method, k = given.inside.split(",")
         print(json.dumps(run_case(given.folder, pool, method, int(k))))
         return
-    from environment import environment  # with torch, whose memory is not the selection's
-
     with tempfile.TemporaryDirectory(prefix="poolscore-bench-") as temporary:
         folder = given.folder or Path(temporary)
         results = [figures for pool in POOLS for figures in of_pool(folder, pool, given)]
+    from environment import environment  # it imports torch, and a child begins with its parent's peak memory
+
     about = {"environment": environment(), "note": given.note, "load": os.getloadavg(), "rows": given.rows}
     print(json.dumps({**about, "results": results}, indent=2))
     if given.out:
@@ -99,10 +100,13 @@ def of_pool(folder: Path, pool: str, given: argparse.Namespace) -> list[dict[str
     if not given.folder:
         shutil.rmtree(folder / pool)
     figures = [_median([turn[i] for turn in runs]) for i in range(len(cases))]
-    read = figures[0]["seconds"]["found"]
+    read = figures[0]["seconds"]
     for case, found in zip(cases, figures, strict=True):
         found |= {"pool": case[0], "method": case[1], "k": case[2]}
-        found["times_read"] = {step: round(seconds / read, 2) for step, seconds in found["seconds"].items()}
+        wall, cores = found["seconds"], ("found_cpu", "written_cpu")
+        found["times_read"] = {
+            step: round(wall[step] / read["found_cpu" if step in cores else "found"], 2) for step in wall
+        }
     return figures
 
 
@@ -120,12 +124,12 @@ def run_case(folder: Path, pool: str, method: str, k: int) -> dict[str, Any]:
     parts = [Part(**number, path=str(folder / _folder(pool) / f"{number['number']}.parquet")) for number in numbers]
     if pool == "climbing":
         parts = [replace(part, best=float("inf")) for part in parts]
-    imported, started = peak_mib(), time.perf_counter()
+    imported, clock = peak_mib(), Clock()
     if method == "read":
         list(Threads(usable_cores()).map(read, SCORE, parts))
-        seconds = {"found": time.perf_counter() - started}
+        seconds = clock.until("found")
     else:
-        seconds = select(parts, Choice(SCORE, k, method, beta=1.0, seed=0), folder)
+        seconds = select(parts, Choice(SCORE, k, method, beta=1.0, seed=0), folder, clock)
     peak = peak_mib()
     return {"seconds": seconds, "MiB": {"peak": peak, "above_imports": peak - imported}}
 
@@ -137,19 +141,30 @@ def read(_: Any, score: str, part: Part) -> int:
     return rows
 
 
-def select(parts: list[Part], choice: Choice, folder: Path) -> dict[str, float]:
+def select(parts: list[Part], choice: Choice, folder: Path, clock: Clock) -> dict[str, float]:
     """Seconds till the rows are found, and till they are written."""
     question = Question(SCORE, ranking_of(choice.method, choice.beta, choice.seed), IdSet())
     scored = Scored(parts, [0], Threads(usable_cores()))
-    started = time.perf_counter()
     with SortedRuns(choice.k) as best:
         assert fill(best, scored, question, choice.k) == choice.k
         assert sum(map(len, best.merged())) == choice.k
-        found = time.perf_counter() - started
+        found = clock.until("found")
         columns = Columns(parts, SCORE, ("id", "prediction", "confidence"), usable_cores())
         with tempfile.TemporaryDirectory(dir=folder) as run:
             write_selection(LocalStorage(run), Batch(choice.k, {}, choice, columns, best.merged(), ()))
-    return {"found": found, "written": time.perf_counter() - started}
+    return found | clock.until("written")
+
+
+class Clock:
+    """Seconds since it was made: of the wall, and of all cores."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter(), time.process_time()
+
+    def until(self, step: str) -> dict[str, float]:
+        """Both, by the name of what is done now."""
+        wall, cores = self._started
+        return {step: time.perf_counter() - wall, f"{step}_cpu": time.process_time() - cores}
 
 
 def write_pool(folder: Path, scores_of: Callable[[np.random.Generator, int, int], Any], rows: int) -> None:

@@ -395,6 +395,7 @@ class RunConfig(Section):
     wait_for_workers: Annotated[Number, Field(ge=0)] = 600  # seconds without any worker after which the job stops
     shard_timeout: PositiveNumber | None = None  # seconds; its worker is killed then; default: 20 times the usual
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    allow_mixed: bool = False  # take workers whose last bits differ: another GPU model, processor or library version
     batch_size: BatchSize = 64  # rows, or 'auto'; every batch is padded to it
     shard_rows: Positive = 65_536
     threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score

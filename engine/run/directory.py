@@ -62,6 +62,7 @@ class Totals:
     peak_memory: int = 0  # bytes, of the largest worker
     reasons: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict)  # seconds of each, added over the workers
+    profiles: Mapping[str, int] = field(default_factory=dict)  # name of a numeric profile → shards
 
     @classmethod
     def of(cls, reports: Mapping[int, ShardReport]) -> Totals:
@@ -86,6 +87,9 @@ class Totals:
         reasons = by_kind([*self.reasons.items(), *report.reasons.items()])
         names = dict.fromkeys([*self.stages, *report.stages])
         stages = {name: self.stages.get(name, 0.0) + report.stages.get(name, 0.0) for name in names}
+        profiles = dict(self.profiles)
+        if report.profile:
+            profiles[report.profile] = profiles.get(report.profile, 0) + 1
         return Totals(
             shards=self.shards + 1,
             scored=self.scored + report.scored,
@@ -97,6 +101,7 @@ class Totals:
             peak_memory=max(self.peak_memory, report.peak_memory),
             reasons=dict(reasons.most_common(REASONS)),
             stages=stages,
+            profiles=profiles,
         )
 
 
@@ -232,7 +237,8 @@ def create_run(
             "passed_over": plan.passed_over,
             "bad_files": len(plan.unreadable),
         },
-        "profile": None,
+        "profile": None,  # the first; older readers know of no other
+        "profiles": {},
         "totals": asdict(Totals()),
     }
     write_json(storage, RUN, info)
@@ -253,6 +259,18 @@ def exists(root: str) -> bool:
     if others := [name for name in names if name not in (PLAN, BAD_FILES, FOOTERS)]:
         raise ConfigError(f"run.dir: {root} holds other files ({others[0]}, …); choose an empty or new directory")
     return False
+
+
+def require_usable(root: str) -> None:
+    """Prove before any work that a job can write there, and that no other one of this machine does.
+
+    Raises:
+        ConfigError: it cannot be written.
+        StoppedError: a driver works on the run.
+    """
+    storage = open_storage(root)
+    storage.require_writable()
+    require_no_driver(storage, watch=False)
 
 
 def sweep(run: RunDirectory, journal: Journal) -> None:

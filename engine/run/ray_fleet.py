@@ -135,11 +135,14 @@ class RayFleet:
         if worker in self._workers:
             self._lose(self._workers[worker], why)
 
-    def refuse(self, worker: int) -> None:
+    def refuse(self, worker: int) -> bool:
         """See Fleet."""
         refused = self._workers.pop(worker)
         self._refused.add(str(refused.node))
         _kill(refused)
+        self._looked = -LOOK  # another may be wanted
+        usable = [node for name, node in _nodes().items() if name not in self._refused]
+        return any(worker.node is not None for worker in self._workers.values()) or self._elastic.may_come(usable)
 
     def close(self) -> None:
         """See Fleet."""

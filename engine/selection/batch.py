@@ -106,8 +106,8 @@ class Batch:
     def _with_names(self, table: pa.Table) -> pa.Table:
         names, count = self._columns.names, table.num_rows
         columns = {name: table[name] for name in ("rank", "row_id", "key", "id", "score")}
-        columns["method"] = pa.array([self.choice.method] * count, pa.string())
-        columns["score_name"] = pa.array([self.choice.score] * count, pa.string())
+        columns["method"] = pa.repeat(self.choice.method, count)
+        columns["score_name"] = pa.repeat(self.choice.score, count)
         if self.choice.method != "topk":
             columns["perturbed_score"] = table["value"]
         if self._run_names:

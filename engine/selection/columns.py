@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from poolscore.engine.filesystem import in_order
-from poolscore.engine.selection.order import ROW, Rows
+from poolscore.engine.selection.order import ROW, Rows, rows_at
 from poolscore.engine.selection.parts import Part, Reader
 
 BLOCK = 1 << 18  # rows of a table, and of a row group of the selection's file
@@ -72,7 +72,7 @@ class Columns:
 
     def _fetched(self, ranked: Rows) -> pa.Table:
         """The columns of some rows, by rank."""
-        ranked = ranked[np.argsort(ranked["part"], kind="stable")]
+        ranked = rows_at(ranked, np.argsort(ranked["part"], kind="stable"))
         numbers, starts = np.unique(ranked["part"], return_index=True)
         groups = np.split(ranked, starts[1:])
         if not len(numbers):  # a table of no rows has its columns too
@@ -108,13 +108,14 @@ def _by_part(blocks: Iterable[Rows], count: int, folder: Path) -> Iterator[Rows]
     paths = [folder / f"parts-{i}" for i in range(count)]
     for ranked in _ranked(blocks):
         group = ranked["part"] % count
-        for i in np.unique(group).tolist():
-            with paths[i].open("ab") as file:
-                ranked[group == i].tofile(file)
+        ranked = rows_at(ranked, np.argsort(group, kind="stable"))
+        ends = np.cumsum(np.bincount(group, minlength=count)).tolist()
+        for path, (start, end) in zip(paths, pairwise([0, *ends]), strict=True):
+            with path.open("ab") as file:
+                ranked[start:end].tofile(file)
     for path in paths:
-        if path.exists():
-            yield np.fromfile(path, RANKED)
-            path.unlink()
+        yield np.fromfile(path, RANKED)
+        path.unlink()
 
 
 def _by_rank(table: pa.Table) -> pa.Table:

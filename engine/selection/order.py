@@ -64,7 +64,7 @@ def in_total_order(rows: Rows) -> Rows:
     """The rows, sorted. Scratch memory: 24 bytes a row beside the result."""
     # One sort over 64 bits, which is several times faster than three keys; then what is equal in them is put right.
     first = ~_words64(rows["value"])
-    order = np.argsort(first)
+    order = np.argsort(first, kind="stable")  # of sorted runs it is a merge
     first = first[order]
     same = np.zeros(len(rows) + 1, bool)
     same[1:-1] = first[1:] == first[:-1]
@@ -72,7 +72,13 @@ def in_total_order(rows: Rows) -> Rows:
     if len(tied):
         among = order[tied]
         order[tied] = among[np.lexsort((rows["row_id"][among], rows["key"][among], first[tied]))]
-    return rows[order]
+    return rows_at(rows, order)
+
+
+def rows_at(rows: Rows, places_N: NDArray[np.intp]) -> Rows:
+    """`rows[places_N]`, several times faster: numpy moves records field by field, but words in one go."""
+    words = rows.view(np.uint64).reshape(-1, rows.dtype.itemsize // 8)
+    return np.take(words, places_N, axis=0).view(rows.dtype).reshape(len(places_N))
 
 
 def precedes(row: Any, other: Any) -> bool:

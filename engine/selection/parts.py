@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.run.journal import ShardReport
-from poolscore.engine.selection.plain import Chunk, plain_chunks, read_plain
+from poolscore.engine.selection.plain import Chunk, Pages, plain_chunk, values_of
 from poolscore.engine.storage import Storage
 
 DTYPES = {"key": np.dtype(np.uint64), "row_id": np.dtype(np.int64)}  # all others here are scores
@@ -46,21 +47,29 @@ def parts_of(runs: Sequence[tuple[Storage, Iterable[ShardReport]]], score: str) 
 class OpenPart:
     """A part that is being read. Its errors are raised as StoppedError, by `opened`."""
 
-    def __init__(self, source: pa.NativeFile, file: pq.ParquetFile | None, layout: Layout) -> None:
+    def __init__(self, source: pa.NativeFile, layout: Layout, scratch: Scratch) -> None:
         self._source = source
-        self._file = file
         self._layout = layout
+        self._scratch = scratch
+        self._file: pq.ParquetFile | None = None
 
     def numbers(self, column: str) -> NDArray[Any]:
-        """Key, row_id or a score of all rows [N]; not to be written to."""
+        """Key, row_id or a score of all rows [N]. It is written over when this thread reads its next part."""
         dtype = DTYPES.get(column, SCORE)
         if column not in self._layout:
-            self._layout[column] = plain_chunks(self._parquet().metadata, column)
-        chunks = self._layout[column]
-        values = None if chunks is None else read_plain(self._source, chunks, dtype)
-        if values is None:
-            values = self.columns([column])[column].to_numpy().astype(dtype, copy=False)
-        return values
+            self._layout[column] = plain_chunk(self._parquet().metadata, column), None
+        chunk, pages = self._layout[column]
+        if chunk is not None and chunk.width == dtype.itemsize:
+            data = self._scratch.of("", np.dtype(np.uint8), chunk.size)
+            chunk.read(self._source, data)
+            pages = pages or chunk.pages(data)
+            if pages is not None:
+                self._layout[column] = chunk, pages
+                values = self._scratch.of(column, dtype, chunk.rows)
+                values_of(data, pages, values)
+                return values
+        numbers: NDArray[Any] = self.columns([column])[column].to_numpy().astype(dtype, copy=False)
+        return numbers
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Columns of all rows."""
@@ -72,14 +81,30 @@ class OpenPart:
         return self._file
 
 
-Layout = dict[str, list[Chunk] | None]  # where a part's columns lie
+class Scratch:
+    """Arrays of a thread that are used again. New ones for each part would cost more than reading does: the system has
+    to find and blank their pages."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, NDArray[np.uint8]] = {}
+
+    def of(self, name: str, dtype: np.dtype[Any], rows: int) -> NDArray[Any]:
+        """An array [rows] of any content; the one of this name before is gone."""
+        size = rows * dtype.itemsize
+        if name not in self._arrays or self._arrays[name].nbytes < size:
+            self._arrays[name] = np.empty(size, np.uint8)
+        return self._arrays[name][:size].view(dtype)
+
+
+Layout = dict[str, tuple[Chunk | None, Pages | None]]  # where a part's columns lie
 
 
 class Reader:
-    """Opens parts, and remembers where the columns of each lie: a footer is read once. About 1 kB a part."""
+    """Opens parts, and remembers where the numbers of each lie: a footer is read once. About 2 kB a part."""
 
     def __init__(self) -> None:
         self._layouts: dict[str, Layout] = {}
+        self._of_thread = threading.local()
 
     @contextmanager
     def opened(self, part: Part) -> Iterator[OpenPart]:
@@ -91,9 +116,15 @@ class Reader:
         try:
             at = locate(part.path)
             with at.filesystem.open_input_file(at.path) as source:
-                yield OpenPart(source, None, self._layouts.setdefault(part.path, {}))
+                yield OpenPart(source, self._layouts.setdefault(part.path, {}), self._scratch())
         except (OSError, pa.ArrowException, KeyError) as error:
             why = reason(error)
             raise StoppedError(
                 f"{part.path}, which the journal names, cannot be read ({why}); bring it back"
             ) from error
+
+    def _scratch(self) -> Scratch:
+        if not hasattr(self._of_thread, "scratch"):
+            self._of_thread.scratch = Scratch()
+        scratch: Scratch = self._of_thread.scratch
+        return scratch

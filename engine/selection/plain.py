@@ -9,6 +9,7 @@ Source: the Parquet format's `parquet.thrift` (PageHeader) and Thrift's compact 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,62 +25,81 @@ _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12
 _INTEGERS = (4, 5, 6)
 
 
+Pages = tuple[tuple[int, int], ...]  # of each page: where its values begin in the chunk, and how many they are
+
+
 @dataclass(frozen=True)
 class Chunk:
-    """Where the pages of a column lie in a file, one for each row group."""
+    """Where the pages of a column lie in a file of one row group."""
 
     start: int  # byte
     size: int  # bytes
     rows: int
+    width: int  # of a value, bytes
 
+    def read(self, source: pa.NativeFile, data: NDArray[np.uint8]) -> None:
+        """Read all pages.
 
-def plain_chunks(metadata: pq.FileMetaData, column: str) -> list[Chunk] | None:
-    """The chunks of a column; None: it is not plain, or nobody says that it has no nulls."""
-    index = {metadata.schema.column(i).path: i for i in range(metadata.num_columns)}.get(column)
-    if index is None:
-        return None
-    chunks = []
-    for group in range(metadata.num_row_groups):
-        chunk = metadata.row_group(group).column(index)
-        statistics = chunk.statistics
-        no_nulls = statistics is not None and statistics.has_null_count and statistics.null_count == 0
-        plain = chunk.compression == "UNCOMPRESSED" and set(chunk.encodings) <= PLAIN and not chunk.has_dictionary_page
-        if not plain or not no_nulls or chunk.physical_type not in WIDTHS:
+        Args:
+            source: the open file.
+            data: where the bytes go [size].
+
+        Raises:
+            OSError: the file is shorter than it was.
+        """
+        source.seek(self.start)
+        if (read := source.readinto(data)) < self.size:
+            raise OSError(f"it ends {self.size - read} bytes too early")
+
+    def pages(self, data: NDArray[np.uint8]) -> Pages | None:
+        """Where the values lie in these bytes; None: the pages are not what the footer promised."""
+        try:
+            pages = tuple(_pages(data.data, self.width))
+        except IndexError:  # it goes on behind the end
             return None
-        chunks.append(Chunk(chunk.data_page_offset, chunk.total_compressed_size, chunk.num_values))
-    return chunks
+        return pages if sum(count for _, count in pages) == self.rows else None
 
 
-def read_plain(source: pa.NativeFile, chunks: list[Chunk], dtype: np.dtype[Any]) -> NDArray[Any] | None:
-    """The values of a column.
+def plain_chunk(metadata: pq.FileMetaData, column: str) -> Chunk | None:
+    """Where a column lies; None: it is not plain, nobody says that it has no nulls, or there is not just one row group.
 
     Args:
-        source: the open file.
-        chunks: of the column, from `plain_chunks`.
-        dtype: of the values; its width is the column's.
-
-    Returns:
-        [N], not to be written to; None: the pages are not what their footer promised.
+        metadata: the footer.
+        column: a column that is not nested.
     """
-    pages: list[NDArray[Any]] = []
-    for chunk in chunks:
-        data = source.read_at(chunk.size, chunk.start)
-        at = rows = 0
-        while at < len(data):
-            header, at = _struct(data, at)
-            described = header.get(_DATA_PAGES.get(header.get(1, -1), -1), {})
-            size, count = header.get(3, -1), described.get(1, -1)
-            if count < 0 or size < count * dtype.itemsize or at + size > len(data):
-                return None
-            at += size
-            rows += count
-            pages.append(np.frombuffer(data, dtype, count, at - count * dtype.itemsize))
-        if rows != chunk.rows:
-            return None
-    return pages[0] if len(pages) == 1 else np.concatenate([np.empty(0, dtype), *pages])
+    if metadata.num_row_groups != 1 or not metadata.num_rows:
+        return None
+    group = metadata.row_group(0)
+    indices = [i for i, name in enumerate(metadata.schema.names) if name == column]
+    found = next((chunk for chunk in map(group.column, indices) if chunk.path_in_schema == column), None)
+    if found is None or found.physical_type not in WIDTHS or found.compression != "UNCOMPRESSED":
+        return None
+    statistics = found.statistics
+    if not set(found.encodings) <= PLAIN or statistics is None or statistics.null_count != 0:
+        return None
+    width = WIDTHS[found.physical_type]
+    return Chunk(found.data_page_offset, found.total_compressed_size, found.num_values, width)
 
 
-def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
+def values_of(data: NDArray[np.uint8], pages: Pages, out: NDArray[Any]) -> None:
+    """Put the values of all pages into `out` [rows]."""
+    np.concatenate([np.frombuffer(data, out.dtype, count, at) for at, count in pages], out=out)
+
+
+def _pages(data: memoryview, width: int) -> Iterator[tuple[int, int]]:
+    """Where the values of each page begin, and how many they are; ends early where a page is of an unknown kind."""
+    at = 0
+    while at < len(data):
+        header, at = _struct(data, at)
+        described = header.get(_DATA_PAGES.get(header.get(1, -1), -1), {})
+        size, count = header.get(3, -1), described.get(1, -1)
+        at += size
+        if count < 0 or size < count * width or at > len(data):
+            return
+        yield at - count * width, count
+
+
+def _struct(data: memoryview, at: int) -> tuple[dict[int, Any], int]:
     """A struct of Thrift's compact protocol: its integers and structs by field number, and where it ends."""
     fields: dict[int, Any] = {}
     number = 0
@@ -102,12 +122,12 @@ def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
     return fields, at + 1
 
 
-def _integer(data: bytes, at: int) -> tuple[int, int]:
+def _integer(data: memoryview, at: int) -> tuple[int, int]:
     value, at = _varint(data, at)
     return (value >> 1) ^ -(value & 1), at
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[at]

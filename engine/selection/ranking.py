@@ -27,6 +27,7 @@ class Ranking(Protocol):
     """A method: values as a function of score and key alone. Small, because it travels."""
 
     needs_keys: bool
+    exact: bool  # values are float32 numbers
 
     def most(self, best: float) -> float:
         """An upper bound of the values of rows whose largest score is `best`."""
@@ -43,6 +44,7 @@ class ByScore:
     """`topk`."""
 
     needs_keys = False
+    exact = True
 
     def most(self, best: float) -> float:
         """See Ranking."""
@@ -69,6 +71,7 @@ class Noisy:
     seed: int
 
     needs_keys = True
+    exact = False
 
     def most(self, best: float) -> float:
         """See Ranking."""

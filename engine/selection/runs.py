@@ -11,8 +11,40 @@ import numpy as np
 
 from poolscore.engine.selection.order import ROW, Rows, in_total_order, precedes
 
+FEW = 1 << 17  # rows: up to here the best k are kept at hand, and rows below them are not taken
+SPARE = 1 << 12  # rows, beside as many as k, that may wait before they are sorted in
 RUN_ROWS = 1 << 21  # held in memory until they are sorted and written: 64 MiB, and as much again while they are sorted
 READ_ROWS = 1 << 18  # of all runs together, while they are merged
+
+
+class Held:
+    """Rows in memory. Of FEW or less, only the best k are kept for long."""
+
+    def __init__(self, k: int) -> None:
+        self._k = k
+        self._rows: list[Rows] = []
+        self.count = 0  # rows
+        self.last: np.void | None = None  # one that k rows are no worse than; None: not known, or k is too large
+
+    def add(self, rows: Rows) -> None:
+        """Take rows, in any order."""
+        if len(rows):
+            self._rows.append(rows)
+            self.count += len(rows)
+        if self._k <= FEW and self.count > 2 * self._k + SPARE:
+            self.sorted()
+
+    def rows(self) -> Rows:
+        """All that are held, in any order."""
+        return np.concatenate([np.empty(0, ROW), *self._rows])
+
+    def sorted(self) -> Rows:
+        """The best k of them, in the total order; others are forgotten."""
+        best = in_total_order(self.rows())[: self._k]
+        self._rows, self.count = [best], len(best)
+        if 0 < self._k == len(best) <= FEW:
+            self.last = best[-1]
+        return best
 
 
 class SortedRuns:
@@ -21,10 +53,9 @@ class SortedRuns:
 
     def __init__(self, k: int) -> None:
         self._k = k
-        self._held: list[Rows] = []
-        self._count = 0  # rows held
+        self._held = Held(k)
         self._files: list[Path] = []
-        self._folder = tempfile.TemporaryDirectory(prefix="poolscore-select-", ignore_cleanup_errors=True)
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> SortedRuns:
         return self
@@ -32,49 +63,45 @@ class SortedRuns:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._folder.cleanup()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    @property
+    def last(self) -> np.void | None:
+        """A row that k rows are no worse than; None: not known, or k is larger than FEW."""
+        return self._held.last
 
     def add(self, rows: Rows) -> None:
         """Take rows, in any order."""
-        if len(rows):
-            self._held.append(rows)
-            self._count += len(rows)
-        if self._count > RUN_ROWS:
-            self._sort()
-            if self._count > RUN_ROWS // 2:
-                self._spill()
+        self._held.add(rows)
+        if self._held.count > RUN_ROWS and len(best := self._held.sorted()) > RUN_ROWS // 2:
+            self._spill(best)
 
     def clear(self) -> None:
         """Forget all rows."""
         for path in self._files:
             path.unlink()
-        self._held, self._count, self._files = [], 0, []
+        self._held, self._files = Held(self._k), []
 
     def merged(self) -> Iterator[Rows]:
         """The best k in the total order, in blocks."""
-        left = self._k
-        self._sort()
-        for block in self._merged() if self._files else iter(self._held):
+        best, left = self._held.sorted(), self._k
+        if self._files and len(best):
+            self._spill(best)
+        for block in self._merged() if self._files else iter([best]):
             if left and len(block):
                 yield block[:left]
-            left = max(left - len(block), 0)
-            if not left:
-                return
+            left -= min(left, len(block))
 
-    def _sort(self) -> None:
-        if self._held:
-            self._held = [in_total_order(np.concatenate(self._held))[: self._k]]
-            self._count = len(self._held[0])
-
-    def _spill(self) -> None:
+    def _spill(self, best: Rows) -> None:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="poolscore-select-", ignore_cleanup_errors=True)
         path = Path(self._folder.name) / str(len(self._files))
-        self._held[0].tofile(path)
+        best.tofile(path)
         self._files.append(path)
-        self._held, self._count = [], 0
+        self._held = Held(self._k)
 
     def _merged(self) -> Iterator[Rows]:
-        if self._held:
-            self._spill()
         rows = max(1, READ_ROWS // len(self._files))
         heads = [_Head(path, rows) for path in self._files]
         while heads := [head for head in heads if head.fill()]:

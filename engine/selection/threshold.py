@@ -56,6 +56,10 @@ class Question:
     ranking: Ranking
     exclude: IdSet
 
+    def tied_by_key(self, edge: float) -> bool:
+        """Whether rows whose value is `edge` as float32 are in the order of their keys."""
+        return self.ranking.exact or edge == -np.inf
+
     def may_hold(self, part: Part, edge: float) -> bool:
         """Whether a row of the part may have a value of at least `edge`, as float32."""
         return bool(np.float32(self.ranking.most(part.best)) >= np.float32(edge))
@@ -81,20 +85,38 @@ def find_threshold(parts: Sequence[Part], question: Question, k: int, workers: W
     """
     if k >= sum(part.rows for part in parts):
         return Threshold()
-    best_first = sorted(parts, key=lambda part: -question.ranking.most(part.best))
+    parts = best_first(parts, question)
     digits: tuple[int, ...] = ()
-    wanted, floor = k, _floor_of_bests(best_first, question, k)
+    wanted, floor = k, int(digits_of(0, np.array([edge_of_bests(parts, question, k)]), None)[0])
     for level in range(DIGITS):
         counts = np.zeros(1 << DIGIT, np.int64)
-        for found in workers.map(count, question, _tasks(best_first, digits, floor, counts, wanted)):
+        for found in workers.map(count, question, _tasks(parts, digits, floor, counts, wanted)):
             counts += found
         digit = reached(counts, wanted)
         digits, floor = (*digits, digit), 0
         above = int(counts[digit + 1 :].sum())
-        if above + counts[digit] - wanted <= max(SURPLUS, k // 8) or level == DIGITS - 1:
+        few = above + counts[digit] - wanted <= max(SURPLUS, k // 8)
+        if few or (level == 1 and not question.tied_by_key(Threshold.of(digits).edge)):
             break
         wanted -= above
     return Threshold.of(digits)
+
+
+def best_first(parts: Iterable[Part], question: Question) -> list[Part]:
+    """The parts in the order of the best value that they may hold."""
+    return sorted(parts, key=lambda part: -question.ranking.most(part.best))
+
+
+def edge_of_bests(parts: Sequence[Part], question: Question, k: int) -> float:
+    """A value that k rows reach, where that is known without reading: where values are scores, each part has a row as
+    good as its best. -inf: nothing is known.
+
+    Args:
+        parts: best first.
+        question: its excluded ids count like others: k must be larger by as many.
+    """
+    known = question.ranking.exact and 0 < k <= len(parts) and np.isfinite(parts[0].best)
+    return parts[k - 1].best if known else -np.inf
 
 
 def count(reader: Reader, question: Question, task: Count) -> Counts:
@@ -140,10 +162,3 @@ def _tasks(parts: Sequence[Part], before: tuple[int, ...], floor: int, counts: C
     for group in grouped(parts):
         floor = max(floor, reached(counts, wanted))
         yield Count(group, before, floor)
-
-
-def _floor_of_bests(best_first: Sequence[Part], question: Question, k: int) -> int:
-    """Each part has a row as good as its best, where values are scores: so k parts have k rows."""
-    if question.ranking.needs_keys or len(best_first) < k or not np.isfinite(best_first[0].best):
-        return 0
-    return int(digits_of(0, np.array([best_first[k - 1].best]), None)[0])

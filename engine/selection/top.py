@@ -1,9 +1,10 @@
 """The best k rows of the committed scores, exactly, at any k: step 7 of the design.
 
-Two looks at the scores: the first counts bits and finds the threshold (`threshold.py`), the second collects the rows
-that reach it. Parts whose best score cannot win are not opened, and row ids and keys are read only where there is a row
-to collect. Collected rows go into sorted runs (`runs.py`). Memory: GROUP_ROWS rows for each worker, RUN_ROWS rows in
-the driver, 1 kB for each part; none of these grows with k or the pool.
+For few rows (FEW) one look at the scores: the best so far are at hand, and parts are read best first. For more, two
+looks: the first counts bits and finds the threshold (`threshold.py`), the second collects the rows that reach it. Parts
+whose best score cannot win are not opened, and row ids and keys are read only where there is a row to collect.
+Collected rows go into sorted runs (`runs.py`). Memory: GROUP_ROWS rows for each worker, RUN_ROWS rows in the driver,
+2 kB for each part; none of these grows with k or the number of rows.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from poolscore.engine.keys import IdSet, id_text
 from poolscore.engine.selection.order import ALL_KEYS, ROW, Rows, Threshold
 from poolscore.engine.selection.parts import OpenPart, Part, Reader
 from poolscore.engine.selection.ranking import softranks
-from poolscore.engine.selection.runs import SortedRuns
+from poolscore.engine.selection.runs import FEW, Held, SortedRuns
 from poolscore.engine.selection.several import Newest
-from poolscore.engine.selection.threshold import Question, Workers, find_threshold, grouped
+from poolscore.engine.selection.threshold import Question, Workers, best_first, edge_of_bests, find_threshold, grouped
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Collect:
 
     parts: Sequence[Part]
     threshold: Threshold
+    k: int  # no more than the best k are wanted
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,13 @@ def fill(best: SortedRuns, scored: Scored, question: Question, k: int) -> int:
         How many of the best k there are: fewer than k only where there are no more rows.
     """
     if len(scored.ages) == 1 or not k:
-        return min(k, sum(_put(best, found) for found in _collected(scored, question, k)))
+        return min(k, sum(_put(best, rows) for rows in _collected(scored, question, k, best)))
     looked_at = k
     while True:
         looked_at = min(looked_at * len(scored.ages), scored.rows)  # each id may be in every run
         newest, kept = Newest(scored.ages), 0
         with SortedRuns(looked_at) as found:
-            for rows in _collected(scored, question, looked_at):
+            for rows in _collected(scored, question, looked_at, found):
                 newest.see(rows, scored.run_of_part)
                 found.add(rows)
             newest.look(scored.parts, scored.workers)
@@ -88,14 +90,28 @@ def fill_by_rank(best: SortedRuns, scored: Scored, question: Question, k: int, b
     return min(count, k)
 
 
-def _collected(scored: Scored, question: Question, k: int) -> Iterator[Rows]:
-    """At least the best k rows."""
+def _collected(scored: Scored, question: Question, k: int, sink: SortedRuns) -> Iterator[Rows]:
+    """At least the best k rows, which are to be put into `sink` as they come."""
     if not k:
         return
-    excluded = len(question.exclude) * len(scored.ages)
-    threshold = find_threshold(scored.parts, question, k + excluded, scored.workers)
-    worthy = (part for part in scored.parts if question.may_hold(part, threshold.edge))
-    yield from scored.workers.map(collect, question, (Collect(group, threshold) for group in grouped(worthy)))
+    enough = k + len(question.exclude) * len(scored.ages)
+    if k <= FEW:
+        parts = best_first(scored.parts, question)
+        edge = edge_of_bests(parts, question, enough)
+        tasks = (Collect(group, _reached_by(sink.last, question, Threshold(edge)), k) for group in grouped(parts))
+    else:
+        threshold = find_threshold(scored.parts, question, enough, scored.workers)
+        worthy = (part for part in scored.parts if question.may_hold(part, threshold.edge))
+        tasks = (Collect(group, threshold, k) for group in grouped(worthy))
+    yield from scored.workers.map(collect, question, tasks)
+
+
+def _reached_by(last: np.void | None, question: Question, otherwise: Threshold) -> Threshold:
+    """What a row must reach to come before `last`, or be it."""
+    if last is None:
+        return otherwise
+    edge = float(np.float32(last["value"]))
+    return Threshold(edge, int(last["key"]) if question.tied_by_key(edge) else ALL_KEYS)
 
 
 def _put(into: SortedRuns, rows: Rows) -> int:
@@ -104,19 +120,24 @@ def _put(into: SortedRuns, rows: Rows) -> int:
 
 
 def collect(reader: Reader, question: Question, task: Collect) -> Rows:
-    """The rows of some parts that reach the threshold and are not excluded; in no order."""
-    found = [np.empty(0, ROW)]
+    """The rows of some parts that reach the threshold and are not excluded; of FEW or less, the best k."""
+    found = Held(task.k)
     for part in task.parts:
-        with reader.opened(part) as file:
-            found.append(_rows_of(part, file, question, task.threshold))
-    return np.concatenate(found)
+        threshold = _reached_by(found.last, question, task.threshold)
+        if question.may_hold(part, threshold.edge):
+            with reader.opened(part) as file:
+                found.add(_rows_of(part, file, question, threshold, task.k + len(question.exclude)))
+    return found.sorted() if task.k <= FEW else found.rows()
 
 
-def _rows_of(part: Part, file: OpenPart, question: Question, threshold: Threshold) -> Rows:
+def _rows_of(part: Part, file: OpenPart, question: Question, threshold: Threshold, enough: int) -> Rows:
     keys = file.numbers("key") if question.ranking.needs_keys else None
     places, values = question.ranking.at_least(file.numbers(question.score), keys, threshold.edge)
     if not len(places):
         return np.empty(0, ROW)
+    if enough < len(values):  # before more is read of them
+        best = values >= np.partition(values, len(values) - enough)[len(values) - enough]
+        places, values = places[best], values[best]
     rows = np.empty(len(places), ROW)
     rows["value"], rows["part"], rows["place"] = values, part.number, places
     rows["key"] = (file.numbers("key") if keys is None else keys)[places]

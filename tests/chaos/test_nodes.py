@@ -13,6 +13,8 @@ import pytest
 from chaos.job import Job, Workshop, descendants, enough, send, until
 from chaos.same import Outcome, same
 
+from poolscore.engine.run.directory import RunDirectory
+
 CPUS = 2  # of a node: one worker, with its decoding thread
 STORE = 80_000_000  # bytes
 
@@ -26,8 +28,8 @@ class Nodes:
         self._cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE})
         self.address: str = self._cluster.address
 
-    def add(self) -> Any:
-        return self._cluster.add_node(num_cpus=CPUS, object_store_memory=STORE)
+    def add(self, **environment: str) -> Any:
+        return self._cluster.add_node(num_cpus=CPUS, object_store_memory=STORE, env_vars=environment or None)
 
     def kill(self, node: Any) -> None:
         """As when the machine loses power: the raylet and all its children."""
@@ -89,6 +91,27 @@ def test_a_node_dies_and_another_joins(
 
 def _works_on(workshop: Workshop, raylet: int) -> bool:
     return bool(set(workshop.at_work(but=0)) & set(descendants(raylet)))
+
+
+@pytest.mark.chaos
+def test_a_node_of_another_kind_is_not_used(
+    workshop: Workshop, job: Callable[..., Job], reference: Outcome, nodes: Nodes
+) -> None:
+    """Its processor has fewer instructions: its scores would differ in their last bits."""
+    there = job(address=nodes.address)
+    nodes.add()
+    workshop.pace(0.02)
+    with there.running() as driver:
+        driver.until_journalled(1)
+        odd = nodes.add(ATEN_CPU_CAPABILITY="default")
+        driver.until("its worker is refused", lambda: "another numeric profile" in there.log())
+        workshop.pace(0)
+        driver.wait()
+        assert not _works_on(workshop, nodes.raylet(odd))
+    (refused,) = [event for event in RunDirectory(there.run_dir).info["events"] if event["what"] == "refused"]
+    assert "another numeric profile than this run: instructions (" in refused["why"]
+    assert "here DEFAULT)" in refused["why"]
+    same(there.run_dir, reference)
 
 
 @pytest.mark.chaos

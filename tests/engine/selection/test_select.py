@@ -13,8 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from poolscore.engine.config import parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
@@ -101,28 +99,6 @@ def chosen(run: RunDirectory, k: int, score: str = "bald", exclude: Sequence[str
         row_ids = [row_id for rows in best.merged() for row_id in rows["row_id"].tolist()]
     assert count == len(row_ids)
     return row_ids
-
-
-SCORES = st.sampled_from([0.0, -0.0, 1.0, 1.0 + 2**-23, -1.0, 1e-45, -1e-45, 3e38, -3e38, NAN]) | st.floats(
-    width=32, allow_infinity=False, allow_nan=False
-)
-
-
-@given(
-    st.lists(st.lists(SCORES, min_size=1, max_size=8), min_size=1, max_size=5),
-    st.sampled_from([0, 1, 2, 3, 5, 1000]),
-    st.sets(st.integers(0, 30), max_size=5),
-)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_the_selection_is_a_full_sort(
-    tmp_path_factory: pytest.TempPathFactory, parts: list[Column], k: int, left_out: set[int]
-) -> None:
-    run = make_run(tmp_path_factory.mktemp("run"), parts)
-    assert chosen(run, k) == full_sort(parts, k)
-    assert chosen(run, k, "entropy") == full_sort(parts, k, sign=-1)
-    assert chosen(run, k, exclude=[f"r{i}" for i in left_out]) == full_sort(parts, k, tuple(left_out))
-    total = sum(map(len, parts))
-    assert chosen(run, total) == chosen(run, total + 1) == full_sort(parts, total)
 
 
 def test_a_part_is_passed_over_only_if_all_of_it_is_worse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
