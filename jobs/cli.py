@@ -241,6 +241,28 @@ def select(
 
 
 @app.command()
+def compare(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="Run directory.")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one.")],
+    by: Annotated[str | None, typer.Option(help="Kept column by which the batches are broken down.")] = None,
+    score_name: Annotated[str | None, typer.Option("--score", help="Score; default: what each run selects by.")] = None,
+    k: Annotated[int | None, typer.Option("--k", help="Rows of the batches; default: as RUN_A was configured.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Parquet: the rows that only one of them would label.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Two runs side by side: rank correlation, overlap of the best rows, and what only one of them would label."""
+    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.engine.selection.compare import compare_runs
+    from poolscore.jobs.compare import lines_of, write_only
+
+    with show.busy("reading the scores"):
+        found = compare_runs(RunDirectory(run_a), RunDirectory(run_b), score=score_name, k=k, by=by)
+    if out is not None:
+        write_only(found, out)
+    show.done(json.dumps(found.to_dict(), indent=2, default=str) if as_json else "\n".join(lines_of(found)))
+
+
+@app.command()
 def report(run_dir: RunDir, images: Annotated[bool, typer.Option(help="Show pictures from the pool.")] = True) -> None:
     """Write RUN/report.html, a page without outside references."""
     from poolscore.engine.run.directory import RunDirectory
