@@ -1,25 +1,30 @@
 """The numeric profile: everything that the last bits of a score depend on, beside the plan.
 
-Within one profile a run gives the same bits on any number of workers. A worker with another profile is refused.
+Within one profile a run gives the same bits on any number of workers. A worker with another profile is refused, unless
+`run.allow_mixed` says otherwise (`engine/run/mixed.py`).
 """
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+# Large tensors on the CPU come in pages of 2 MB, where Linux has them: most of the time that filling one takes goes to
+# asking for its memory, 4 kB at a time. Torch looks at it when it makes its first tensor.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 import torch
 
 from poolscore.engine.config import Config, TextDecode
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs.tokenizer import tokenizer_digest
+from poolscore.engine.run.mixed import Profile
 
 LIBRARIES = ("torch", "numpy", "pillow", "simplejpeg", "poolscore")
-
-Profile = dict[str, str | int]
 
 
 def choose_device(config: Config) -> torch.device:
@@ -62,15 +67,6 @@ def tokenizer_digests(config: Config) -> dict[str, str]:
 def _of_text(config: Config) -> dict[str, str]:
     digests = {f"tokenizer of {column}": digest for column, digest in tokenizer_digests(config).items()}
     return digests | {"tokenizers": version("tokenizers")} if digests else {}
-
-
-def differences(here: Profile, there: Profile) -> list[str]:
-    """Each entry in which two profiles differ, in words."""
-    return [
-        f"{name} ({there.get(name)}, here {here.get(name)})"
-        for name in dict.fromkeys([*there, *here])
-        if here.get(name) != there.get(name)
-    ]
 
 
 @contextmanager

@@ -20,8 +20,8 @@ from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
+from poolscore.engine.run.mixed import mixed_in_words, with_profile
 from poolscore.engine.selection.batch import write_batch
-from poolscore.engine.storage import open_storage
 from poolscore.engine.verify import Verified, try_to_verify
 from poolscore.engine.worker import Job
 
@@ -48,6 +48,7 @@ class RunResult:
     set_aside: Mapping[int, str]  # shard → reason; empty if the run is whole
     shards_left: int  # that were not tried before a limit was reached
     limit: str | None  # which one
+    mixed: str | None  # what is to be known where workers of several numeric profiles scored
     verified: Verified | None  # rows scored again at the end
     listed: int  # ids in pool.exclude; those that no row has were not excluded
     exit_code: int
@@ -81,7 +82,7 @@ def score_pool(
         ConfigError: something is wrong with configuration, pool or model, or the directory holds another run.
         StoppedError, InterruptedRun: the run can be continued by the same call.
     """
-    open_storage(config.run.dir).require_writable()
+    directory.require_usable(config.run.dir)
     there = directory.exists(config.run.dir) and not fresh
     if must_resume and not there:
         raise ConfigError(f"--resume: there is no run in {config.run.dir}")
@@ -158,11 +159,12 @@ def _score(
             max_bad_fraction=config.run.max_bad_fraction,
             max_bad_rows=config.run.max_bad_rows,
             profile=run.info["profile"],
-            on_profile=lambda profile: run.update(profile=profile),
+            on_profile=lambda profile: run.update(**with_profile(run.info, profile)),
             on_progress=progress,
             on_event=run.note,
             shard_timeout=config.run.shard_timeout,
             stop_when=limits.reached,
+            allow_mixed=config.run.allow_mixed,
         )
         set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
         return _Scored(set_aside, coordinator.stopped)
@@ -217,6 +219,7 @@ def _finish(
         set_aside=set_aside,
         shards_left=len(missing),
         limit=limit,
+        mixed=mixed_in_words(run.info, totals.profiles),
         verified=verified,
         listed=prepared.listed,
         exit_code=DONE if whole else INCOMPLETE,

@@ -36,9 +36,10 @@ from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.preview import Preview, preview
-from poolscore.engine.profile import Profile, choose_device, numeric_profile, numeric_settings
+from poolscore.engine.profile import choose_device, numeric_profile, numeric_settings
 from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.run.mixed import Profile, profile_name
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import ScoredShard, Scorer
 from poolscore.engine.storage import Storage, open_storage
@@ -108,7 +109,7 @@ class ShardWorker:
         started = time.monotonic()
         feed, scored = self._scored(shard, blank)
         scores, errors = scored.scores, scored.errors
-        filtered = self._scorer.reader.filtered.pop(shard.index)
+        filtered = feed.filtered
         attempt = f"part-{shard.index:05d}-{secrets.token_hex(4)}.parquet"
         with feed.stages.time("write"):
             scores_name = self._write(f"scores/{attempt}", scores)
@@ -127,6 +128,7 @@ class ShardWorker:
             reasons=dict(by_kind((e[:REASON_LENGTH], 1) for e in errors["error"].to_pylist()).most_common(REASONS)),
             seconds=self._ended - began,
             worker=self.name,
+            profile=profile_name(self.profile),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             stages={stage: round(seconds, 4) for stage, seconds in feed.stages.seconds.items()},
         )
@@ -150,6 +152,8 @@ class ShardWorker:
         if hasattr(self, "_scorer"):
             self._scorer.stop()
         self._device.shutdown(wait=True, cancel_futures=True)
+        if hasattr(self, "_scorer"):
+            self._scorer.decoder.close()
 
     def _scored(self, shard: Shard, blank: Blank) -> tuple[Feed, ScoredShard]:
         with self._scorer.feed(shard, self._threaded, blank) as feed:
@@ -157,13 +161,14 @@ class ShardWorker:
 
     def _on_device(self, call: Callable[[A], B], given: A) -> B:
         def run() -> B:
-            with numeric_settings(self._threads):
-                return call(given)
+            try:
+                with numeric_settings(self._threads):
+                    return call(given)
+            except torch.OutOfMemoryError as error:
+                why = one_line(error)
+            raise OutOfMemory(why)  # out here: the frames of that error hold the memory that the next try needs
 
-        try:
-            return self._device.submit(run).result()
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(one_line(error)) from error
+        return self._device.submit(run).result()
 
     def _build(self, job: Job) -> tuple[Scorer, str]:
         self._scorer = build_scorer(job)

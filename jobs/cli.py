@@ -181,12 +181,11 @@ def verify(
 def run_score(config: Any, *, fresh: bool = False, must_resume: bool = False, extends: str | None = None) -> int:
     """Check, score, select, report; returns the exit code."""
     from poolscore.engine.prepare import prepare_job
-    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.engine.run.directory import RunDirectory, require_usable
     from poolscore.engine.score import score_pool
-    from poolscore.engine.storage import open_storage
     from poolscore.jobs.report import write_report
 
-    open_storage(config.run.dir).require_writable()
+    require_usable(config.run.dir)
     with show.busy("looking at pool and model"):
         prepared = prepare_job(config, fresh=fresh, extends=extends)
     show.warnings(prepared)
@@ -226,6 +225,7 @@ def select(
     It is written into the first run's directory.
     """
     from poolscore.engine.run.directory import RunDirectory
+    from poolscore.engine.run.mixed import mixed_in_words
     from poolscore.engine.selection.batch import Choice, require_enough, selected, write_named_selection
 
     runs = [RunDirectory(run_dir) for run_dir in run_dirs]
@@ -237,6 +237,8 @@ def select(
     for run in runs:
         if not run.succeeded:
             show.warn(f"{run.storage.root} is not whole: the selection is made from the shards scored so far")
+        if (mixed := mixed_in_words(run.info, run.totals().profiles)) is not None:
+            show.warn(f"{run.storage.root} is mixed: {mixed}")
     show.done(f"{batch.count} rows in {path}")
 
 
@@ -273,10 +275,11 @@ def report(run_dir: RunDir, images: Annotated[bool, typer.Option(help="Show pict
 
 @app.command()
 def status(run_dir: RunDir, as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False) -> None:
-    """How far a run is, from its directory alone."""
+    """How far a run is, and whether anybody works on it, from its directory alone."""
     from poolscore.engine.run.directory import RunDirectory
+    from poolscore.jobs.status import show_status
 
-    show.status(RunDirectory(run_dir), as_json)
+    show_status(RunDirectory(run_dir), as_json)
 
 
 @app.command()
@@ -292,7 +295,7 @@ def pack(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Folder of images, .tar, Parquet pool, IDX, .npy, .npz or CSV.")
     ],
-    pool: Annotated[Path, typer.Argument(metavar="POOL", help="Folder to write.")],
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="Folder to write, also s3:// or gs://.")],
     labels: Annotated[Path | None, typer.Option(help="IDX or NumPy file with one label per row.")] = None,
     label_from_folder: Annotated[bool, typer.Option(help="An image's first folder is its label.")] = False,
     as_tensor: Annotated[bool, typer.Option(help="Keep image arrays as numbers instead of PNG.")] = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from poolscore.engine.pool.plan import Plan
     from poolscore.engine.prepare import Prepared
     from poolscore.engine.run.coordinator import State
-    from poolscore.engine.run.directory import RunDirectory, Totals
+    from poolscore.engine.run.directory import Totals
     from poolscore.engine.score import RunResult
 
 console = Console(highlight=False)
@@ -100,6 +99,7 @@ class Progress:
         self._rows = plan.rows
         self._first: tuple[float, int] | None = None
         self._last_line = -PLAIN_LINE_EVERY
+        self._refused = 0  # workers that were told of
         self._bars = Bars(
             SpinnerColumn(),
             BarColumn(),
@@ -125,6 +125,9 @@ class Progress:
         rows = state.totals.rows
         if self._first is None and state.workers:
             self._first = now, rows  # what an earlier call scored does not count for the rate
+        for refused in state.refused[self._refused :]:
+            warn(f"{refused}; it is not used: its scores would differ in their last bits (run.allow_mixed)")
+        self._refused = len(state.refused)
         text = self._describe(state, now)
         self._bars.update(self._task, completed=rows, description=text)
         finished = rows >= self._rows
@@ -142,13 +145,14 @@ class Progress:
         parts += [f"{state.totals.rejected:,} rejected"] if state.totals.rejected else []
         parts += [f"{state.retried} retried"] if state.retried else []
         parts += [f"{amount(state.set_aside, 'shard')} set aside"] if state.set_aside else []
+        parts += [f"{amount(state.bisected, 'shard')} searched for fatal rows"] if state.bisected else []
         return "  ".join(parts)
 
 
 def plan(prepared: Prepared) -> None:
     """What the dry run found."""
     config, pool, probe = prepared.config, prepared.plan, prepared.job.probe
-    facts = _Facts(f"plan for {config.pool.uri}")
+    facts = Facts(f"plan for {config.pool.uri}")
     for label, value in _pool(prepared):
         facts.add(label, value)
     if prepared.listed:
@@ -222,7 +226,7 @@ def _size(size: float) -> str:
 
 def facts(title: str, lines: Iterable[tuple[str, str]]) -> None:
     """Labels and values."""
-    found = _Facts(title)
+    found = Facts(title)
     for label, value in lines:
         found.add(label, value)
     found.show()
@@ -287,7 +291,7 @@ def warnings(prepared: Prepared) -> None:
 
 def check(result: CheckResult) -> None:
     """The labelled rows."""
-    facts = _Facts(f"check on {result.rows:,} labelled rows")
+    facts = Facts(f"check on {result.rows:,} labelled rows")
     what = "accuracy" if result.is_accuracy else "RMSE"
     facts.add(f"{what}, dropout off", f"{result.quality_without_dropout:.3f}")
     facts.add(f"{what}, dropout on", f"{result.quality:.3f}")
@@ -301,7 +305,7 @@ def check(result: CheckResult) -> None:
 
 def exported(model: Exported) -> None:
     """A model that was written."""
-    facts = _Facts(f"wrote {', '.join(map(str, model.files))}")
+    facts = Facts(f"wrote {', '.join(map(str, model.files))}")
     if model.opset is not None:
         facts.add("opset", f"{model.opset}")
     facts.add("inputs", f"{', '.join(model.inputs)}: any number of rows")
@@ -317,7 +321,7 @@ def exported(model: Exported) -> None:
 def summary(result: RunResult, report_path: str) -> None:
     """What the run came to."""
     totals = result.totals
-    facts = _Facts("done" if not (result.set_aside or result.limit) else "finished, but not whole")
+    facts = Facts("done" if not (result.set_aside or result.limit) else "finished, but not whole")
     facts.add("scored", f"{amount(totals.scored, 'row')}")
     if result.limit is not None:
         share = totals.rows / result.pool_rows
@@ -335,7 +339,9 @@ def summary(result: RunResult, report_path: str) -> None:
     if result.listed and not totals.excluded:
         warn("no id of pool.exclude is in the pool; are they written as in pool.id?")
     facts.add("time", f"{_duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
-    _add_stages(facts, totals)
+    add_stages(facts, totals)
+    if result.mixed is not None:
+        facts.add("mixed", result.mixed)
     facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
     entry = result.verified.to_json() if result.verified is not None else None
     if entry is not None:
@@ -349,7 +355,7 @@ def summary(result: RunResult, report_path: str) -> None:
 
 def verified(entry: Mapping[str, Any]) -> None:
     """Rows that were scored again, score by score."""
-    facts = _Facts(verified_in_words(entry))
+    facts = Facts(verified_in_words(entry))
     for name, found in entry["scores"].items():
         facts.add(name, f"{found['largest']:.1e}; row {found['row_id']:,} may differ by {found['allowed']:.1e}")
     facts.show()
@@ -361,46 +367,7 @@ def _warn_of_differences(entry: Mapping[str, Any]) -> None:
         errors.print(f"[bold red]WRONG SCORES:[/] {escape(one)}", soft_wrap=True)
 
 
-def status(run: RunDirectory, as_json: bool) -> None:
-    """How far a run is."""
-    totals, pool, info = run.totals(), run.info["pool"], run.info
-    state: dict[str, Any] = {
-        "status": info["status"],
-        "run": run.storage.root,
-        "shards": {"done": totals.shards, "all": pool["shards"]},
-        "rows": {
-            "all": pool["rows"],
-            "scored": totals.scored,
-            "rejected": totals.rejected,
-            "excluded": totals.excluded,
-            "filtered": totals.filtered,
-        },
-        "rows_per_worker_second": totals.rows_per_worker_second,
-        "stage_seconds": dict(totals.stages),
-        "idle_share": idle_share(totals.stages) if totals.stages else None,
-        "set_aside": info.get("set_aside", {}),
-        "created": info["created"],
-        "updated": info["updated"],
-    }
-    if as_json:
-        print(json.dumps(state, indent=2))
-        return
-    facts = _Facts(run.storage.root)
-    facts.add("status", info["status"] + (f": {info['stopped_by']}" if info["status"] == "stopped" else ""))
-    facts.add("shards", f"{totals.shards:,} of {pool['shards']:,}")
-    left_out = f", {totals.filtered:,} filtered" if totals.filtered else ""
-    facts.add(
-        "rows",
-        f"{totals.rows:,} of {pool['rows']:,}; {totals.rejected:,} rejected, {totals.excluded:,} excluded{left_out}",
-    )
-    facts.add("speed", f"{totals.rows_per_worker_second:,.0f} rows/s per worker")
-    _add_stages(facts, totals)
-    for shard, reason in state["set_aside"].items():
-        facts.add(f"shard {shard}", f"set aside: {reason}")
-    facts.show()
-
-
-def _add_stages(facts: _Facts, totals: Totals) -> None:
+def add_stages(facts: Facts, totals: Totals) -> None:
     """Where the workers' time went; stages overlap, so theirs are no shares of a whole."""
     bound = bounding_stage(totals.stages)
     if bound is None:
@@ -409,7 +376,7 @@ def _add_stages(facts: _Facts, totals: Totals) -> None:
     facts.add("stages", f"{seconds} s on all workers; device idle {idle_share(totals.stages):.0%}; '{bound}' bounds")
 
 
-class _Facts:
+class Facts:
     """Two columns, label and value; a value is never folded, so that paths can be copied and scripts can read lines."""
 
     def __init__(self, title: str) -> None:

@@ -103,7 +103,13 @@ class Workshop:
             "model": {**model, "task": "multiclass", "classes": 10},
             "passes": {"count": 5},
             "select": {"k": k},
-            "run": {"dir": str(self.root / run), "executor": "local", "shard_rows": 100, "max_bad_fraction": 0.5},
+            "run": {
+                "dir": str(self.root / run),
+                "executor": "local",
+                "verify_rows": 0,
+                "shard_rows": 100,
+                "max_bad_fraction": 0.5,
+            },
         }
         return parse_config({key: {**data[key], **changes.get(key, {})} for key in data})
 

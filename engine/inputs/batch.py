@@ -76,7 +76,12 @@ class BatchDecoder:
         self._ring = BufferRing({name: specs[name] for name in decoders}, batch_size, pinned=on_gpu)
         self._copies = torch.cuda.Stream(device) if on_gpu else None
         self._threads = threads
-        self._pool = ThreadPoolExecutor(threads, "decode") if threads > 1 else None
+        self._pool = ThreadPoolExecutor(threads, "poolscore-decode") if threads > 1 else None
+
+    def close(self) -> None:
+        """End the threads; nothing can be decoded any more."""
+        if self._pool is not None:
+            self._pool.shutdown()
 
     def decode(self, rows: Rows) -> tuple[dict[str, Tensor], Bad]:
         """The model's inputs by name, [batch_size, …] each, on the device; and the rows that have none."""

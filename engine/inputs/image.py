@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
 
+IN_CACHE = 1 << 20  # bytes of float32 that are normalised together
+
+
 class ImageDecoder:
     """uint8 [N, height, width, channels] on the host, float32 [N, channels, height, width] for the model."""
 
@@ -61,11 +64,15 @@ class ImageDecoder:
         """ToTensor and Normalize: bytes / 255, then (x − mean) / std for each channel."""
         import torch
 
-        # All in the memory of the result: a batch of large pictures is larger than what a thread's freed memory keeps,
-        # and each temporary would be faulted in anew (366 ms a batch of 64 of 500x375 instead of 110).
-        pictures = batch.permute(0, 3, 1, 2)
-        x = torch.empty(pictures.shape, dtype=torch.float32, device=batch.device).copy_(pictures).div_(255.0)
-        return normalised_(x, self._config.mean, self._config.std, axis=1)
+        # All in the memory of the result, and on the CPU a few rows at a time, which stay in its cache meanwhile: large
+        # temporaries would be faulted in anew, and each operation would fetch the whole batch from memory.
+        rows, height, width, channels = batch.shape
+        x_NCHW = torch.empty((rows, channels, height, width), dtype=torch.float32, device=batch.device)
+        at_once = max(1, IN_CACHE // max(1, x_NCHW[:1].nbytes)) if batch.device.type == "cpu" else max(1, rows)
+        for start in range(0, rows, at_once):
+            some = x_NCHW[start : start + at_once].copy_(batch[start : start + at_once].permute(0, 3, 1, 2))
+            normalised_(some.div_(255.0), self._config.mean, self._config.std, axis=1)
+        return x_NCHW
 
     def _decode_into(self, data: memoryview, slot: Pixels) -> None:
         pixels = decode_picture(data, self._config, slot) if self._untouched else self._decode_one(data)

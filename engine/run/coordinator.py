@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Shard
-from poolscore.engine.profile import Profile, differences
 from poolscore.engine.run.bisect import Bisections, Verdict
 from poolscore.engine.run.directory import Totals
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Leaving, Lost
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.run.leases import Leases
+from poolscore.engine.run.mixed import Profile, differences, profile_name
 from poolscore.engine.run.task import ScoreShard, Task
 
 ATTEMPTS = 3  # a shard that fails or kills its worker so often is bisected or set aside
@@ -36,6 +36,8 @@ class State:
     in_flight: int
     retried: int
     set_aside: int
+    bisected: int = 0  # shards that are searched for the rows that make them fail
+    refused: tuple[str, ...] = ()  # why, of each worker that is not used
 
 
 class Coordinator:
@@ -56,6 +58,7 @@ class Coordinator:
         shard_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         stop_when: Callable[[], str | None] = lambda: None,
+        allow_mixed: bool = False,
     ) -> None:
         self._fleet = fleet
         self._journal = journal
@@ -65,6 +68,9 @@ class Coordinator:
         self._max_bad_rows = max_bad_rows
         self._profile = profile
         self._on_profile = on_profile
+        self._allow_mixed = allow_mixed
+        self._refused: list[str] = []
+        self._profiles = {profile_name(profile)} if profile is not None else set[str]()  # told of
         self._on_progress = on_progress
         self._on_event = on_event
         self._clock, self._looked = clock, clock()
@@ -195,15 +201,26 @@ class Coordinator:
     def _welcome(self, worker: int, profile: Profile) -> None:
         if self._profile is None:
             self._profile = profile
+        different = differences(profile, self._profile)
+        if different and not self._allow_mixed:
+            self._refuse(worker, ", ".join(different))
+            return
+        if (name := profile_name(profile)) not in self._profiles:
+            self._profiles.add(name)
             self._on_profile(profile)
-        elif different := differences(profile, self._profile):
-            raise ConfigError(
-                f"worker {worker} has another numeric profile than this run: {', '.join(different)}; its scores would "
-                "differ in their last bits: use machines of one kind, or another run.dir"
-            )
         self._on_event(RunEvent("joined", worker))
         self._workers.add(worker)
         self._most_workers = max(self._most_workers, len(self._workers))
+
+    def _refuse(self, worker: int, different: str) -> None:
+        """Let a worker go whose scores would differ in their last bits; the others go on."""
+        self._refused.append(f"worker {worker} has another numeric profile than this run: {different}")
+        self._on_event(RunEvent("refused", worker, why=self._refused[-1]))
+        if not self._fleet.refuse(worker) and not self._workers:
+            raise ConfigError(
+                f"no worker has the numeric profile of this run; the last differs in {different}: use machines of the "
+                "kind that it began on, another run.dir, or run.allow_mixed=true"
+            )
 
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
@@ -298,8 +315,15 @@ class Coordinator:
         )
 
     def _state(self) -> State:
-        failures = self._count_failures()
-        return State(self._totals, len(self._workers), self._leases.count, failures, len(self._set_aside))
+        return State(
+            totals=self._totals,
+            workers=len(self._workers),
+            in_flight=self._leases.count,
+            retried=self._count_failures(),
+            set_aside=len(self._set_aside),
+            bisected=len(self._bisections),
+            refused=tuple(self._refused),
+        )
 
     def _count_failures(self) -> int:
         return sum(len(reasons) for reasons in self._failures.values())

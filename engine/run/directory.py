@@ -26,7 +26,7 @@ from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.footers import FOOTERS
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports, require_no_driver
-from poolscore.engine.run.records import newest
+from poolscore.engine.run.records import FOLDER, newest
 from poolscore.engine.storage import Storage, open_storage
 from poolscore.engine.uri import local_path
 
@@ -45,6 +45,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet|\.part-\d{5,}-[0-9a-f]{8}\.parquet\.[0-9a-f]{8}\.tmp")
+_OF_DRIVER = re.compile(r"\.(run\.json|plan\.parquet|selection\.parquet|_SUCCESS)\.")
 _USERINFO = re.compile(r"(?<=://)(?!anonymous@)[^/\s]+@")
 
 
@@ -62,6 +63,7 @@ class Totals:
     peak_memory: int = 0  # bytes, of the largest worker
     reasons: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict)  # seconds of each, added over the workers
+    profiles: Mapping[str, int] = field(default_factory=dict)  # name of a numeric profile → shards
 
     @classmethod
     def of(cls, reports: Mapping[int, ShardReport]) -> Totals:
@@ -86,6 +88,9 @@ class Totals:
         reasons = by_kind([*self.reasons.items(), *report.reasons.items()])
         names = dict.fromkeys([*self.stages, *report.stages])
         stages = {name: self.stages.get(name, 0.0) + report.stages.get(name, 0.0) for name in names}
+        profiles = dict(self.profiles)
+        if report.profile:
+            profiles[report.profile] = profiles.get(report.profile, 0) + 1
         return Totals(
             shards=self.shards + 1,
             scored=self.scored + report.scored,
@@ -97,6 +102,7 @@ class Totals:
             peak_memory=max(self.peak_memory, report.peak_memory),
             reasons=dict(reasons.most_common(REASONS)),
             stages=stages,
+            profiles=profiles,
         )
 
 
@@ -232,7 +238,8 @@ def create_run(
             "passed_over": plan.passed_over,
             "bad_files": len(plan.unreadable),
         },
-        "profile": None,
+        "profile": None,  # the first; older readers know of no other
+        "profiles": {},
         "totals": asdict(Totals()),
     }
     write_json(storage, RUN, info)
@@ -255,10 +262,22 @@ def exists(root: str) -> bool:
     return False
 
 
+def require_usable(root: str) -> None:
+    """Prove before any work that a job can write there, and that no other one of this machine does.
+
+    Raises:
+        ConfigError: it cannot be written.
+        StoppedError: a driver works on the run.
+    """
+    storage = open_storage(root)
+    storage.require_writable()
+    require_no_driver(storage, watch=False)
+
+
 def sweep(run: RunDirectory, journal: Journal) -> None:
     """Take away parts, and temporary files of parts, that the journal does not count: those of workers that died or
-    were interrupted. Only names of our own form are touched. A later driver's parts are never among them: what is swept
-    was there before this one saw that there is no later one.
+    were interrupted. Also the temporary files of drivers that died. Only names of our own form are touched. A later
+    driver's are never among them: what is swept was there before this one saw that there is no later one.
 
     Raises:
         StoppedError: there is one.
@@ -270,6 +289,9 @@ def sweep(run: RunDirectory, journal: Journal) -> None:
         for name in [*run.storage.names(folder), *run.storage.leftovers(folder)]
         if _PART.fullmatch(name)
     ]
+    sealed = [name for name in run.storage.names(FOLDER) if name.isdecimal() and int(name) < journal.epoch]
+    found += [f"{FOLDER}/{epoch}/{name}" for epoch in sealed for name in run.storage.leftovers(f"{FOLDER}/{epoch}")]
+    found += [name for name in run.storage.leftovers("") if _OF_DRIVER.match(name)]
     journal.require_ours()
     for name in found:
         if name not in counted:

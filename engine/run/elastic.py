@@ -73,6 +73,10 @@ class Elastic:
         workers = min(self.wanted(nodes), max(1, self._places(nodes)))
         return Ask(cores_per_worker(nodes, workers, self._least, self.on_gpu), gpus)
 
+    def may_come(self, nodes: Sequence[Node]) -> bool:
+        """Whether there is a place for a worker, or may be one once machines join."""
+        return self._grows or self._places(nodes) > 0
+
     def may_start(self) -> bool:
         """Whether it is time to start another worker."""
         return self._clock() >= self._not_before

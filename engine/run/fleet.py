@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import usable_cores, with_decode_threads
 from poolscore.engine.errors import OutOfMemory, PoolscoreError, UnreadableShard
-from poolscore.engine.profile import Profile, choose_device
+from poolscore.engine.profile import choose_device
+from poolscore.engine.run.mixed import Profile
 from poolscore.engine.run.task import Task
 from poolscore.engine.shard import AT_ONCE
 from poolscore.engine.worker import Job, ShardWorker
@@ -101,8 +102,12 @@ class Fleet(Protocol):
     def kill(self, worker: int, why: str) -> None:
         """Give up a worker that hangs: `wait` will say that it was lost. Another takes its place."""
 
-    def refuse(self, worker: int) -> None:
-        """Let a worker go that must not be used, and start none on its machine again. No event follows."""
+    def refuse(self, worker: int) -> bool:
+        """Let a worker go that must not be used, and start none on its machine again. No event follows.
+
+        Returns:
+            Whether other workers may still come.
+        """
 
     def close(self) -> None:
         """Let the workers go."""
@@ -139,9 +144,10 @@ class LocalFleet:
     def kill(self, worker: int, why: str) -> None:
         """A thread cannot be killed: the run waits for it."""
 
-    def refuse(self, worker: int) -> None:
-        """There is no other: it is given nothing."""
+    def refuse(self, worker: int) -> bool:
+        """There is no other."""
         self._refused = True
+        return False
 
     def close(self) -> None:
         """See Fleet."""

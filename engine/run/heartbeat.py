@@ -59,19 +59,35 @@ def lives(driver: Driver) -> bool | None:
     return _started(driver.pid) == driver.started
 
 
-def require_gone(storage: Storage, opening: Opening) -> None:
-    """Refuse to work beside a living driver; waits some seconds where only its heartbeat can tell. Nothing is written.
+def is_at_work(storage: Storage, opening: Opening, watch: bool = True) -> bool | None:
+    """Whether the driver of an epoch still works on the run. None: it is of an older version, which gives no sign of
+    life.
+
+    Args:
+        watch: wait some seconds where only its heartbeat can tell; else such a driver passes for gone.
+    """
+    told = dict(opening.driver)
+    if "boot" not in told:
+        return None
+    if _is_closed(storage, opening):
+        return False
+    alive = lives(Driver(**{field.name: told[field.name] for field in fields(Driver)}))
+    if alive is None:
+        return watch and _beats(storage, opening, told["host"], float(told["beat"]))
+    return alive
+
+
+def require_gone(storage: Storage, opening: Opening, watch: bool = True) -> None:
+    """Refuse to work beside a living driver. Nothing is written.
+
+    Args:
+        watch: see `is_at_work`.
 
     Raises:
         StoppedError: it lives.
     """
-    told = dict(opening.driver)
-    if "boot" not in told or _is_closed(storage, opening):  # older versions give no sign of life
-        return
-    alive = lives(Driver(**{field.name: told[field.name] for field in fields(Driver)}))
-    if alive is None:
-        alive = _beats(storage, opening, told["host"], float(told["beat"]))
-    if alive:
+    if is_at_work(storage, opening, watch):
+        told = opening.driver
         raise StoppedError(
             f"{storage.path(FOLDER)}: another driver works on this run, process {told['pid']} on {told['host']}; "
             "wait for its end, or stop it, then run the same command again"

@@ -58,6 +58,7 @@ class ShardReport:
     peak_memory: int  # bytes, of the worker so far
     filtered: int = 0  # rows that filter or sample leave out
     stages: dict[str, float] = field(default_factory=dict)  # seconds of each; none in the records of older versions
+    profile: str = ""  # name of the numeric profile; none in the records of older versions
 
 
 class Journal:
@@ -146,15 +147,18 @@ class Journal:
                 return view, epoch
 
 
-def require_no_driver(storage: Storage) -> None:
-    """Refuse where a driver works on the run; waits some seconds where only its heartbeat can tell.
+def require_no_driver(storage: Storage, watch: bool = True) -> None:
+    """Refuse where a driver works on the run.
+
+    Args:
+        watch: wait some seconds where only its heartbeat can tell; else such a driver passes for gone.
 
     Raises:
         StoppedError: it lives.
     """
     opening = newest(storage)
     if opening is not None:
-        require_gone(storage, opening)
+        require_gone(storage, opening, watch)
 
 
 def read_reports(storage: Storage) -> dict[int, ShardReport]:

@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 
-from poolscore.engine.run.task import Task
+from poolscore.engine.run.task import ScoreShard, Task
 
 RECENT = 101  # finished shards from which the usual pace is taken
 SLOW, SLOW_FLOOR = 4.0, 30.0  # times the usual, but at least so many seconds: handed out a second time
@@ -140,7 +140,7 @@ class Leases:
                 limit, elapsed = self._hard_limit(line, lease), self._elapsed(lease)
                 if elapsed > limit and not line.given_up:
                     line.given_up = True
-                    self._kills[lease.task.shard.index] += 1
+                    self._kills[lease.task.shard.index] += isinstance(lease.task, ScoreShard)
                     found.append((worker, f"it was at shard {lease.task.shard.index} for more than {limit:.0f} s"))
         return found
 
@@ -157,8 +157,9 @@ class Leases:
     def _hard_limit(self, line: _Line, lease: Lease) -> float:
         if self._shard_timeout is not None:
             return self._shard_timeout
-        # Twice as long after each kill: a shard that is only slow, where nothing told so, is done in the end.
-        kills = self._kills[lease.task.shard.index]
+        # Twice as long after each kill: a shard that is only slow, where nothing told so, is done in the end. A part of
+        # one, which is tried because it may hang for ever, takes no longer than the whole.
+        kills = self._kills[lease.task.shard.index] if isinstance(lease.task, ScoreShard) else 0
         return self._limit(line, lease, HUNG, HUNG_FLOOR, HUNG_UNKNOWN) * 2.0**kills
 
     def _limit(self, line: _Line, lease: Lease, times: float, floor: float, unknown: float = float("inf")) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -21,7 +21,6 @@ from poolscore.engine.run.directory import SELECTION, RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import require_score
 from poolscore.engine.selection.columns import BLOCK, Columns
-from poolscore.engine.selection.order import Rows
 from poolscore.engine.selection.parts import parts_of
 from poolscore.engine.selection.ranking import METHODS, ranking_of
 from poolscore.engine.selection.runs import SortedRuns
@@ -94,13 +93,14 @@ class Batch:
     about: Mapping[str, Any]  # what it is made from
     choice: Choice
     _columns: Columns
-    _rows: Iterable[Rows]
+    _best: SortedRuns
     _run_names: Sequence[str]  # empty where there is one run
 
     def tables(self) -> Iterator[pa.Table]:
-        """The batch, best first, in tables of up to BLOCK rows. Can be had once."""
+        """The batch, best first, in tables of up to BLOCK rows. Each call begins anew: a write that fails is
+        repeated."""
         about = {ABOUT: json.dumps(self.about)}
-        for table in self._columns.tables(self._rows, self.count):
+        for table in self._columns.tables(self._best.merged(), self.count):
             yield self._with_names(table).replace_schema_metadata(about)
 
     def _with_names(self, table: pa.Table) -> pa.Table:
@@ -186,7 +186,7 @@ def selected(
             count = fill(best, scored, question, choice.k)
         run_names = [run.storage.root for run in runs] if len(runs) > 1 else []
         columns = Columns(parts, choice.score, names, at_once)
-        yield Batch(count, _about(runs, reports), choice, columns, best.merged(), run_names)
+        yield Batch(count, _about(runs, reports), choice, columns, best, run_names)
 
 
 def write_batch(run: RunDirectory, config: Config, workers: Workers | None = None) -> None:

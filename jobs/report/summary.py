@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from poolscore.engine.run import directory
+from poolscore.engine.run.mixed import mixed_in_words
 from poolscore.engine.words import amount
 from poolscore.jobs.report.facts import Facts
 from poolscore.jobs.report.text import count, duration, esc, percent, rows, size
@@ -151,6 +152,7 @@ def asked(facts: Facts) -> str:
         "poolscore": info["poolscore"],
     }
     profile = info.get("profile") or {}
+    mixed = mixed_in_words(info, facts.totals.profiles)
     digests = {"pool": info["pool"]["digest"], **{k: v for k, v in info["identity"].items() if k.startswith("the ")}}
     return f"""
 <section aria-labelledby="asked">
@@ -158,6 +160,7 @@ def asked(facts: Facts) -> str:
 <dl class="facts">{_pairs(lines)}</dl>
 <details><summary>Numeric profile and digests</summary>
 <p class="muted">Within one profile the scores are the same to the last bit, on any number of workers.</p>
+{f"<p>This run is mixed: <bdi>{esc(mixed, 500)}</bdi>.</p>" if mixed is not None else ""}
 <dl class="facts">{_pairs(profile)}{_pairs(digests)}</dl></details>
 </section>"""
 

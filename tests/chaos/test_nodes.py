@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from chaos.job import Job, Workshop, descendants, send, until
+from chaos.job import Job, Workshop, descendants, enough, send, until
 from chaos.same import Outcome, same
+
+from poolscore.engine.run.directory import RunDirectory
 
 CPUS = 2  # of a node: one worker, with its decoding thread
 STORE = 80_000_000  # bytes
@@ -26,14 +28,22 @@ class Nodes:
         self._cluster: Any = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE})
         self.address: str = self._cluster.address
 
-    def add(self) -> Any:
-        return self._cluster.add_node(num_cpus=CPUS, object_store_memory=STORE)
+    def add(self, **environment: str) -> Any:
+        return self._cluster.add_node(num_cpus=CPUS, object_store_memory=STORE, env_vars=environment or None)
 
     def kill(self, node: Any) -> None:
         """As when the machine loses power: the raylet and all its children."""
         raylet = self.raylet(node)
         for pid in [raylet, *descendants(raylet)]:
             send(pid, signal.SIGKILL)
+        self._wait(node)
+
+    @staticmethod
+    def _wait(node: Any) -> None:
+        for started in node.all_processes.values():
+            for one in started:
+                one.process.kill()
+                one.process.wait()
 
     def remove(self, node: Any) -> None:
         """As when it is taken out of the cluster in good order."""
@@ -44,17 +54,19 @@ class Nodes:
         return int(node.all_processes["raylet"][0].process.pid)
 
     def close(self) -> None:
-        below = descendants(os.getpid())
+        everything = [self._cluster.head_node, *self._cluster.worker_nodes]
         self._cluster.shutdown()
-        for pid in set(below) & set(descendants(os.getpid())):
-            send(pid, signal.SIGKILL)
+        for node in everything:
+            self._wait(node)
 
 
 @pytest.fixture
 def nodes(workshop: Workshop) -> Iterator[Nodes]:
+    on_sigterm = signal.getsignal(signal.SIGTERM)  # Ray puts its own in place
     made = Nodes()
     yield made
     made.close()
+    signal.signal(signal.SIGTERM, on_sigterm)
 
 
 def test_a_node_dies_and_another_joins(
@@ -64,11 +76,12 @@ def test_a_node_dies_and_another_joins(
     first, _ = nodes.add(), nodes.add()
     workshop.pace(0.01)
     with there.running() as driver:
-        driver.until_journalled(3)
-        driver.until("a worker on each node", lambda: len(workshop.at_work(but=driver.pid)) == 2)
+        driver.until("a worker on each node", lambda: enough(workshop.at_work(but=driver.pid), 2))
+        workshop.hold(2, but=driver.pid)
         nodes.kill(first)
-        gone = there.journalled()
-        driver.until_journalled(gone + 2)  # the other goes on
+        workshop.pace(0.01)
+        driver.until_journalled(3)  # the other goes on
+        workshop.hold(1)
         third = nodes.add()
         driver.until("a worker on the new node", lambda: _works_on(workshop, nodes.raylet(third)))
         workshop.pace(0)
@@ -81,6 +94,27 @@ def _works_on(workshop: Workshop, raylet: int) -> bool:
 
 
 @pytest.mark.chaos
+def test_a_node_of_another_kind_is_not_used(
+    workshop: Workshop, job: Callable[..., Job], reference: Outcome, nodes: Nodes
+) -> None:
+    """Its processor has fewer instructions: its scores would differ in their last bits."""
+    there = job(address=nodes.address)
+    nodes.add()
+    workshop.pace(0.02)
+    with there.running() as driver:
+        driver.until_journalled(1)
+        odd = nodes.add(ATEN_CPU_CAPABILITY="default")
+        driver.until("its worker is refused", lambda: "another numeric profile" in there.log())
+        workshop.pace(0)
+        driver.wait()
+        assert not _works_on(workshop, nodes.raylet(odd))
+    (refused,) = [event for event in RunDirectory(there.run_dir).info["events"] if event["what"] == "refused"]
+    assert "another numeric profile than this run: instructions (" in refused["why"]
+    assert "here DEFAULT)" in refused["why"]
+    same(there.run_dir, reference)
+
+
+@pytest.mark.chaos
 def test_a_node_is_removed_in_good_order(
     workshop: Workshop, job: Callable[..., Job], reference: Outcome, nodes: Nodes
 ) -> None:
@@ -88,7 +122,7 @@ def test_a_node_is_removed_in_good_order(
     first, _ = nodes.add(), nodes.add()
     workshop.pace(0.01)
     with there.running() as driver:
-        driver.until("a worker on each node", lambda: len(workshop.at_work(but=driver.pid)) == 2)
+        driver.until("a worker on each node", lambda: enough(workshop.at_work(but=driver.pid), 2))
         driver.until_journalled(3)
         nodes.remove(first)
         workshop.pace(0)
@@ -145,7 +179,7 @@ def test_a_node_falls_silent_and_its_worker_answers_late(
     first, _ = nodes.add(), nodes.add()
     workshop.pace(0.01)
     with there.running() as driver:
-        driver.until("a worker on each node", lambda: len(workshop.at_work(but=driver.pid)) == 2)
+        driver.until("a worker on each node", lambda: enough(workshop.at_work(but=driver.pid), 2))
         os.kill(nodes.raylet(first), signal.SIGSTOP)
         driver.until_journalled(20)
         workshop.pace(0)

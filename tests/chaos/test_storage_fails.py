@@ -131,7 +131,7 @@ def in_process(workshop: Workshop, tmp_path: Path) -> Callable[..., Job]:
     return make
 
 
-@pytest.mark.parametrize("call", ["fsync scores/", "link _log/", "replace selection", "link _SUCCESS"])
+@pytest.mark.parametrize("call", ["^fsync scores/", "^link _log/", "^replace selection", "^replace _SUCCESS"])
 def test_the_disk_is_full_for_a_while(
     in_process: Callable[..., Job], tmp_path: Path, reference: Outcome, call: str
 ) -> None:
@@ -148,7 +148,7 @@ def test_a_disk_that_stays_full_stops_the_run_which_is_resumed(
 ) -> None:
     there, log = in_process(storage_patience=0.5), tmp_path / "calls"
     command = ["score", str(there.file)]
-    full = Strike(5, "scores/|_log/", do=error, times=10**6)
+    full = Strike(5, "^(fsync|link|replace) (scores|_log)/", do=error, times=10**6)
     assert in_child(command, there.run_dir, log, full) == 4, said(log)
     assert "run the same command again" in " ".join(said(log).split())
     assert in_child(command, there.run_dir, log) == 0, said(log)

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from chaos.job import Job, Workshop
 from chaos.same import Outcome, same, same_results
+from chaos.struck import in_child, said
 
 ELSEWHERE = ("-m", "chaos.elsewhere")
 
 
 def test_a_second_driver_is_refused_beside_a_live_one(
-    workshop: Workshop, job: Callable[..., Job], reference: Outcome
+    workshop: Workshop, job: Callable[..., Job], reference: Outcome, tmp_path: Path
 ) -> None:
+    """Even where that is halted: it is on this machine, and may go on."""
     there = job(executor="local")
+    workshop.pace(0.005)
     with there.running() as first:
         first.until_journalled(3)
-        workshop.hold(1)
-        for words in ((), ("--resume",), ("--fresh",)):
-            with there.running(*words) as second:
-                workshop.pace(0.05)  # it tries a batch
-                second.wait(4)
-            assert "another driver works on this run" in there.log()
+        first.send(signal.SIGSTOP)
         workshop.pace(0)
+        before = there.journalled()
+        for words in ([], ["--resume"], ["--fresh"]):
+            assert in_child(["score", str(there.file), *words], there.run_dir, tmp_path / "calls") == 4
+            assert "another driver works on this run" in said(tmp_path / "calls")
+        assert there.journalled() == before
+        first.send(signal.SIGCONT)
         first.wait()
     same(there.run_dir, reference)
 

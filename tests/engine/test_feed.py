@@ -188,8 +188,11 @@ def test_memory_that_runs_out_is_tried_again_and_then_stops_the_job_with_advice(
     config = digit_config(run={"shard_rows": 600})
     prepared = prepare_job(config)
     monkeypatch.setattr(Scorer, "infer", full)
-    with pytest.raises(OutOfMemory):
-        ShardWorker(prepared.job).score(prepared.plan.shards[0])
+    worker = ShardWorker(prepared.job)
+    with pytest.raises(OutOfMemory) as caught:
+        worker.score(prepared.plan.shards[0])
+    worker.close()
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)  # whose frames would hold the memory
     calls.clear()
     with pytest.raises(StoppedError, match=r"CUDA out of memory.*smaller run.batch_size or passes.rows_per_call"):
         score_pool(config, prepared=prepared)

@@ -145,11 +145,13 @@ def test_a_tokenizer_may_lie_elsewhere_but_not_be_another(tmp_path: Path) -> Non
 # -- limits
 
 
+@pytest.mark.parametrize("executor", ["local", "ray"])
 def test_a_run_ends_at_its_deadline_and_goes_on_with_another(
-    digit_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digit_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: None, executor: str
 ) -> None:
     whole = score_pool(digit_config(run={"dir": str(tmp_path / "whole")}))
-    config = digit_config(run={"deadline": "8h"})
+    on = {"executor": executor, "workers": 1, "device": "cpu", "shard_rows": 100}
+    config = digit_config(run={"deadline": "8h", **on})
     done = []
     monkeypatch.setattr("poolscore.engine.run.limits.Limits.reached", lambda self: "late" if len(done) > 1 else None)
     result = score_pool(config, on_progress=lambda state: done.extend([0] * (state.totals.shards - len(done))))
@@ -165,7 +167,7 @@ def test_a_run_ends_at_its_deadline_and_goes_on_with_another(
     assert selection["row_id"].to_pylist() == best
     assert b'"complete": false' in b"".join(selection.schema.metadata.values())
     monkeypatch.undo()
-    assert score_pool(digit_config(run={"deadline": "9h"})).exit_code == DONE
+    assert score_pool(digit_config(run={"deadline": "9h", **on})).exit_code == DONE
     assert scores_of_run(config.run.dir).equals(scores_of_run(whole.run_dir))
     assert Path(result.selection).read_bytes() == Path(whole.selection).read_bytes()
 

@@ -338,6 +338,7 @@ def _lethal_config(tmp_path: Path, lives: int, rows: int = 200) -> Config:
                 "workers": 2,
                 "batch_size": 16,
                 "shard_rows": 20,
+                "verify_rows": 0,
                 "device": "cpu",
             },
         }
@@ -358,6 +359,7 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, ray_session: Non
     assert Path(again.selection).read_bytes() == Path(result.selection).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_row_that_kills_its_worker_is_found_and_costs_no_other_row(tmp_path: Path, ray_session: None) -> None:
     config = _lethal_config(tmp_path, lives=1000)
     result = score_pool(config)
@@ -369,7 +371,8 @@ def test_a_row_that_kills_its_worker_is_found_and_costs_no_other_row(tmp_path: P
     assert run.succeeded
     errors = pq.read_table(run.storage.path(run.reports()[3].errors or ""))
     assert errors.select(["row_id", "id", "stage"]).to_pylist() == [{"row_id": 70, "id": 70, "stage": "worker"}]
-    assert "its worker died" in errors["error"][0].as_py()
+    assert errors["error"][0].as_py().startswith("its worker died: ")
+    assert "ip: " not in errors["error"][0].as_py()
     (tmp_path / "killed").write_text("mended\n" * 1000)
     undisturbed = config.model_copy(
         update={"run": config.run.model_copy(update={"dir": str(tmp_path / "again"), "executor": "local"})}
@@ -409,7 +412,7 @@ def test_other_tasks_over_features(tmp_path: Path, task: str, outputs: int, scor
                 "task": task,
             },
             "select": {"k": 5},
-            "run": {"dir": str(tmp_path / "run"), "executor": "local", "shard_rows": 50},
+            "run": {"dir": str(tmp_path / "run"), "executor": "local", "shard_rows": 50, "verify_rows": 0},
         }
     )
     result = score_pool(config)

@@ -29,6 +29,7 @@ from poolscore.engine.check import CheckResult
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import DONE, ConfigError, InterruptedRun
 from poolscore.engine.filesystem import locate
+from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
@@ -65,7 +66,14 @@ class Twins:
                 | {"weights": f"{root}/weights.pt"},
                 "passes": {"count": 3},
                 "select": {"k": 20},
-                "run": {"dir": f"{root}/{run}", "executor": "local", "batch_size": 16, "shard_rows": 50, **changes},
+                "run": {
+                    "dir": f"{root}/{run}",
+                    "executor": "local",
+                    "verify_rows": 0,
+                    "batch_size": 16,
+                    "shard_rows": 50,
+                    **changes,
+                },
                 **(more or {}),
             }
         )
@@ -152,6 +160,35 @@ def test_an_interrupted_job_goes_on_in_the_bucket(twins: Twins, config: Config) 
     assert len(run.storage.names("scores")) == resumed.totals.shards  # what nobody reported was swept
     assert scores_of_run(config.run.dir).equals(twins.scores)
     assert bytes_at(resumed.selection) == twins.selection
+
+
+def test_a_resumed_job_reads_no_finished_shard(
+    twins: Twins, digits: pa.Table, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write_pool(tmp_path / "pool", digits.slice(0, 300), files=6)  # a shard each
+    at = locate(f"{twins.bucket}/six")
+    fs.copy_files(str(tmp_path / "pool"), at.path, fs.LocalFileSystem(), at.filesystem)
+    config = twins.config(twins.bucket, f"runs/{next(_runs)}")
+    config = config.model_copy(update={"pool": config.pool.model_copy(update={"uri": f"{twins.bucket}/six"})})
+    with pytest.raises(InterruptedRun):
+        score_pool(config, on_progress=stop_after(3, interrupt))
+    run = RunDirectory(config.run.dir)
+    finished = run.reports()
+    asked: dict[int, int] = {}  # shards that are finished → requests until then
+    with proxy_before(s3_server.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        prepared = prepare_job(config, fresh=False)
+        proxy.seen.clear()
+        score_pool(config, prepared=prepared, on_progress=lambda s: asked.setdefault(s.totals.shards, len(proxy.seen)))
+    read = [line for line in proxy.seen[: asked[6]] if not line.startswith("PUT")]
+    assert not [line for line in read if "/scores/part" in line or "/errors/part" in line]
+    files = {shard: f"/six/{run.plan.shards[shard].pieces[0].path}" for shard in range(6)}
+    assert {shard for shard, file in files.items() if any(file in line for line in read)} == set(range(6)) - set(
+        finished
+    )
+    journal = [line for line in proxy.seen[: asked[3]] if line.startswith("GET") and "_log" in line]
+    # Each record is read once; besides, four times which epoch is the newest, twice if it is closed, once its names.
+    assert len(journal) == len(finished) + 4 * 2 + 2 + 1
 
 
 def test_a_killed_job_goes_on_in_the_bucket(twins: Twins, config: Config, tmp_path: Path) -> None:

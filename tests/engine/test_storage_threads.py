@@ -24,6 +24,7 @@ from poolscore.engine.errors import INTERRUPTED, StoppedError
 from poolscore.engine.pool import fetch, files
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.fleet import LocalFleet
+from poolscore.engine.run.task import ScoreShard
 from poolscore.engine.storage_threads import StorageThreads, apart, calls_left_behind
 
 SOON = 2.0  # seconds; storage of these tests is silent for ever
@@ -145,7 +146,7 @@ def test_a_worker_is_closed_while_its_storage_is_silent(
     fleet = LocalFleet(prepared.job)
     fleet.wait(0)
     for shard in prepared.plan.shards[:2]:
-        fleet.submit(0, shard)
+        fleet.submit(0, ScoreShard(shard))
     deadline = time.monotonic() + 5
     while len(reads) < 3:
         assert time.monotonic() < deadline

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.bisect import MOST_ROWS
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
-from poolscore.engine.run.task import TryReading, TryRows
+from poolscore.engine.run.task import ScoreShard, TryReading, TryRows
 from poolscore.engine.score import score_pool
 from poolscore.engine.worker import ShardWorker
 
@@ -96,6 +98,17 @@ def test_a_first_batch_of_bad_rows_is_no_verdict_on_the_model(
     assert (result.totals.scored, result.totals.rejected) == (580, 20)
 
 
+def test_large_tensors_come_in_large_pages() -> None:
+    if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
+        pytest.skip("this machine has none")
+    code = (
+        "import torch, poolscore.engine.worker; x = torch.zeros(1 << 24); print(open('/proc/self/smaps_rollup').read())"
+    )
+    about = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    huge = next(line.split()[1] for line in about.splitlines() if line.startswith("AnonHugePages"))
+    assert int(huge) >= 48 << 10  # kB, of 64 MB
+
+
 def written(config: Config, report: ShardReport) -> tuple[pa.Table, pa.Table | None]:
     folder = Path(config.run.dir)
     return pq.read_table(folder / report.scores), report.errors and pq.read_table(folder / report.errors)
@@ -135,3 +148,27 @@ def test_a_trial_writes_nothing(digit_config: Configure) -> None:
     assert not (Path(config.run.dir) / "scores").exists()
     assert worker.score(shard).scored == 100
     worker.close()
+
+
+def test_blanks_give_the_same_bits_on_any_worker_in_any_order(digit_config: Configure) -> None:
+    config = digit_config(passes={"masks": "independent"})
+    prepared = prepare_job(config)
+    shards = list(prepared.plan.shards)
+    blank = {i * 100 + place: ("worker", "died") for i in range(6) for place in (i, 15, 16, 99)}
+    tasks = [ScoreShard(shard, blank) for shard in shards]
+
+    def parts(workers: int, order: list[int], trial: TryRows | None = None) -> list[tuple[pa.Table, pa.Table | None]]:
+        fleet = [ShardWorker(prepared.job, f"worker-{i}") for i in range(workers)]
+        reports = {}
+        for turn, i in enumerate(order):
+            if trial is not None:
+                trial.do(fleet[turn % workers])
+            reports[i] = tasks[i].do(fleet[turn % workers])
+        for worker in fleet:
+            worker.close()
+        return [written(config, reports[i]) for i in range(len(tasks))]
+
+    alone = parts(1, [0, 1, 2, 3, 4, 5])
+    assert [errors is not None and errors.num_rows for _, errors in alone] == [4] * 6
+    assert parts(2, [5, 2, 0, 4, 3, 1]) == alone
+    assert parts(2, [3, 1, 4, 0, 5, 2], TryRows(shards[2], 7, 40, blank)) == alone

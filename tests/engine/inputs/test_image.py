@@ -14,6 +14,7 @@ from PIL import Image
 
 from poolscore.engine.config import ImageDecode
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.inputs import image
 from poolscore.engine.inputs.base import BadRow, RowSpec
 from poolscore.engine.inputs.image import ImageDecoder
 from poolscore.engine.inputs.picture import decode_picture
@@ -76,13 +77,15 @@ def test_resize_and_crop_are_torchvisions(mode: Any, size: tuple[int, int], resi
     np.testing.assert_array_equal(out[0], pixels)
 
 
+@pytest.mark.parametrize("in_cache", [1, 500, 1 << 20])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_the_model_sees_normalised_channels(mode: Any) -> None:
+def test_the_model_sees_normalised_channels(monkeypatch: pytest.MonkeyPatch, mode: Any, in_cache: int) -> None:
+    monkeypatch.setattr(image, "IN_CACHE", in_cache)  # bytes; a row has 80 or 240
     channels = len(mode)
-    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 5, 4, channels)).astype(np.uint8))
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 5, 4, channels)).astype(np.uint8))
     mean, std = (0.5, 0.25, 0.75)[:channels], (0.5, 1.0, 2.0)[:channels]
     x = decoder(mode=mode, mean=mean, std=std).to_model(pixels)
-    assert (x.shape, x.dtype, x.is_contiguous()) == ((2, channels, 5, 4), torch.float32, True)
+    assert (x.shape, x.dtype, x.is_contiguous()) == ((7, channels, 5, 4), torch.float32, True)
     for c in range(channels):
         assert torch.equal(x[:, c], (pixels[..., c].float() / 255 - mean[c]) / std[c])
     assert torch.equal(decoder(mode=mode).to_model(pixels), pixels.permute(0, 3, 1, 2).float() / 255)

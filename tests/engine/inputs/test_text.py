@@ -191,7 +191,13 @@ def config_of(pool: Path, tmp_path: Path, decode: dict[str, Any]) -> Config:
             },
             "passes": {"count": 4},
             "select": {"k": 5},
-            "run": {"dir": str(tmp_path / "run"), "executor": "local", "batch_size": 16, "max_bad_fraction": 0.5},
+            "run": {
+                "dir": str(tmp_path / "run"),
+                "executor": "local",
+                "verify_rows": 0,
+                "batch_size": 16,
+                "max_bad_fraction": 0.5,
+            },
         }
     )
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from poolscore.engine.pool.plan import Shard
-from poolscore.engine.profile import Profile
 from poolscore.engine.run.fleet import Done, Event, Failed, Joined, Lost
 from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.run.mixed import Profile
 from poolscore.engine.run.task import ScoreShard, Task
 
 PROFILE: Profile = {"device": "fake", "threads": 1}
@@ -34,6 +34,24 @@ def scored(report: ShardReport) -> Done:
     return Done(ScoreShard(make_shards(report.shard + 1)[-1]), report)
 
 
+class FakeClock:
+    """A clock that a test turns; `watch` is called every few seconds, as a driver looks about."""
+
+    def __init__(self, watch: Callable[[], object] = lambda: None) -> None:
+        self.now = 0.0
+        self.watch = watch
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Time goes by."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 5.0)
+            self.watch()
+
+
 class FakeFleet:
     """Workers 0, 1, … that hold up to `depth` tasks each. `answer` decides what becomes of the one in front.
 
@@ -41,7 +59,13 @@ class FakeFleet:
     """
 
     def __init__(
-        self, workers: int, answer: Answer, *, depth: int = 1, seed: int | None = None, profile: Profile = PROFILE
+        self,
+        workers: int,
+        answer: Answer,
+        *,
+        depth: int = 1,
+        seed: int | None = None,
+        profile: Callable[[int], Profile] = lambda worker: PROFILE,
     ) -> None:
         self.held: dict[int, list[Task]] = {}
         self.submitted: list[int] = []  # shards, in the order in which they were handed out
@@ -82,9 +106,10 @@ class FakeFleet:
         """See Fleet."""
         self._late.append(self.die(worker, why))
 
-    def refuse(self, worker: int) -> None:
+    def refuse(self, worker: int) -> bool:
         """See Fleet."""
         del self.held[worker]
+        return bool(self.held)
 
     def close(self) -> None:
         """See Fleet."""
@@ -102,7 +127,7 @@ class FakeFleet:
     def _join(self) -> Joined:
         worker, self._next_worker = self._next_worker, self._next_worker + 1
         self.held[worker] = []
-        return Joined(worker, self._profile)
+        return Joined(worker, self._profile(worker))
 
     def _step(self, worker: int) -> list[Event]:
         chance = self._random.random() if self._random else 1.0

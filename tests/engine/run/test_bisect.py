@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from poolscore.engine.pool.plan import Piece, Shard
 from poolscore.engine.run.bisect import MOST_DEATHS, MOST_ROWS, READING, Bisection, Bisections, Verdict
+from poolscore.engine.run.leases import GAP, HUNG_UNKNOWN, Leases
 from poolscore.engine.run.task import ScoreShard, TryReading, TryRows
 
 ATTEMPTS = 3
@@ -169,3 +170,17 @@ def test_trials_beside_shards_that_wait_come_one_at_a_time() -> None:
     assert bisections.lived(TryReading(other)) is None  # late
     assert len([bisections.next(beside_others=False) for _ in range(16)]) == 16
     assert bisections.next(beside_others=False) is None
+
+
+def test_a_row_that_hangs_is_given_no_more_time_with_each_trial() -> None:
+    now = 0.0
+    leases = Leases(clock=lambda: now)
+    waited = []
+    for worker, task in enumerate([ScoreShard(SHARD), ScoreShard(SHARD), *[TryRows(SHARD, 3, 4) for _ in range(3)]]):
+        began = now
+        leases.give(worker, task)
+        while not leases.hung():
+            now += GAP
+        waited.append((now - began) // HUNG_UNKNOWN)
+        leases.lose(worker)
+    assert waited == [1, 2, 1, 1, 1]

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Piece, Shard
-from poolscore.engine.profile import Profile
 from poolscore.engine.run.bisect import MOST_ROWS
 from poolscore.engine.run.coordinator import ATTEMPTS, ENOUGH_SHARDS, Coordinator, State
 from poolscore.engine.run.directory import Totals
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Lost
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports
+from poolscore.engine.run.mixed import Profile
 from poolscore.engine.run.task import ScoreShard, Task, TryReading, TryRows
 from poolscore.engine.storage import LocalStorage
 
@@ -248,8 +249,42 @@ def test_the_first_profile_is_the_runs_and_others_are_refused() -> None:
     assert seen == [PROFILE]
     make(FakeFleet(1, good), profile=dict(PROFILE), on_profile=seen.append).run(make_shards(2), 0)
     assert seen == [PROFILE]
-    with pytest.raises(ConfigError, match=r"worker 0 has another numeric profile than this run: threads \(2, here 1\)"):
-        make(FakeFleet(1, good), profile=PROFILE | {"threads": 2}).run(make_shards(2), 0)
+
+
+OTHER = PROFILE | {"threads": 2}
+
+
+def test_a_worker_of_another_profile_is_refused_and_the_others_go_on() -> None:
+    states: list[State] = []
+    seen: list[Profile] = []
+    fleet = FakeFleet(3, good, depth=2, profile=lambda worker: OTHER if worker == 1 else PROFILE)
+    record = Record()
+    events: list[RunEvent] = []
+    coordinator = make(fleet, record, on_profile=seen.append, on_progress=states.append, on_event=events.append)
+    assert coordinator.run(make_shards(20), 0) == {}
+    assert sorted(record.shards) == list(range(20))
+    assert not any("-1.parquet" in report.scores for report in record.reports)  # none is of worker 1
+    why = "worker 1 has another numeric profile than this run: threads (1, here 2)"
+    assert [(event.worker, event.why) for event in events if event.what == "refused"] == [(1, why)]
+    assert (states[-1].refused, states[-1].workers) == ((why,), 2)
+    assert seen == [PROFILE]
+
+
+def test_a_run_that_no_worker_fits_stops_with_one_message() -> None:
+    fleet = FakeFleet(3, good, profile=lambda worker: OTHER)
+    with pytest.raises(ConfigError, match=r"^no worker has the numeric profile of this run; .* threads \(1, here 2\)"):
+        make(fleet, profile=dict(PROFILE)).run(make_shards(2), 0)
+    assert fleet.submitted == []
+
+
+def test_a_mixed_run_takes_every_worker_and_tells_of_every_profile() -> None:
+    seen: list[Profile] = []
+    fleet = FakeFleet(4, good, profile=lambda worker: PROFILE | {"threads": 1 + worker % 2})
+    states: list[State] = []
+    coordinator = make(fleet, allow_mixed=True, on_profile=seen.append, on_progress=states.append)
+    assert coordinator.run(make_shards(20), 0) == {}
+    assert seen == [PROFILE, OTHER]
+    assert (states[-1].refused, states[-1].workers) == ((), 4)
 
 
 def test_errors_of_the_job_are_raised() -> None:

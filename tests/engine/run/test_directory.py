@@ -126,8 +126,11 @@ def test_a_driver_that_another_followed_sweeps_nothing(tmp_path: Path) -> None:
 
 def test_a_run_is_not_moved_from_under_its_driver(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run")
-    with Journal(run.storage), pytest.raises(StoppedError, match="another driver works on this run"):
-        set_aside(run.storage.root)
+    with Journal(run.storage):
+        for act in (set_aside, directory.require_usable):
+            with pytest.raises(StoppedError, match="another driver works on this run"):
+                act(run.storage.root)
+    directory.require_usable(run.storage.root)
     set_aside(run.storage.root)
     assert not (tmp_path / "run").exists()
 

@@ -101,6 +101,7 @@ def test_after_a_dead_process_of_this_machine_one_begins_at_once(storage: LocalS
 def test_a_second_driver_beside_one_elsewhere_is_refused_before_it_writes(storage: LocalStorage) -> None:
     with open_in(storage, ELSEWHERE) as first:
         before = files(storage)
+        require_no_driver(storage, watch=False)  # cannot be known at once
         with pytest.raises(StoppedError, match=r"another driver works on this run, process 7 on elsewhere; wait for"):
             Journal(storage)
         assert files(storage) == before
