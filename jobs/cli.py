@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -226,12 +225,12 @@ def select(
     """
     from poolscore.engine.run.directory import RunDirectory
     from poolscore.engine.run.mixed import mixed_in_words
-    from poolscore.engine.selection.batch import Choice, require_enough, selected, write_named_selection
+    from poolscore.engine.selection.batch import Choice, require_enough, selected, workers_on, write_named_selection
 
     runs = [RunDirectory(run_dir) for run_dir in run_dirs]
     config = runs[0].config
     choice = Choice.of(config, score=by, k=k, method=method, beta=beta, seed=seed)
-    with _selecting_on(address) as workers, selected(runs, config, choice, exclude=exclude, workers=workers) as batch:
+    with workers_on(address) as workers, selected(runs, config, choice, exclude=exclude, workers=workers) as batch:
         require_enough(batch, k, exclude)
         path = write_named_selection(runs[0], name, batch, {**choice.manifest(), "exclude": exclude})
     for run in runs:
@@ -365,15 +364,6 @@ def demo(
     from poolscore.jobs.demo import run_demo
 
     raise typer.Exit(run_demo(folder, workers))
-
-
-def _selecting_on(address: str | None) -> AbstractContextManager[Any]:
-    """Where the scores are read; None: threads of this process."""
-    if address is None:
-        return nullcontext()
-    from poolscore.engine.selection.on_ray import ray_workers
-
-    return ray_workers(address)
 
 
 def _check(config: Any, prepared: Any) -> None:

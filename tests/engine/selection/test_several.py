@@ -83,6 +83,6 @@ def test_runs_that_are_not_alike_are_refused(tmp_path: Path) -> None:
     runs = runs_of(tmp_path, [{"a": 1.0}, {"b": 2.0}])
     identity = runs[1].info["identity"]
     runs[1].update(identity={**identity, "the weights": "others", "passes.count": 50, "the pool": "another one"})
-    with pytest.raises(ConfigError, match=r"/1 and .*/0 differ in the weights, passes.count: their") as why:
+    with pytest.raises(ConfigError, match=r"/1 and .*/0 differ in passes.count, the weights: their") as why:
         select(runs, 1)
     assert "\n" not in str(why.value)
