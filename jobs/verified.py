@@ -19,7 +19,5 @@ def verified_in_words(entry: Mapping[str, Any]) -> str:
     fine = "as precision explains" if entry["judged"] else "too few to judge by"
     wrong = len(entry["wrong"])
     judged = f"{amount(wrong, 'finding')} that precision DOES NOT explain" if wrong else fine
-    return (
-        f"{amount(entry['rows'], 'row')} scored again in {entry['precision']}: largest difference {worst['largest']:.1e} "
-        f"({name}), {judged}{note}"
-    )
+    again = f"{amount(entry['rows'], 'row')} scored again in {entry['precision']}"
+    return f"{again}: largest difference {worst['largest']:.1e} ({name}), {judged}{note}"
