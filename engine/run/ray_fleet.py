@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import Node, usable_cores, with_decode_threads
+from poolscore.engine.cores import Node, bind_to_gpu, usable_cores, with_decode_threads
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview
@@ -48,6 +49,7 @@ class _Actor:
 
     def start(self, job: Job, name: str, not_on_path: Sequence[str]) -> dict[str, Any]:
         self.leave_path(not_on_path)
+        bind_to_gpu(job.config.run)
         self._worker = ShardWorker(job, name)
         return self._worker.profile
 
@@ -238,8 +240,8 @@ class RayFleet:
             raise
         except RayError as error:  # the actor or its node died, or Ray killed it for its memory
             if worker.starting is not None:
-                self._died_at_start(worker, one_line(error))
-            self._lose(worker, one_line(error), blame=not _was_told_to_go(error))
+                self._died_at_start(worker, _how_it_died(error))
+            self._lose(worker, _how_it_died(error), blame=not _was_told_to_go(error))
             return []
 
     def _started(self, worker: _Worker) -> Event:
@@ -319,6 +321,13 @@ def _draining() -> set[str]:
     """Machines that are about to be taken away: an autoscaler, a spot market or `ray drain-node` said so. No public
     API tells; this is what Ray's own libraries ask (2.60)."""
     return set(ray._private.state.state.get_draining_nodes())
+
+
+def _how_it_died(error: RayError) -> str:
+    """What Ray knows of it, without the numbers and addresses before and the guesses behind."""
+    text = one_line(error)
+    detail = re.search("Worker exit detail: (.+?) *(Some common causes|If the process was|$)", text)
+    return detail[1] if detail else text
 
 
 def _was_told_to_go(error: RayError) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from chaos.job import Job, Workshop, descendants, send, until
+from chaos.job import Job, Workshop, descendants, enough, send, until
 from chaos.same import Outcome, same
 
 from poolscore.engine.run.directory import RunDirectory
@@ -76,6 +76,7 @@ def test_a_node_dies_and_another_joins(
     first, _ = nodes.add(), nodes.add()
     workshop.pace(0.01)
     with there.running() as driver:
+        driver.until("a worker on each node", lambda: enough(workshop.at_work(but=driver.pid), 2))
         workshop.hold(2, but=driver.pid)
         nodes.kill(first)
         workshop.pace(0.01)
@@ -121,7 +122,7 @@ def test_a_node_is_removed_in_good_order(
     first, _ = nodes.add(), nodes.add()
     workshop.pace(0.01)
     with there.running() as driver:
-        driver.until("a worker on each node", lambda: len(workshop.at_work(but=driver.pid)) == 2)
+        driver.until("a worker on each node", lambda: enough(workshop.at_work(but=driver.pid), 2))
         driver.until_journalled(3)
         nodes.remove(first)
         workshop.pace(0)
@@ -178,7 +179,7 @@ def test_a_node_falls_silent_and_its_worker_answers_late(
     first, _ = nodes.add(), nodes.add()
     workshop.pace(0.01)
     with there.running() as driver:
-        driver.until("a worker on each node", lambda: len(workshop.at_work(but=driver.pid)) == 2)
+        driver.until("a worker on each node", lambda: enough(workshop.at_work(but=driver.pid), 2))
         os.kill(nodes.raylet(first), signal.SIGSTOP)
         driver.until_journalled(20)
         workshop.pace(0)
