@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
+from poolscore.engine.run.signals import signals_after
 from poolscore.engine.selection.parts import Reader
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -53,8 +54,8 @@ class RayWorkers:
 
 
 @contextmanager
-def ray_workers(address: str | None) -> Iterator[RayWorkers]:
-    """Workers of a cluster; None: the one that RAY_ADDRESS names, or an embedded one.
+def ray_workers(address: str) -> Iterator[RayWorkers]:
+    """Workers of the cluster at this address ('local': an embedded one).
 
     Raises:
         ConfigError: there is no such cluster.
@@ -62,14 +63,10 @@ def ray_workers(address: str | None) -> Iterator[RayWorkers]:
     owned = not ray.is_initialized()
     if owned:
         try:
-            ray.init(
-                address=address or os.environ.get("RAY_ADDRESS") or "local",
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                include_dashboard=False if not address else None,
-            )
+            with signals_after():
+                ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, configure_logging=True)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"--address: cannot start on the Ray cluster at {address}: {one_line(error)}") from error
+            raise ConfigError(f"--address: cannot select on the Ray cluster at {address}: {one_line(error)}") from error
     try:
         yield RayWorkers()
     finally:
