@@ -49,10 +49,10 @@ class Subject:
 
 
 SUBJECTS = (
-    Subject("vehicles", "vehicles/vehicles.parquet", "label", 64, 40),
-    Subject("vehicles", "vehicles/vehicles.parquet", "label", 48, 40),
-    Subject("vehicles", "vehicles/vehicles.parquet", "label", 24, 40),
-    Subject("photos", "photos/photos.parquet", "group", 64, 40),
+    Subject("vehicles", "vehicles/vehicles.parquet", "label", 64, 30),
+    Subject("vehicles", "vehicles/vehicles.parquet", "label", 48, 30),
+    Subject("vehicles", "vehicles/vehicles.parquet", "label", 24, 30),
+    Subject("photos", "photos/photos.parquet", "group", 64, 30),
 )
 
 
@@ -157,6 +157,7 @@ def show(found: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--dir", type=Path, required=True, help="made anew")

@@ -3,9 +3,10 @@
     python benchmarks/bench_journal.py --out benchmarks/results/journal_DATE.json    # needs moto[server]
 
 On the local disk, and on moto's S3 server on loopback behind a proxy that holds each request back for 0 or 80 ms. For
-each: milliseconds of a part's write (200 kB) and of a record, as share of a 60-second shard; seconds to open the journal
-of a run whose driver died with all shards in one epoch, and of one that was stopped and resumed nine times, and requests
-for it; seconds to read it once more, as `select` and `status` do. The reports are fabricated, of a usual size.
+each: milliseconds of a part's write (200 kB) and of a record, and their share of a 60-second shard; seconds and
+requests to open the journal of a run whose driver died with all shards in one epoch, and of one that was stopped and
+resumed nine times; seconds to read it once more, as `select` and `status` do. The reports are fabricated, of a usual
+size.
 """
 
 from __future__ import annotations

@@ -400,7 +400,7 @@ class RunConfig(Section):
     shard_rows: Positive = 65_536
     threads: Positive = 1  # CPU threads of a worker: they change the last bits of a score
     decode_threads: Annotated[Whole, Field(ge=0)] | None = None  # of a worker; 0: the model's own; default: its cores
-    read_ahead: Positive | None = None  # bytes read and decoded ahead of a model; default: 128 MiB, on a GPU 1 GiB
+    read_ahead: Positive | None = None  # bytes ahead of a model; default: 128 MiB, on a GPU 1 GiB, or less
     max_bad_fraction: Annotated[Number, Field(ge=0, le=1)] = 0.01  # share of rejected rows that stops the job
     max_bad_rows: Annotated[Whole, Field(ge=0)] | None = None  # number of rejected rows that stops the job
     deadline: str | None = None  # '8h' from the start, '06:00', or a date with it: the batch is made of what is scored

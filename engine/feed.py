@@ -49,7 +49,8 @@ class Feed:
         self.stages = Stages()
         self._source = reader.ahead(shard, budget // 2)
         self._threads: list[Ahead[Rows] | Ahead[Batch]] = []
-        blocks = self.stages.each("read", reader.blocks(shard, rows, self._source))
+        self._blocks = reader.blocks(shard, rows, self._source)
+        blocks = self.stages.each("read", self._blocks)
         if threaded:
             ahead = Ahead(blocks, budget // 4, lambda rows: rows.table.nbytes, "read")
             self._threads.append(ahead)
@@ -66,6 +67,11 @@ class Feed:
     def peak(self) -> int:
         """Bytes that the queues held, each at its fullest."""
         return self._source.peak + sum(thread.peak for thread in self._threads)
+
+    @property
+    def filtered(self) -> int:
+        """Rows read so far that filter and sample leave out."""
+        return self._blocks.filtered
 
     def close(self) -> None:
         """End the threads and let go of what they made. Another thread that waits for a batch is told by a

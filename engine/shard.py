@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poolscore.engine.config import Config
+from poolscore.engine.cores import read_ahead
 from poolscore.engine.device_clock import DeviceClock, Mark
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.feed import NO_ROWS, Blank, Feed
@@ -33,7 +34,6 @@ from poolscore.kernels.row_stats import RowStats, row_stats
 
 ID = "\0id"  # the id beside the columns to keep, whatever their names
 AT_ONCE = 2  # shards of a worker: the second is read ahead while the first is in the model
-READ_AHEAD = {"cpu": 128 << 20, "cuda": 1 << 30}  # bytes, by the device, where run.read_ahead does not say
 QUEUED = 3  # blocks that the device is given at most before the first of them is waited for
 
 
@@ -68,8 +68,8 @@ class Scorer:
     def feed(self, shard: Shard, threaded: bool = False, blank: Blank = NO_ROWS) -> Feed:
         """Begin to read a shard; its blank rows are not decoded."""
         run = self.config.run
-        budget = run.read_ahead or READ_AHEAD[self.decoder.device.type]
-        feed = Feed(self.reader, self.decoder, shard, run.batch_size, budget // AT_ONCE, threaded, blank)
+        budget = read_ahead(run, self.decoder.device.type == "cuda") // AT_ONCE
+        feed = Feed(self.reader, self.decoder, shard, run.batch_size, budget, threaded, blank)
         with self.lock:
             self.feeds.add(feed)
         if self.stopped.is_set():

@@ -45,7 +45,7 @@ ROUND = 2.0**-24  # of float32, relative
 STORED_ROUNDINGS, LOGIT_ROUNDINGS = 32, 256
 LEAST = 16  # rows that say how large the errors of a precision are
 STEP = 64  # rows at a time, at most
-PATIENCE = 0.1  # of the time that is allowed: more rows at a time only while they take less
+PATIENCE = 0.25  # of the time that is allowed: more rows at a time only while they take less
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,24 @@ class Verified:
     note: str | None = None  # why there are fewer rows, or another precision, than was asked for
 
     @property
+    def judged(self) -> bool:
+        """Whether there are rows enough to know what precision explains."""
+        return self.rows >= LEAST
+
+    @property
     def wrong(self) -> list[str]:
-        """What precision does not explain, in words. Of fewer than LEAST rows too little is known to say so."""
+        """What precision does not explain, in words."""
         found = [
             f"{name} of row {d.row_id} is {d.stored:.6g} in the run and {d.again:.6g} again; precision explains "
             f"{d.allowed:.1e}"
             for name, d in self.scores.items()
-            if not d.explained and (self.rows >= LEAST or not SCORES[name].from_logits)
+            if not d.explained and (self.judged or not SCORES[name].from_logits)
         ]
         return found + [f"{self.strange:,} rows are missing in the run, or have another key"] * bool(self.strange)
 
     def to_json(self) -> dict[str, Any]:
         """For run.json."""
-        return {**asdict(self), "wrong": self.wrong}
+        return {**asdict(self), "judged": self.judged, "wrong": self.wrong}
 
 
 def verify_run(
@@ -102,7 +107,7 @@ def verify_run(
         prepared: the same job.
         rows: at most.
         precision: of the model; fp32 is quicker, and tells less.
-        seconds: after which no further rows are begun.
+        seconds: after which no further rows are begun, once the model is loaded.
 
     Raises:
         ConfigError: nothing is scored yet.
@@ -114,7 +119,7 @@ def verify_run(
         raise ConfigError(f"{run.storage.root}: no shard is scored yet, so there is nothing to verify")
     with numeric_settings(usable_cores()):
         reference = Reference(prepared, precision)
-        pairs = _Pairs(prepared.scorer, reference, started + seconds, seconds * PATIENCE)
+        pairs = _Pairs(prepared.scorer, reference, time.monotonic() + seconds, seconds * PATIENCE)
         stored = _Stored(run, prepared.config)
         for piece, shard, some in _pieces(prepared, reports, rows):
             if pairs.late or pairs.rows >= rows:

@@ -109,7 +109,7 @@ class ShardWorker:
         started = time.monotonic()
         feed, scored = self._scored(shard, blank)
         scores, errors = scored.scores, scored.errors
-        filtered = self._scorer.reader.filtered.pop(shard.index)
+        filtered = feed.filtered
         attempt = f"part-{shard.index:05d}-{secrets.token_hex(4)}.parquet"
         with feed.stages.time("write"):
             scores_name = self._write(f"scores/{attempt}", scores)

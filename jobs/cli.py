@@ -273,7 +273,7 @@ def pack(
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Folder of images, .tar, Parquet pool, IDX, .npy, .npz or CSV.")
     ],
-    pool: Annotated[Path, typer.Argument(metavar="POOL", help="Folder to write.")],
+    pool: Annotated[str, typer.Argument(metavar="POOL", help="Folder to write, also s3:// or gs://.")],
     labels: Annotated[Path | None, typer.Option(help="IDX or NumPy file with one label per row.")] = None,
     label_from_folder: Annotated[bool, typer.Option(help="An image's first folder is its label.")] = False,
     as_tensor: Annotated[bool, typer.Option(help="Keep image arrays as numbers instead of PNG.")] = False,

@@ -25,8 +25,8 @@ class Buffers:
 
 
 class BufferRing:
-    """Buffers for batches of one shape. A set is made whenever none is free, so how many there are is up to how many
-    batches the caller holds at once."""
+    """Buffers for batches of one shape. A set is made whenever none is free, so there are as many as the caller holds
+    batches at once: those that the queues' budgets let wait, and one or two for each shard."""
 
     def __init__(self, specs: Mapping[str, RowSpec], batch_size: int, pinned: bool) -> None:
         self._specs = specs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import reason
-from poolscore.engine.pool.health import LARGE_VALUE, SAVES_NOTHING
+from poolscore.engine.pool.columns import binary_columns
 
 TAIL = 64 << 10  # bytes; most footers are shorter, and a read of so much costs what a shorter one does
 END = 8  # bytes: the footer's length, and MAGIC
@@ -60,18 +60,15 @@ def read_footer(
     """
     where = f"{root}/{path}"
     try:
-        with filesystem.open_input_file(where) as file:
-            size = file.size()
-            footer = _footer_of(file, size)
-        metadata = pq.read_metadata(pa.BufferReader(footer))
+        metadata, footer, size = read_metadata(filesystem, where)
         schema = metadata.schema.to_arrow_schema()
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         matches = (True,) * len(groups) if keep is None else _matching(footer, len(groups), keep(path, schema))
     except OSError as error:
         raise UnreadableFile(f"{where} cannot be read ({reason(error)})") from error
-    except (pa.ArrowException, EOFError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise UnreadableFile(f"{where} is no complete Parquet file; write it again or take it out") from error
-    pictures = list(_pictures(metadata, groups))
+    columns = binary_columns(metadata, groups)
     return PoolFile(
         path=path,
         bytes=size,
@@ -81,10 +78,23 @@ def read_footer(
         group_rows=tuple(group.num_rows for group in groups),
         group_bytes=tuple(group.total_byte_size for group in groups),
         matches=matches,
-        compressed_twice=tuple(name for name, codec, _ in pictures if codec),
-        codecs=tuple(codec for _, codec, _ in pictures if codec),
-        dictionary=tuple(name for name, _, dictionary in pictures if dictionary),
+        compressed_twice=tuple(column.path for column in columns if column.compressed_twice),
+        codecs=tuple(column.codec for column in columns if column.compressed_twice),
+        dictionary=tuple(column.path for column in columns if column.dictionary_of_large),
     )
+
+
+def read_metadata(filesystem: fs.FileSystem, where: str) -> tuple[pq.FileMetaData, pa.Buffer, int]:
+    """The footer of a file: parsed, as it is, and the size of the file.
+
+    Raises:
+        OSError: it cannot be read.
+        pa.ArrowException: it is cut short, or no Parquet.
+    """
+    with filesystem.open_input_file(where) as file:
+        size = file.size()
+        footer = _footer_of(file, size)
+    return pq.read_metadata(pa.BufferReader(footer)), footer, size
 
 
 def _footer_of(file: pa.NativeFile, size: int) -> pa.Buffer:
@@ -92,7 +102,7 @@ def _footer_of(file: pa.NativeFile, size: int) -> pa.Buffer:
     tail = file.read_at(min(TAIL, size), max(0, size - TAIL))
     needed = END + int.from_bytes(tail[-END : -len(MAGIC)], "little")
     if tail[-len(MAGIC) :] != MAGIC or not END < needed <= size - len(MAGIC):
-        raise EOFError
+        raise pa.ArrowInvalid("it does not end with the footer of a Parquet file")
     if needed > len(tail):
         tail = file.read_at(needed, size - needed)
     return pa.py_buffer(tail[-needed:])
@@ -107,19 +117,3 @@ def _matching(footer: pa.Buffer, groups: int, keep: pc.Expression) -> tuple[bool
         return (True,) * groups
     matching = {group.id for group in fragment.row_groups}
     return tuple(i in matching for i in range(groups))
-
-
-def _pictures(metadata: pq.FileMetaData, groups: list[pq.RowGroupMetaData]) -> Iterator[tuple[str, str, bool]]:
-    """Columns of large binary values: name, the codec if it saves nothing, whether it is dictionary-encoded."""
-    for i in range(metadata.num_columns):
-        column = metadata.schema.column(i)
-        if column.physical_type != "BYTE_ARRAY" or column.logical_type.type != "NONE":
-            continue
-        chunks = [group.column(i) for group in groups]
-        stored = sum(chunk.total_compressed_size for chunk in chunks)
-        plain = sum(chunk.total_uncompressed_size for chunk in chunks)
-        if plain < LARGE_VALUE * max(1, sum(chunk.num_values for chunk in chunks)):
-            continue
-        codec = next((chunk.compression for chunk in chunks if chunk.compression != "UNCOMPRESSED"), "")
-        dictionary = any(chunk.has_dictionary_page for chunk in chunks)
-        yield column.path, codec if stored > SAVES_NOTHING * plain else "", dictionary

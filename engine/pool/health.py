@@ -12,14 +12,16 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from shlex import quote
 from statistics import median_low
+from typing import Any
 
 import pyarrow.parquet as pq
 
+from poolscore.engine.pool.columns import ColumnFacts
 from poolscore.engine.words import amount
 
 MB = 1_000_000
@@ -29,10 +31,6 @@ TINY_GROUP = MB // 4
 TINY_FILE = 4 * MB
 MANY = 16
 """Fewer tiny files or row groups than this cost nothing worth a word."""
-LARGE_VALUE = 512
-"""Mean bytes of a value from which a binary column is taken for encoded pictures."""
-SAVES_NOTHING = 0.9
-"""Packed bytes to unpacked bytes: a codec that does no better works on what is compressed already."""
 
 
 @dataclass(frozen=True)
@@ -91,66 +89,40 @@ class Finding:
 def look(metadata: pq.FileMetaData) -> FileHealth:
     """Takes from a footer what `PoolHealth` needs."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    leaves = [_Leaf(metadata, number) for number in range(metadata.num_columns)] if groups else []
-    for leaf in leaves:
-        for group in groups:
-            leaf.add(group.column(leaf.number))
+    numbers = range(metadata.num_columns) if groups else ()
+    chunks = [[group.column(number) for group in groups] for number in numbers]
+    columns = [ColumnFacts(metadata.schema.column(number), of) for number, of in zip(numbers, chunks, strict=True)]
+    nulls = {column.path: _nulls(of) for column, of in zip(columns, chunks, strict=True)}
+    text = str(metadata.schema.to_arrow_schema().remove_metadata())
     return FileHealth(
-        bytes=sum(leaf.packed for leaf in leaves),
+        bytes=sum(column.packed for column in columns),
         group_rows=tuple(group.num_rows for group in groups),
         group_bytes=tuple(group.total_byte_size for group in groups),
-        schema=sha256(str(metadata.schema.to_arrow_schema().remove_metadata()).encode(errors="replace")).hexdigest()[
-            :16
-        ],
-        codecs={leaf.path: leaf.codec for leaf in leaves},
-        compressed_twice=tuple(
-            leaf.path for leaf in leaves if leaf.is_large and leaf.is_packed and not leaf.saves_something
-        ),
-        compressed=tuple(leaf.path for leaf in leaves if leaf.binary and leaf.saves_something),
-        dictionary=tuple(leaf.path for leaf in leaves if leaf.is_large and leaf.dictionary),
-        nulls={leaf.path: leaf.nulls for leaf in leaves if leaf.nulls is not None},
-        empty=tuple(leaf.path for leaf in leaves if leaf.has_empty),
+        schema=sha256(text.encode(errors="replace")).hexdigest()[:16],
+        codecs={column.path: column.codec or "UNCOMPRESSED" for column in columns},
+        compressed_twice=tuple(column.path for column in columns if column.compressed_twice),
+        compressed=tuple(column.path for column in columns if column.binary and column.saved),
+        dictionary=tuple(column.path for column in columns if column.dictionary_of_large),
+        nulls={path: count for path, count in nulls.items() if count is not None},
+        empty=tuple(column.path for column, of in zip(columns, chunks, strict=True) if _has_empty(of)),
     )
 
 
-class _Leaf:
-    """One column of plain values, added up over the row groups of a file."""
+def _nulls(chunks: Sequence[pq.ColumnChunkMetaData]) -> int | None:
+    """None: not every row group has counted them."""
+    every = [_statistics(chunk) for chunk in chunks]
+    return (
+        sum(one.null_count for one in every) if all(one is not None and one.has_null_count for one in every) else None
+    )
 
-    def __init__(self, metadata: pq.FileMetaData, number: int) -> None:
-        column = metadata.schema.column(number)
-        self.number, self.path = number, column.path
-        self.bytes = column.physical_type == "BYTE_ARRAY"
-        self.binary = self.bytes and column.logical_type.type == "NONE"
-        self.codec = ""
-        self.values = self.packed = self.unpacked = 0
-        self.nulls: int | None = 0
-        self.dictionary = self.has_empty = False
 
-    def add(self, chunk: pq.ColumnChunkMetaData) -> None:
-        self.codec = self.codec or chunk.compression
-        self.values += chunk.num_values
-        self.packed += chunk.total_compressed_size
-        self.unpacked += chunk.total_uncompressed_size
-        self.dictionary |= chunk.has_dictionary_page
-        statistics = chunk.statistics if chunk.is_stats_set else None
-        if statistics is None or not statistics.has_null_count:
-            self.nulls = None
-        elif self.nulls is not None:
-            self.nulls += statistics.null_count
-        if statistics is not None and statistics.has_min_max and self.bytes:
-            self.has_empty |= statistics.min_raw == b""
+def _has_empty(chunks: Sequence[pq.ColumnChunkMetaData]) -> bool:
+    of_bytes = [_statistics(chunk) for chunk in chunks if chunk.physical_type == "BYTE_ARRAY"]
+    return any(one is not None and one.has_min_max and one.min_raw == b"" for one in of_bytes)
 
-    @property
-    def is_large(self) -> bool:
-        return self.binary and self.unpacked >= LARGE_VALUE * max(1, self.values)
 
-    @property
-    def is_packed(self) -> bool:
-        return self.codec != "UNCOMPRESSED"
-
-    @property
-    def saves_something(self) -> bool:
-        return self.is_packed and self.packed <= SAVES_NOTHING * self.unpacked
+def _statistics(chunk: pq.ColumnChunkMetaData) -> Any:
+    return chunk.statistics if chunk.is_stats_set else None
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,21 @@ class Rows:
         )
 
 
+class Blocks(Iterator[Rows]):
+    """Blocks of rows, as they are asked for."""
+
+    def __init__(self, blocks: Callable[[Blocks], Generator[Rows, None, None]]) -> None:
+        self.filtered = 0  # rows met so far that filter and sample leave out
+        self._blocks = blocks(self)
+
+    def __next__(self) -> Rows:
+        return next(self._blocks)
+
+    def close(self) -> None:
+        """No more is wanted."""
+        self._blocks.close()
+
+
 class ShardReader:
     """Reads shards of one pool: only the needed columns, block after block."""
 
@@ -65,13 +80,12 @@ class ShardReader:
         self._id_column = id_column
         self._exclude = exclude
         self._choice = choice
-        self.filtered: dict[int, int] = {}  # shard → its rows so far that filter and sample leave out
 
     def ahead(self, shard: Shard, budget: int = REQUEST) -> ReadAhead:
         """Begin to fetch a shard, at most `budget` bytes ahead of what is read of it."""
         return ReadAhead(self._open, shard.pieces, self._columns, budget)
 
-    def blocks(self, shard: Shard, rows: int, source: ReadAhead | None = None) -> Iterator[Rows]:
+    def blocks(self, shard: Shard, rows: int, source: ReadAhead | None = None) -> Blocks:
         """Blocks of exactly `rows` rows; the last of a shard may be shorter. Excluded rows do not count; a shard
         without other rows gives one empty block.
 
@@ -83,14 +97,16 @@ class ShardReader:
         Raises:
             UnreadableShard: a file cannot be read, or is not what was planned.
         """
+        return Blocks(lambda blocks: self._blocks(blocks, shard, rows, source))
+
+    def _blocks(self, blocks: Blocks, shard: Shard, rows: int, source: ReadAhead | None) -> Generator[Rows, None, None]:
         if source is None:
             with self.ahead(shard) as source:
-                yield from self.blocks(shard, rows, source)
+                yield from self._blocks(blocks, shard, rows, source)
             return
-        self.filtered[shard.index] = 0
         waiting: list[Rows] = []
         given = 0
-        for part in self._parts(shard, rows, source):
+        for part in self._parts(blocks, shard, rows, source):
             waiting.append(part)
             if sum(map(len, waiting)) >= rows:
                 joined = _join(waiting)
@@ -103,7 +119,7 @@ class ShardReader:
         if len(rest) or not given:
             yield rest
 
-    def _parts(self, shard: Shard, rows: int, source: ReadAhead) -> Iterator[Rows]:
+    def _parts(self, blocks: Blocks, shard: Shard, rows: int, source: ReadAhead) -> Iterator[Rows]:
         try:
             for piece in shard.pieces:
                 file = source.begin()
@@ -115,7 +131,7 @@ class ShardReader:
                 found = 0
                 for table in self._tables(file, piece, rows):
                     identified, filtered = self._identified(table, piece, found)
-                    self.filtered[shard.index] += filtered
+                    blocks.filtered += filtered
                     yield identified
                     found += table.num_rows
                 if found != piece.rows:  # rows that are not there must not pass for excluded ones

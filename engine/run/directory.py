@@ -26,7 +26,7 @@ from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.footers import FOOTERS
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports, require_no_driver
-from poolscore.engine.run.records import newest
+from poolscore.engine.run.records import FOLDER, newest
 from poolscore.engine.storage import Storage, open_storage
 from poolscore.engine.uri import local_path
 
@@ -45,6 +45,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet|\.part-\d{5,}-[0-9a-f]{8}\.parquet\.[0-9a-f]{8}\.tmp")
+_OF_DRIVER = re.compile(r"\.(run\.json|plan\.parquet|selection\.parquet|_SUCCESS)\.")
 _USERINFO = re.compile(r"(?<=://)(?!anonymous@)[^/\s]+@")
 
 
@@ -275,8 +276,8 @@ def require_usable(root: str) -> None:
 
 def sweep(run: RunDirectory, journal: Journal) -> None:
     """Take away parts, and temporary files of parts, that the journal does not count: those of workers that died or
-    were interrupted. Only names of our own form are touched. A later driver's parts are never among them: what is swept
-    was there before this one saw that there is no later one.
+    were interrupted. Also the temporary files of drivers that died. Only names of our own form are touched. A later
+    driver's are never among them: what is swept was there before this one saw that there is no later one.
 
     Raises:
         StoppedError: there is one.
@@ -288,6 +289,9 @@ def sweep(run: RunDirectory, journal: Journal) -> None:
         for name in [*run.storage.names(folder), *run.storage.leftovers(folder)]
         if _PART.fullmatch(name)
     ]
+    sealed = [name for name in run.storage.names(FOLDER) if name.isdecimal() and int(name) < journal.epoch]
+    found += [f"{FOLDER}/{epoch}/{name}" for epoch in sealed for name in run.storage.leftovers(f"{FOLDER}/{epoch}")]
+    found += [name for name in run.storage.leftovers("") if _OF_DRIVER.match(name)]
     journal.require_ours()
     for name in found:
         if name not in counted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from typing import Any
 
 from poolscore.engine.config_text import one_line
@@ -68,3 +69,10 @@ def was_told_to_go(error: RayError) -> bool:
 def machine_died(error: RayError) -> bool:
     """Whether a worker ended with its machine: Ray says so, or can reach neither."""
     return isinstance(error, ActorUnavailableError) or "its node has died" in str(error)
+
+
+def how_it_died(error: RayError) -> str:
+    """What Ray knows of it, without the numbers and addresses before and the guesses behind."""
+    text = one_line(error)
+    detail = re.search("Worker exit detail: (.+?) *(Some common causes|If the process was|$)", text)
+    return detail[1] if detail else text

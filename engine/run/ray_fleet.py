@@ -22,13 +22,13 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import Node, usable_cores, with_decode_threads
+from poolscore.engine.cores import Node, bind_to_gpu, usable_cores, with_decode_threads
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview
 from poolscore.engine.run.elastic import Elastic
 from poolscore.engine.run.fleet import IN_FLIGHT, Done, Event, Joined, Leaving, Lost, what_became, what_failed
-from poolscore.engine.run.ray_cluster import connect, draining, machine_died, machines, was_told_to_go
+from poolscore.engine.run.ray_cluster import connect, draining, how_it_died, machine_died, machines, was_told_to_go
 from poolscore.engine.run.task import PreviewSample, Task
 from poolscore.engine.worker import Job, ShardWorker
 
@@ -45,6 +45,7 @@ class _Actor:
 
     def start(self, job: Job, name: str, not_on_path: Sequence[str]) -> dict[str, Any]:
         self.leave_path(not_on_path)
+        bind_to_gpu(job.config.run)
         self._worker = ShardWorker(job, name)
         return self._worker.profile
 
@@ -237,8 +238,8 @@ class RayFleet:
             raise
         except RayError as error:  # the actor or its node died, or Ray killed it for its memory
             if worker.starting is not None and not machine_died(error) and not was_told_to_go(error):
-                self._elastic.died_at_start(one_line(error), others=bool(self._ready()))
-            self._lose(worker, one_line(error), blame=not was_told_to_go(error))
+                self._elastic.died_at_start(how_it_died(error), others=bool(self._ready()))
+            self._lose(worker, how_it_died(error), blame=not was_told_to_go(error))
             return []
 
     def _started(self, worker: _Worker) -> Event:

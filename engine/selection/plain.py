@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 PLAIN = {"PLAIN", "RLE"}  # RLE is of the levels that say where nulls are
 WIDTHS = {"INT32": 4, "INT64": 8, "FLOAT": 4, "DOUBLE": 8}
 _DATA_PAGES = {0: 5, 3: 8}  # type of page → field of PageHeader that describes it
-_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 7, 8, 12
-_INTEGERS = (4, 5, 6)
+_BOOLEANS, _NUMBERS, _BINARY, _STRUCT = (1, 2), (4, 5, 6, 8), 8, 12  # types of fields; a binary begins with its length
+HEADER = 1024  # bytes; that of a page of numbers is shorter
 
 
 Pages = tuple[tuple[int, int], ...]  # of each page: where its values begin in the chunk, and how many they are
@@ -54,8 +54,8 @@ class Chunk:
     def pages(self, data: NDArray[np.uint8]) -> Pages | None:
         """Where the values lie in these bytes; None: the pages are not what the footer promised."""
         try:
-            pages = tuple(_pages(data.data, self.width))
-        except IndexError:  # it goes on behind the end
+            pages = tuple(_pages(data, self.width))
+        except IndexError:  # no page header, or one that goes on behind the end
             return None
         return pages if sum(count for _, count in pages) == self.rows else None
 
@@ -86,53 +86,41 @@ def values_of(data: NDArray[np.uint8], pages: Pages, out: NDArray[Any]) -> None:
     np.concatenate([np.frombuffer(data, out.dtype, count, at) for at, count in pages], out=out)
 
 
-def _pages(data: memoryview, width: int) -> Iterator[tuple[int, int]]:
+def _pages(data: NDArray[np.uint8], width: int) -> Iterator[tuple[int, int]]:
     """Where the values of each page begin, and how many they are; ends early where a page is of an unknown kind."""
     at = 0
     while at < len(data):
-        header, at = _struct(data, at)
+        header, length = _struct(data[at : at + HEADER].tobytes(), 0)
         described = header.get(_DATA_PAGES.get(header.get(1, -1), -1), {})
         size, count = header.get(3, -1), described.get(1, -1)
-        at += size
+        at += length + size
         if count < 0 or size < count * width or at > len(data):
             return
         yield at - count * width, count
 
 
-def _struct(data: memoryview, at: int) -> tuple[dict[int, Any], int]:
+def _struct(data: bytes, at: int) -> tuple[dict[int, Any], int]:
     """A struct of Thrift's compact protocol: its integers and structs by field number, and where it ends."""
     fields: dict[int, Any] = {}
     number = 0
     while (head := data[at]) != 0:
         at += 1
-        if head >> 4:
-            number += head >> 4
-        else:
-            number, at = _integer(data, at)
+        number += head >> 4  # numbers that do not rise by 1 to 15 are written otherwise: there are none in page headers
         kind = head & 15
-        if kind in _INTEGERS:
-            fields[number], at = _integer(data, at)
+        if kind in _NUMBERS:
+            value = shift = 0
+            while (byte := data[at]) > 127:
+                value |= (byte & 127) << shift
+                shift += 7
+                at += 1
+            value |= byte << shift
+            at += 1
+            if kind == _BINARY:
+                at += value
+            else:
+                fields[number] = (value >> 1) ^ -(value & 1)
         elif kind == _STRUCT:
             fields[number], at = _struct(data, at)
-        elif kind == _BINARY:
-            length, at = _varint(data, at)
-            at += length
-        elif kind not in (_TRUE, _FALSE):
-            at += {_BYTE: 1, _DOUBLE: 8}.get(kind, len(data))  # a page header has no lists: such a one is not read
+        elif kind not in _BOOLEANS:
+            raise IndexError  # page headers hold nothing else
     return fields, at + 1
-
-
-def _integer(data: memoryview, at: int) -> tuple[int, int]:
-    value, at = _varint(data, at)
-    return (value >> 1) ^ -(value & 1), at
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        shift += 7
-        if byte < 128:
-            return value, at

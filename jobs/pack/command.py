@@ -10,9 +10,10 @@ from typing import Literal
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.listing import SUFFIXES
-from poolscore.engine.uri import local_path
+from poolscore.engine.uri import lies_in, local_path
 from poolscore.jobs.pack.arrays import ArrayRows, array_source
 from poolscore.jobs.pack.contract import Limits, Names, PackSummary, Progress
+from poolscore.jobs.pack.destination import destination_of
 from poolscore.jobs.pack.fill import fill
 from poolscore.jobs.pack.folder import folder_source, walk
 from poolscore.jobs.pack.idx import open_idx, open_idx_images
@@ -90,7 +91,8 @@ def pack(
 
     Args:
         source: folder or file; IDX, NumPy and CSV are told by name, else by their first bytes.
-        pool: folder to write, made where missing; refused when it holds anything (but see `overwrite`).
+        pool: folder to write, also `s3://…` or `gs://…`, made where missing; refused when it holds anything (but see
+            `overwrite`).
         labels: IDX or NumPy file with N numbers, for arrays.
         label_from_folder: the first-level subfolder of an image becomes its label.
         as_tensor: uint8 image arrays become tensors too.
@@ -113,9 +115,7 @@ def pack(
         ConfigError: wrong source, option or pool; nothing was written.
         StoppedError: the disk or a worker failed; whole parts remain for the next call.
     """
-    to = local_path(str(pool))
-    if to is None:
-        raise ConfigError(f"POOL {pool} is on object storage: pack writes to a local folder, which can be copied there")
+    to = destination_of(str(pool))
     names = Names(id_column, image_column, tensor_column, label_column)
     limits = Limits(file_bytes, row_group_bytes, row_group_rows)
     kind = kind_of(source)
@@ -136,11 +136,11 @@ def pack(
     check_pool(to, overwrite=overwrite)
     at = local_path(str(source)) or Path()  # of Parquet only, which may be elsewhere, the text counts
     if kind == "folder":
-        rows = folder_source(at, names, label_from_folder=label_from_folder, resize=resize, without=to)
+        rows = folder_source(at, names, label_from_folder=label_from_folder, resize=resize, without=local_path(to.path))
     elif kind == "tar":
         rows = tar_source(at, names, resize)
     elif kind == "parquet":
-        _require_apart(str(source), to)
+        _require_apart(str(source), to.path)
         rows = parquet_source(str(source), names, resize)
     elif kind == "csv":
         rows = csv_source(at, names, delimiter=delimiter, text_columns=text_columns)
@@ -211,12 +211,8 @@ def _folder_kind(folder: Path) -> Kind:
     return found
 
 
-def _require_apart(source: str, pool: Path) -> None:
-    place = local_path(source)
-    if place is None:
-        return
-    at, to = place.resolve(), pool.resolve()
-    if at == to or at in to.parents or to in at.parents:
+def _require_apart(source: str, pool: str) -> None:
+    if lies_in(source, pool) or lies_in(pool, source):
         raise ConfigError(f"POOL {pool} and SOURCE {source} lie within one another: name a folder beside it")
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from poolscore.engine.errors import ConfigError, InterruptedRun
+from poolscore.engine.filesystem import reason
 from poolscore.engine.words import amount
 from poolscore.jobs.pack.contract import MIB, Limits, Packed, PackSummary, Progress, Source, Tally
+from poolscore.jobs.pack.destination import FAILURES, Destination
 from poolscore.jobs.pack.journal import Journal, Part, Place
 from poolscore.jobs.pack.set_aside import UNFINISHED, SetAside
 from poolscore.jobs.pack.workers import in_order, workers
@@ -22,7 +24,7 @@ ROWS_PER_WORKER = 500
 
 def fill(
     source: Source,
-    pool: Path,
+    pool: Destination,
     limits: Limits,
     *,
     processes: int,
@@ -31,7 +33,7 @@ def fill(
     progress: Progress | None,
     where: str,
 ) -> PackSummary:
-    """Packs the source into the folder; goes on after the whole parts that an earlier try left there.
+    """Packs the source into the pool; goes on after the whole parts that an earlier try left there.
 
     Args:
         processes: at most so many; the pool is the same for any number.
@@ -48,19 +50,19 @@ def fill(
         processes = 1
     elif source.rows is not None:
         processes = max(1, min(processes, source.rows // ROWS_PER_WORKER))
-    created = not pool.exists()
+    created = False
     journal = Journal(pool)
     try:
         try:
-            pool.mkdir(parents=True, exist_ok=True)
+            created = pool.prepare()
             parts = journal.begin(source.fingerprint, options, fresh=fresh)
-        except OSError as error:
-            raise ConfigError(f"cannot write to POOL {pool}: {error.strerror}; name another folder") from error
+        except FAILURES as error:
+            raise ConfigError(f"cannot write to POOL {pool.path}: {reason(error)}; name another folder") from error
         return _Filling(source, pool, journal, parts, progress).run(limits, processes, where)
     except KeyboardInterrupt as error:
         again = f"goes on after {amount(journal.rows(), 'row')}" if journal.names() else "begins again"
         why = "" if journal.names() else f", for no file of {limits.file_bytes / MIB:,.0f} MiB was whole yet"
-        raise InterruptedRun(f"POOL {pool}: interrupted; the same command {again}{why}") from error
+        raise InterruptedRun(f"POOL {pool.path}: interrupted; the same command {again}{why}") from error
     finally:
         _tidy(pool, journal, created)
 
@@ -71,9 +73,9 @@ class _Filling:
     def __init__(
         self,
         source: Source,
-        pool: Path,
+        pool: Destination,
         journal: Journal,
-        parts: list[tuple[Path, Part]],
+        parts: list[tuple[str, Part]],
         progress: Progress | None,
     ) -> None:
         self._source, self._pool, self._journal, self._progress = source, pool, journal, progress
@@ -106,12 +108,12 @@ class _Filling:
         return PackSummary(
             rows=self._rows,
             files=len(files),
-            bytes=sum(file.stat().st_size for file in files),
+            bytes=sum(self._pool.size(file) or 0 for file in files),
             skipped=dict(self._tally.skipped),
             unreadable=tuple(self._tally.unreadable),
             columns={field.name: str(field.type) for field in source.schema},
             headerless=self._tally.headerless,
-            set_aside=None if set_aside is None else str(set_aside),
+            set_aside=set_aside,
             resumed=self._resumed,
         )
 
@@ -122,20 +124,20 @@ class _Filling:
         self._places.append(Place(self._items, self._rows, self._listed.tell(), _copy(self._tally)))
         self._items += packed.done
         self._tally.headerless += packed.headerless
-        for name, reason in packed.set_aside:
-            self._tally.skip(name, reason)
-            self._listed.add(name, reason)
+        for name, cause in packed.set_aside:
+            self._tally.skip(name, cause)
+            self._listed.add(name, cause)
         if packed.batch is not None:
             there = min(max(0, self._resumed - self._rows), packed.batch.num_rows)
             self._rows += packed.batch.num_rows
             writer.write(packed.batch.slice(there))
             self._forget(writer.rows)
 
-    def _on_part(self, part: Path, rows: int) -> None:
+    def _on_part(self, part: str, rows: int) -> None:
         """Journals a whole part, with the last place at or before its end."""
         self._listed.sync()
         self._forget(rows)
-        self._journal.add(part, final_name(part.name), self._resumed + rows, self._places[0])
+        self._journal.add(part, final_name(part), self._resumed + rows, self._places[0])
 
     def _forget(self, rows: int) -> None:
         """Leaves the last place at or before a row that this try wrote, and what follows."""
@@ -147,11 +149,13 @@ def _copy(tally: Tally) -> Tally:
     return replace(tally, skipped=Counter(tally.skipped), unreadable=list(tally.unreadable))
 
 
-def _tidy(pool: Path, journal: Journal, created: bool) -> None:
+def _tidy(pool: Destination, journal: Journal, created: bool) -> None:
     """Leaves nothing of a try that failed, unless it left whole parts for the next one."""
-    if not pool.is_dir() or any((pool / f".{name}.tmp").exists() for name in journal.names()):
-        return
-    journal.remove()
-    (pool / UNFINISHED).unlink(missing_ok=True)
-    if created and not any(pool.iterdir()):
-        pool.rmdir()
+    journal.close()
+    with suppress(*FAILURES):  # the reason of a failure has been told
+        if any(pool.size(f".{name}.tmp") is not None for name in journal.names()):
+            return
+        journal.remove()
+        pool.remove(UNFINISHED)
+        if created:
+            pool.discard()

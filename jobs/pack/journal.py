@@ -7,16 +7,15 @@ that is not, and all after it, are written again.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs.pack.contract import Tally
+from poolscore.jobs.pack.destination import FAILURES, Destination, Log, read_text
 from poolscore.jobs.pack.set_aside import SetAside
 
 JOURNAL = ".pack.journal"
@@ -60,10 +59,11 @@ class Part:
 
 
 class Journal:
-    """The journal of one pool folder."""
+    """The journal of one pool."""
 
-    def __init__(self, pool: Path) -> None:
-        self._pool, self._path = pool, pool / JOURNAL
+    def __init__(self, pool: Destination) -> None:
+        self._pool = pool
+        self._log: Log | None = None
 
     def names(self) -> set[str]:
         """Final names of the parts that it tells of."""
@@ -73,7 +73,7 @@ class Journal:
         """Rows in the parts that it tells of."""
         return int(self._lines()[-1]["rows"])
 
-    def begin(self, source: str, options: Mapping[str, Any], *, fresh: bool) -> list[tuple[Path, Part]]:
+    def begin(self, source: str, options: Mapping[str, Any], *, fresh: bool) -> list[tuple[str, Part]]:
         """Takes up what an earlier try of the same pack left, and begins anew after that.
 
         Args:
@@ -82,7 +82,7 @@ class Journal:
             fresh: take up nothing.
 
         Returns:
-            The whole parts with the files they are in now.
+            The whole parts with the names that they have now.
 
         Raises:
             ConfigError: there are parts of another source or of other options, and not `fresh`.
@@ -92,70 +92,74 @@ class Journal:
         parts = [] if fresh else self._whole([_part(line) for line in lines])
         if parts:
             self._require(old, head)
-        with self._path.open("w", encoding="utf-8") as file:
-            for line in (head, *(part for _, part in parts)):
-                file.write(json.dumps(line, default=vars) + "\n")
-            os.fsync(file.fileno())
+        self._write(head, *(part for _, part in parts))
         return parts
 
-    def add(self, file: Path, name: str, rows: int, place: Place) -> None:
-        """Tells of a part that is whole and synced."""
-        part = Part(name, file.stat().st_size, footer_digest(file), rows, place)
-        with self._path.open("a", encoding="utf-8") as journal:
-            journal.write(json.dumps(part, default=vars) + "\n")
-            os.fsync(journal.fileno())
+    def add(self, file: str, name: str, rows: int, place: Place) -> None:
+        """Tells of a part that is whole and sealed."""
+        size = self._pool.size(file)
+        assert size is not None
+        self._write(Part(name, size, footer_digest(self._pool, file), rows, place))
+
+    def close(self) -> None:
+        """Before the end; it stays."""
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
     def remove(self) -> None:
         """After the commit, or where nothing is worth keeping."""
-        self._path.unlink(missing_ok=True)
+        self.close()
+        self._pool.remove(JOURNAL)
+
+    def _write(self, *lines: object) -> None:
+        self._log = self._log or self._pool.log(JOURNAL)
+        for line in lines:
+            self._log.write(json.dumps(line, default=vars) + "\n")
+        self._log.sync()
 
     def _lines(self) -> list[Any]:
-        try:
-            text = self._path.read_text(encoding="utf-8")
-        except OSError:
-            return []
         lines = []
-        for line in text.splitlines():
+        for line in read_text(self._pool, JOURNAL).splitlines():
             try:
                 lines.append(json.loads(line))
             except ValueError:  # the one being written when it was killed
                 break
         return lines
 
-    def _whole(self, parts: Sequence[Part]) -> list[tuple[Path, Part]]:
-        found: list[tuple[Path, Part]] = []
+    def _whole(self, parts: Sequence[Part]) -> list[tuple[str, Part]]:
+        found: list[tuple[str, Part]] = []
         for part in parts:
-            places = (self._pool / f".{part.name}.tmp", self._pool / part.name)
-            file = next((place for place in places if _is_whole(place, part)), None)
+            names = (f".{part.name}.tmp", part.name)
+            file = next((name for name in names if _is_whole(self._pool, name, part)), None)
             if file is None or SetAside.size(self._pool) < part.place.listed:
                 break
             found.append((file, part))
         return found
 
     def _require(self, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-        anew = f"to begin anew, give `--fresh` or empty {self._pool}"
+        pool = self._pool.path
+        anew = f"to begin anew, give `--fresh` or empty {pool}"
         was, now = old.get("options", {}), new["options"]
         if was != now:
             other = sorted(key for key in {*was, *now} if was.get(key) != now.get(key))
             raise ConfigError(
-                f"POOL {self._pool} holds an unfinished pack with other options ({', '.join(other)}): repeat it as it "
+                f"POOL {pool} holds an unfinished pack with other options ({', '.join(other)}): repeat it as it "
                 f"was to go on; {anew}"
             )
         if old["source"] != new["source"]:
             raise ConfigError(
-                f"POOL {self._pool} holds an unfinished pack, and SOURCE has changed since it began (files came, went "
+                f"POOL {pool} holds an unfinished pack, and SOURCE has changed since it began (files came, went "
                 f"or changed): {anew}"
             )
 
 
-def footer_digest(file: Path) -> str:
+def footer_digest(pool: Destination, name: str) -> str:
     """A digest of a Parquet file's footer: of the offsets, sizes and statistics of all that is in it."""
-    with file.open("rb") as stream:
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, size - _FOOTER_END))
-        length = int.from_bytes(stream.read(4), "little")
-        stream.seek(max(0, size - _FOOTER_END - length))
-        return sha256(stream.read(length + _FOOTER_END)).hexdigest()[:16]
+    with pool.open(name) as file:
+        size = file.size()
+        length = _FOOTER_END + int.from_bytes(file.read_at(4, max(0, size - _FOOTER_END)), "little")
+        return sha256(file.read_at(min(length, size), max(0, size - length))).hexdigest()[:16]
 
 
 def _part(line: Mapping[str, Any]) -> Part:
@@ -165,8 +169,8 @@ def _part(line: Mapping[str, Any]) -> Part:
     return Part(**{**line, "place": Place(**place, tally=Tally(**tally))})
 
 
-def _is_whole(file: Path, part: Part) -> bool:
+def _is_whole(pool: Destination, name: str, part: Part) -> bool:
     try:
-        return file.stat().st_size == part.bytes and footer_digest(file) == part.footer
-    except OSError:
+        return pool.size(name) == part.bytes and footer_digest(pool, name) == part.footer
+    except FAILURES:
         return False

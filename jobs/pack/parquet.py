@@ -7,18 +7,17 @@ pool is read as a stream, one small batch after the other, also inside huge row 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from itertools import islice
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.filesystem import in_order, locate, reason
 from poolscore.engine.pool.choice import RowChoice
+from poolscore.engine.pool.footer import read_metadata
 from poolscore.engine.pool.health import FileHealth, look
 from poolscore.engine.pool.listing import Listing, list_files
 from poolscore.engine.words import amount
@@ -94,21 +93,16 @@ def parquet_source(uri: str, names: Names, resize: Change | None = None) -> Sour
 
 def read_footers(listing: Listing) -> Iterator[Footer | Unreadable]:
     """The footers of all files, in order, read by threads."""
-    filesystem = locate(listing.root).filesystem
-    root = locate(listing.root).path
+    place = locate(listing.root)
 
     def read(path: str) -> Footer | Unreadable:
         try:
-            with filesystem.open_input_file(f"{root}/{path}") as file:
-                metadata = pq.read_metadata(file)
+            metadata, _, _ = read_metadata(place.filesystem, f"{place.path}/{path}")
             return Footer(path, metadata.schema.to_arrow_schema(), look(metadata))
         except _BROKEN as error:
             return path, reason(error)
 
-    paths = iter(listing.paths)
-    with ThreadPoolExecutor(FOOTER_THREADS) as threads:
-        while some := list(islice(paths, 16 * FOOTER_THREADS)):
-            yield from threads.map(read, some)
+    yield from in_order(read, listing.paths, FOOTER_THREADS)
 
 
 def _plain_schema(schema: pa.Schema) -> pa.Schema:

@@ -6,9 +6,9 @@ No reader of a pool takes it for data: its name begins with `_`.
 from __future__ import annotations
 
 import csv
-import os
-from pathlib import Path
 from types import TracebackType
+
+from poolscore.jobs.pack.destination import Destination, place
 
 LIST = "_set_aside.csv"
 UNFINISHED = ".set_aside.csv.tmp"
@@ -22,30 +22,24 @@ class SetAside:
         at: bytes to keep of what an earlier try listed.
     """
 
-    def __init__(self, pool: Path, at: int = 0) -> None:
-        self._final, self._path = pool / LIST, pool / UNFINISHED
-        if at and not self._path.exists():  # the earlier try was stopped amid its commit
-            self._final.replace(self._path)
-        with self._path.open("ab") as file:
-            file.truncate(at)
-        # Names that are not UTF-8 are written escaped.
-        self._file = self._path.open("a", encoding="utf-8", errors="backslashreplace", newline="")
-        self._csv = csv.writer(self._file, lineterminator="\n")
+    def __init__(self, pool: Destination, at: int = 0) -> None:
+        self._pool = pool
+        if at and pool.size(UNFINISHED) is None:  # the earlier try was stopped amid its commit
+            pool.rename(LIST, UNFINISHED)
+        self._log = pool.log(UNFINISHED, at)
+        self._csv = csv.writer(self._log, lineterminator="\n")
         self.empty = not at
 
     @staticmethod
-    def size(pool: Path) -> int:
+    def size(pool: Destination) -> int:
         """Bytes of the list of an earlier try; 0 where there is none."""
-        for path in (pool / UNFINISHED, pool / LIST):
-            if path.exists():
-                return path.stat().st_size
-        return 0
+        return pool.size(UNFINISHED) or pool.size(LIST) or 0
 
     def __enter__(self) -> SetAside:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._file.close()
+        self._log.close()
 
     def add(self, name: str, reason: str) -> None:
         """Lists one entry of the source."""
@@ -55,22 +49,19 @@ class SetAside:
         self._csv.writerow((name, reason))
 
     def sync(self) -> int:
-        """Its length in bytes, all of it on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._file.tell()
+        """Its length in bytes, all of it in the pool."""
+        return self._log.sync()
 
     def tell(self) -> int:
         """Its length in bytes."""
-        self._file.flush()
-        return self._file.tell()
+        return self._log.tell()
 
-    def commit(self) -> Path | None:
+    def commit(self) -> str | None:
         """Gives it its name; None, and no older list either, where nothing was set aside."""
-        self.sync()
         if self.empty:
-            self._path.unlink()
-            self._final.unlink(missing_ok=True)
+            self._pool.remove(UNFINISHED)
+            self._pool.remove(LIST)
             return None
-        self._path.replace(self._final)
-        return self._final
+        self.sync()
+        self._pool.rename(UNFINISHED, LIST)
+        return place(self._pool, LIST)

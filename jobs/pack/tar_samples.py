@@ -21,6 +21,8 @@ from poolscore.jobs.pack.folder import EXTENSIONS
 
 KEPT = ("cls", "json", "txt")
 """Fields that are kept beside the picture."""
+MAX_FIELD = 1 << 20
+"""Bytes of such a field."""
 MAX_NAME = 4096
 """Characters of a member's name."""
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ")
@@ -168,6 +170,8 @@ class _Reader:
             sample.picture, self._picture_extension = self._data(tar, member), extension
         elif is_picture:
             yield self._left_out(member, "another picture of its sample")
+        elif extension in KEPT and member.size > MAX_FIELD:
+            yield self._left_out(member, "a field beside the picture of more than 1 MiB")
         elif extension in KEPT:
             sample.fields[extension] = self._data(tar, member)
         else:

@@ -1,20 +1,19 @@
 """Writes a pool: cuts row groups and files, and commits them all at the end.
 
 Where a row group or a file ends depends on the rows and the limits alone, not on how the rows arrive: the same rows
-give the same bytes. Parts are written under `.part-NNNNN.parquet.tmp` in the pool folder, synced, and renamed
-atomically only when all of them are whole. A stopped pack therefore leaves temporary names only, which no reader of
+give the same bytes. Parts are written under `.part-NNNNN.parquet.tmp` in the pool, synced, and renamed
+only when all of them are whole. A stopped pack therefore leaves temporary names only, which no reader of
 `*.parquet` takes up; whole ones are kept for the next try (`journal.py`). One pack at a time may write to a pool. The
-renames take milliseconds, not an instant: a power cut just then leaves whole files, but not all of them.
+renames take milliseconds (in object storage: a copy of each file), not an instant: a power cut just then leaves whole
+files, but not all of them.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -24,7 +23,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.filesystem import reason
 from poolscore.jobs.pack.contract import MIB, Limits
+from poolscore.jobs.pack.destination import FAILURES, Destination
 from poolscore.jobs.pack.journal import JOURNAL, Journal
 from poolscore.jobs.pack.set_aside import LIST, UNFINISHED
 
@@ -37,35 +38,31 @@ _OFFSET_BYTES = 4
 _WRITE_BATCH_ROWS = 8
 
 
-def check_pool(pool: Path, *, overwrite: bool) -> None:
-    """Refuses a pool folder that cannot be written to; changes nothing.
+def check_pool(pool: Destination, *, overwrite: bool) -> None:
+    """Refuses a pool that cannot be written to; changes nothing.
 
     Raises:
-        ConfigError: `pool` is a file, or holds anything but what a stopped pack left. With `overwrite` it may also hold
+        ConfigError: it is a file, or holds anything but what a stopped pack left. With `overwrite` it may also hold
             hidden entries and a pool that pack wrote.
     """
-    if not pool.exists():
-        return
-    if not pool.is_dir():
-        raise ConfigError(f"POOL {pool} is a file: name a folder")
     try:
-        entries = sorted(entry for entry in pool.iterdir() if not _TEMPORARY.fullmatch(entry.name))
-        if pool / JOURNAL in entries:  # parts and list lie under their names where a pack was stopped amid its commit
+        entries = sorted(name for name in pool.entries() if not _TEMPORARY.fullmatch(name))
+        if JOURNAL in entries:  # parts and list lie under their names where a pack was stopped amid its commit
             left = {JOURNAL, UNFINISHED, LIST} | Journal(pool).names()
-            entries = [entry for entry in entries if entry.name not in left]
-    except OSError as error:
-        raise ConfigError(f"cannot read POOL {pool}: {error.strerror}; name another folder") from error
+            entries = [name for name in entries if name not in left]
+    except NotADirectoryError as error:
+        raise ConfigError(f"POOL {pool.path} is a file: name a folder") from error
+    except FAILURES as error:
+        raise ConfigError(f"cannot read POOL {pool.path}: {reason(error)}; name another folder") from error
     if entries and not overwrite:
         raise ConfigError(
-            f"POOL {pool} is not empty (it holds {entries[0].name!r}): choose another folder, or replace an older pool "
+            f"POOL {pool.path} is not empty (it holds {entries[0]!r}): choose another folder, or replace an older pool "
             "of pack with `--overwrite`"
         )
-    foreign = next(
-        (entry for entry in entries if entry.name != LIST and entry.name[0] != "." and not is_part(entry)), None
-    )
+    foreign = next((name for name in entries if name != LIST and name[0] != "." and not is_part(pool, name)), None)
     if foreign is not None:
         raise ConfigError(
-            f"POOL {pool} holds {foreign.name!r}, which pack did not write: `--overwrite` replaces only folders that "
+            f"POOL {pool.path} holds {foreign!r}, which pack did not write: `--overwrite` replaces only folders that "
             "hold nothing but a pool of pack; choose another folder"
         )
 
@@ -79,17 +76,17 @@ class PoolWriter:
 
     Args:
         kept: whole parts of an earlier try; the rows that follow them are to come.
-        on_part: called with a part that is whole and synced, and the rows written since this writer began.
+        on_part: called with the name of a part that is whole and sealed, and the rows written since this writer began.
         packed: binary columns that are compressed all the same.
     """
 
     def __init__(
         self,
-        pool: Path,
+        pool: Destination,
         schema: pa.Schema,
         limits: Limits,
-        kept: Sequence[Path] = (),
-        on_part: Callable[[Path, int], object] | None = None,
+        kept: Sequence[str] = (),
+        on_part: Callable[[str, int], object] | None = None,
         packed: frozenset[str] = frozenset(),
     ) -> None:
         self._packed = packed
@@ -100,27 +97,31 @@ class PoolWriter:
         self._parts = list(kept)
         self.rows = 0
         self._on_part = on_part
-        self._sink: pa.OSFile | None = None
+        self._sink: pa.NativeFile | None = None
         self._writer: pq.ParquetWriter | None = None
 
     def __enter__(self) -> PoolWriter:
         try:
-            others = {entry for entry in self._pool.iterdir() if _TEMPORARY.fullmatch(entry.name)}
-            _remove(others - set(self._parts))
-        except OSError as error:
-            raise ConfigError(f"cannot write to POOL {self._pool}: {error.strerror}; name another folder") from error
+            for name in {name for name in self._pool.entries() if _TEMPORARY.fullmatch(name)} - set(self._parts):
+                self._pool.remove(name)
+        except FAILURES as error:
+            raise ConfigError(
+                f"cannot write to POOL {self._pool.path}: {reason(error)}; name another folder"
+            ) from error
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        part = self._parts[-1:] if self._sink is not None else []
-        with suppress(OSError, pa.ArrowException):  # what is left open is removed just below
+        unfinished = self._parts[-1] if self._sink is not None else None
+        with suppress(*FAILURES):  # what is left open is removed just below
             if self._writer is not None:
                 self._writer.close()
-        with suppress(OSError, pa.ArrowException):
+        with suppress(*FAILURES):
             if self._sink is not None:
                 self._sink.close()
         self._sink = self._writer = None
-        _remove(part)
+        with suppress(*FAILURES):
+            if unfinished is not None:
+                self._pool.remove(unfinished)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Adds rows; full row groups go to disk. At most one row group is held.
@@ -157,22 +158,25 @@ class PoolWriter:
         with self._storage():
             self._close_file()
 
-    def commit(self) -> list[Path]:
+    def commit(self) -> list[str]:
         """Completes the last file and gives all files their final names; older parts of pack are removed.
 
         Returns:
-            The files of the pool, in order.
+            Names of the files of the pool, in order.
 
         Raises:
             StoppedError: the disk is full or failed.
         """
         self.finish()
         with self._storage():
-            final = [self._pool / final_name(part.name) for part in self._parts]
+            final = [final_name(part) for part in self._parts]
             for part, name in zip(self._parts, final, strict=True):
-                part.replace(name)
-            _remove(entry for entry in set(self._pool.iterdir()) - set(final) if is_part(entry))
-            sync(self._pool)
+                if part != name:
+                    self._pool.rename(part, name)
+            for name in self._pool.entries() - set(final):
+                if is_part(self._pool, name):
+                    self._pool.remove(name)
+            self._pool.finish()
         return final
 
     def _flush(self) -> None:
@@ -191,9 +195,9 @@ class PoolWriter:
         self._pending_rows = self._pending_bytes = 0
 
     def _open_file(self) -> None:
-        part = self._pool / f".part-{len(self._parts):05d}.parquet.tmp"
+        part = f".part-{len(self._parts):05d}.parquet.tmp"
         self._parts.append(part)
-        self._sink = pa.OSFile(str(part), "wb")
+        self._sink = self._pool.create(part)
         compressed, indexed = _column_treatment(self._schema, self._packed)
         self._writer = pq.ParquetWriter(
             self._sink,
@@ -209,7 +213,7 @@ class PoolWriter:
         if self._writer is not None and self._sink is not None:
             self._writer.close()
             self._sink.close()
-            sync(self._parts[-1])
+            self._pool.seal(self._parts[-1])
             self._writer = self._sink = None
             if self._on_part:
                 self._on_part(self._parts[-1], self.rows)
@@ -219,9 +223,9 @@ class PoolWriter:
         try:
             yield
         except OSError as error:
-            reason = error.strerror or " ".join(str(error).split())
             raise StoppedError(
-                f"writing POOL {self._pool} failed: {reason}; free space or name another folder, then pack again"
+                f"writing POOL {self._pool.path} failed: {reason(error)}; mend that or name another folder, then "
+                "pack again"
             ) from error
 
 
@@ -288,28 +292,13 @@ def final_name(part: str) -> str:
     return part.removeprefix(".").removesuffix(".tmp")
 
 
-def is_part(entry: Path) -> bool:
-    """Whether an entry of a pool folder is a part that pack wrote: by its name and the mark in it."""
-    if not _PART.fullmatch(entry.name) or entry.is_symlink() or not entry.is_file():
+def is_part(pool: Destination, name: str) -> bool:
+    """Whether an entry of a pool is a part that pack wrote: by its name and the mark in it."""
+    if not _PART.fullmatch(name) or pool.size(name) is None:
         return False
     try:
-        metadata = pq.read_metadata(entry).metadata or {}
-    except (OSError, pa.ArrowException):
+        with pool.open(name) as file:
+            metadata = pq.read_metadata(file).metadata or {}
+    except FAILURES:
         return False
     return _MARK.items() <= metadata.items()
-
-
-def _remove(files: Iterable[Path]) -> None:
-    for file in list(files):
-        file.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    """fsync of a file or (except on Windows) a folder."""
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

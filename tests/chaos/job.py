@@ -78,11 +78,16 @@ class Workshop:
         """Let every process wait at its next row, and wait until so many do, `but` one. Returns their numbers."""
         number = time.monotonic_ns()
         self._say(f"hold {number}")
-        return until(f"{held} processes at a row", lambda: _enough(_alive(self.folder / f"hold-{number}", but), held))
+        marks = self.folder / f"hold-{number}"
+        return until(f"{held} processes at a row", lambda: enough(_alive(marks, but), held), self.marks)
 
     def at_work(self, but: int) -> list[int]:
         """Processes that have decoded a row and live, but one: the driver tries a batch before it starts workers."""
         return _alive(self.folder / "at-work", but)
+
+    def marks(self) -> str:
+        """Who decoded and who was held, ever."""
+        return " ".join(str(mark.relative_to(self.folder)) for mark in sorted(self.folder.glob("*/*-*")))
 
     def _say(self, pace: str) -> None:
         new = self.folder / "pace.new"
@@ -238,7 +243,8 @@ def _alive(marks: Path, but: int) -> list[int]:
     return sorted(int(pid) for pid, start in pairs if int(pid) != but and started(int(pid)) == start)
 
 
-def _enough(pids: list[int], count: int) -> list[int]:
+def enough(pids: list[int], count: int) -> list[int]:
+    """The processes, if they are so many."""
     return pids if len(pids) >= count else []
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from chaos.job import Job, Workshop, descendants, send, until
+from chaos.job import Job, Workshop, descendants, enough, send, until
 from chaos.same import Outcome, same
 
 from poolscore.engine.run.directory import RunDirectory
@@ -49,6 +49,17 @@ class Nodes:
         """As when it is taken out of the cluster in good order."""
         self._cluster.remove_node(node, allow_graceful=True)
 
+    def drain(self, node: Any) -> None:
+        """Its end is announced, as a spot market does."""
+        from ray._raylet import GcsClient
+        from ray.core.generated.autoscaler_pb2 import DRAIN_NODE_REASON_PREEMPTION
+
+        deadline = int((time.time() + 60) * 1000)
+        accepted, why_not = GcsClient(address=self.address).drain_node(
+            node.node_id, DRAIN_NODE_REASON_PREEMPTION, "the machine is wanted back", deadline
+        )
+        assert accepted, why_not
+
     @staticmethod
     def raylet(node: Any) -> int:
         return int(node.all_processes["raylet"][0].process.pid)
@@ -76,6 +87,7 @@ def test_a_node_dies_and_another_joins(
     first, _ = nodes.add(), nodes.add()
     workshop.pace(0.01)
     with there.running() as driver:
+        driver.until("a worker on each node", lambda: enough(workshop.at_work(but=driver.pid), 2))
         workshop.hold(2, but=driver.pid)
         nodes.kill(first)
         workshop.pace(0.01)
@@ -121,12 +133,58 @@ def test_a_node_is_removed_in_good_order(
     first, _ = nodes.add(), nodes.add()
     workshop.pace(0.01)
     with there.running() as driver:
-        driver.until("a worker on each node", lambda: len(workshop.at_work(but=driver.pid)) == 2)
+        driver.until("a worker on each node", lambda: enough(workshop.at_work(but=driver.pid), 2))
         driver.until_journalled(3)
         nodes.remove(first)
         workshop.pace(0)
         driver.wait()
     same(there.run_dir, reference)
+
+
+@pytest.mark.chaos
+def test_the_job_takes_what_the_cluster_has_down_to_nothing(
+    workshop: Workshop, job: Callable[..., Job], reference: Outcome, nodes: Nodes
+) -> None:
+    """No number of workers is given."""
+    there = job(address=nodes.address, workers=None)
+    first = nodes.add()
+    workshop.pace(0.02)
+    with there.running() as driver:
+        driver.until("a worker", lambda: _works_on(workshop, nodes.raylet(first)))
+        second = nodes.add()
+        driver.until("one on a node that came", lambda: _works_on(workshop, nodes.raylet(second)))
+        nodes.kill(first)
+        gone = there.journalled()
+        driver.until_journalled(gone + 2)
+        nodes.kill(second)
+        third = nodes.add()
+        driver.until("one where there was none", lambda: _works_on(workshop, nodes.raylet(third)))
+        workshop.pace(0)
+        driver.wait()
+    same(there.run_dir, reference)
+    assert [event["what"] for event in RunDirectory(there.run_dir).info["events"]].count("joined") == 3
+
+
+@pytest.mark.chaos
+def test_a_node_that_is_drained_finishes_what_it_is_at(
+    workshop: Workshop, job: Callable[..., Job], reference: Outcome, nodes: Nodes
+) -> None:
+    there = job(address=nodes.address, workers=None)
+    going, staying = nodes.add(), nodes.add()
+    workshop.pace(0.02)
+    with there.running() as driver:
+        for node in (going, staying):
+            driver.until("a worker on each node", lambda node=node: _works_on(workshop, nodes.raylet(node)))
+        nodes.drain(going)
+        driver.until("its worker is let go", lambda: not _works_on(workshop, nodes.raylet(going)))
+        workshop.pace(0)
+        driver.wait()
+    same(there.run_dir, reference)
+    told = RunDirectory(there.run_dir).info["events"]
+    (leaving,) = [event for event in told if event["what"] == "leaving"]
+    (lost,) = [event for event in told if event["what"] == "lost"]
+    assert lost["worker"] == leaving["worker"]
+    assert (lost["why"], lost.get("shard")) == ("its node is being drained", None)
 
 
 @pytest.mark.chaos
@@ -178,7 +236,7 @@ def test_a_node_falls_silent_and_its_worker_answers_late(
     first, _ = nodes.add(), nodes.add()
     workshop.pace(0.01)
     with there.running() as driver:
-        driver.until("a worker on each node", lambda: len(workshop.at_work(but=driver.pid)) == 2)
+        driver.until("a worker on each node", lambda: enough(workshop.at_work(but=driver.pid), 2))
         os.kill(nodes.raylet(first), signal.SIGSTOP)
         driver.until_journalled(20)
         workshop.pace(0)

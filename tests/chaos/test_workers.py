@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from chaos.job import Job, Workshop, send
+from chaos.job import Driver, Job, Workshop, enough, send
 from chaos.same import Outcome, same
 
 SHARDS = 24
@@ -42,3 +42,37 @@ def test_workers_are_killed_many_times(
     workshop: Workshop, job: Callable[..., Job], reference: Outcome, rng: random.Random, round_: int
 ) -> None:
     _kill_at_random(workshop, job(workers=3), reference, rng, kills=10)
+
+
+def _halt_one(workshop: Workshop, there: Job, driver: Driver) -> int:
+    """Halt a worker that has finished a shard, while shards are left."""
+    workers = driver.until("two workers", lambda: enough(workshop.at_work(but=driver.pid), 2))
+    driver.until_journalled(there.journalled() + 6)
+    send(workers[0], signal.SIGSTOP)
+    return workers[0]
+
+
+@pytest.mark.chaos
+def test_a_worker_hangs(workshop: Workshop, job: Callable[..., Job], reference: Outcome) -> None:
+    """What it has is handed out a second time."""
+    there = job()
+    workshop.pace(0.02)
+    with there.running() as driver:
+        _halt_one(workshop, there, driver)
+        workshop.pace(0)
+        driver.wait()
+    same(there.run_dir, reference)
+
+
+@pytest.mark.chaos
+def test_a_shard_is_scored_twice(workshop: Workshop, job: Callable[..., Job], reference: Outcome) -> None:
+    """A worker was halted for a while, and finishes what another has finished meanwhile."""
+    there = job()
+    workshop.pace(0.02)
+    with there.running() as driver:
+        halted = _halt_one(workshop, there, driver)
+        workshop.pace(0)
+        driver.until_journalled(SHARDS - 1)  # one of the two that it has
+        send(halted, signal.SIGCONT)
+        driver.wait()
+    same(there.run_dir, reference)

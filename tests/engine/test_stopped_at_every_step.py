@@ -82,7 +82,7 @@ def configure(tmp_path: Path) -> Callable[[str], Config]:
     rng = np.random.default_rng(0)
     columns: dict[str, Any] = {name: rng.normal(size=ROWS).tolist() for name in "abc"}
     columns["a"][17] = None  # set aside, so that there is a part in errors/
-    write_pool(tmp_path / "pool", pa.table({"id": [f"r{i}" for i in range(ROWS)], **columns}), 2, ROWS // SHARDS)
+    write_pool(tmp_path / "pool", pa.table({"id": [f"r{i}" for i in range(ROWS)], **columns}), 1, ROWS // SHARDS)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         torch.save(nets.mlp(3, 4).state_dict(), tmp_path / "weights.pt")

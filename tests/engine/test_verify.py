@@ -16,13 +16,16 @@ from conftest import TESTS, write_pool
 
 from poolscore.engine import verify
 from poolscore.engine.config import Config, parse_config
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import ConfigError, InterruptedRun
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.prepare import Prepared, prepare_job
+from poolscore.engine.reference import Reference
+from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
 from poolscore.engine.verify import Verified, try_to_verify, verify_run
 from poolscore.jobs.verified import verified_in_words
+from poolscore.kernels.dropout_mask import keep_mask
 
 Configure = Callable[..., Config]
 OUTPUTS = {"multiclass": 5, "binary": 1, "multilabel": 4, "regression": 2}
@@ -77,6 +80,7 @@ def test_a_right_run_passes(configure: Configure, monkeypatch: pytest.MonkeyPatc
         assert difference.largest <= difference.allowed < 1e-4, name
     entry = RunDirectory(result.run_dir).info["verified"]
     assert entry == found.to_json()
+    assert "as precision explains" in verified_in_words(entry)
     assert "119 rows scored again in float64: largest difference" in verified_in_words(entry)
 
 
@@ -208,10 +212,51 @@ def test_the_end_of_a_run_waits_no_longer_than_it_may_and_is_not_spoiled(configu
     assert verified_in_words(spoiled.to_json()).startswith("no row could be scored again (UnreadableShard: part-")
 
 
+def test_only_what_is_scored_is_read_and_of_huge_row_groups_only_their_start(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(state: State) -> None:
+        if state.totals.shards:
+            raise KeyboardInterrupt
+
+    write_pool(tmp_path / "pool", pa.table({f"f{i}": np.arange(360.0) + i for i in range(3)}), 3, rows_per_group=120)
+    config = configure(run={"shard_rows": 20})
+    prepared = prepare_job(config)
+    with pytest.raises(InterruptedRun):
+        score_pool(config, prepared=prepared, on_progress=stop)
+    run = RunDirectory(config.run.dir)
+    scored_rows = run.totals().scored
+    assert 0 < scored_rows < 360
+    found = verify_run(run, prepared, 1000)
+    assert (found.rows, found.strange) == (scored_rows, 0)
+    score_pool(config, prepared=prepared)
+    monkeypatch.setattr(verify, "REACH", prepared.pool.group_bytes_G[0] // 120 * 40)
+    assert verify_run(run, prepared, 1000).rows == 3 * 60  # ranges that begin with row 0, 20 and 40 of their groups
+
+
+def test_the_reference_is_the_model_s_own_arithmetic_in_float64(configure: Configure) -> None:
+    prepared = prepare_job(configure())
+    x_N3 = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    both = Reference(prepared, "float64").score({"": x_N3}, torch.zeros(7, dtype=torch.int64), np.arange(7, dtype="u8"))
+    weights = {name: w.double().numpy() for name, w in torch.load(prepared.config.model.weights).items()}
+    hidden = np.maximum(x_N3.double().numpy() @ weights["0.weight"].T + weights["0.bias"], 0)
+    keep_TE = keep_mask(0, 0, range(5), 16, 0.5).numpy()
+    logits = (hidden[:, None] * keep_TE * 2) @ weights["3.weight"].T + weights["3.bias"]
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    mean = p.mean(1)
+    entropy = -(mean * np.log(mean)).sum(-1)
+    np.testing.assert_allclose(both.exact["entropy"], entropy, rtol=0, atol=1e-13)
+    np.testing.assert_allclose(both.exact["bald"], entropy + (p * np.log(p)).sum(-1).mean(1), rtol=0, atol=1e-13)
+    assert 0 < np.abs(both.run["entropy"] - entropy).max() < 1e-6
+    assert 0 < both.error < 1e-6
+
+
 def test_of_few_rows_nothing_is_said(configure: Configure) -> None:
     run, prepared = scored(configure())
     tampered(run, plus("bald", 1.0))
-    assert verify_run(run, prepared, verify.LEAST - 1).wrong == []
+    few = verify_run(run, prepared, verify.LEAST - 1)
+    assert few.wrong == []
+    assert "too few to judge by" in verified_in_words(few.to_json())
     assert verify_run(run, prepared, verify.LEAST).wrong != []
 
 

@@ -275,3 +275,18 @@ def test_a_stopped_pack_of_tars_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
     assert pack(tmp_path / "in", tmp_path / "pool", **cuts).resumed > 0
     for part in (tmp_path / "whole").iterdir():
         assert part.read_bytes() == (tmp_path / "pool" / part.name).read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_a_large_field_beside_the_picture_is_left_out_and_its_sample_stays(tmp_path: Path, suffix: str) -> None:
+    fits, too_large = b"x" * tar_samples.MAX_FIELD, b"x" * (tar_samples.MAX_FIELD + 1)
+    members = [
+        member("1.jpg", picture(1)),
+        member("1.txt", fits),
+        member("2.txt", too_large),
+        member("2.jpg", picture(2)),
+    ]
+    table = packed(write_tar(tmp_path / f"a{suffix}", *members), tmp_path / "pool")
+    assert table["image"].to_pylist() == [picture(1), picture(2)]
+    assert table["txt"].to_pylist() == [fits.decode(), None]
+    assert reasons(tmp_path / "pool") == {f"a{suffix}/2.txt": "a field beside the picture of more than 1 MiB"}

@@ -16,6 +16,7 @@ import pytest
 from poolscore.engine.errors import ConfigError, InterruptedRun, StoppedError
 from poolscore.jobs.pack import PackSummary, pack
 from poolscore.jobs.pack.contract import MIB, Limits
+from poolscore.jobs.pack.destination import Folder
 from poolscore.jobs.pack.writer import PoolWriter
 
 FIELDS: list[Any] = [pa.field("id", pa.int64()), pa.field("image", pa.binary())]
@@ -29,10 +30,10 @@ def batch(start: int, sizes: list[int]) -> pa.RecordBatch:
 
 def written(pool: Path, batches: list[pa.RecordBatch], limits: Limits) -> list[pq.ParquetFile]:
     pool.mkdir()
-    with PoolWriter(pool, SCHEMA, limits) as writer:
+    with PoolWriter(Folder(pool), SCHEMA, limits) as writer:
         for piece in batches:
             writer.write(piece)
-        return [pq.ParquetFile(part) for part in writer.commit()]
+        return [pq.ParquetFile(pool / part) for part in writer.commit()]
 
 
 def save_images(path: Path, rows: int) -> Path:
@@ -77,7 +78,7 @@ def test_row_groups_keep_to_their_bytes_and_a_large_row_stands_alone(tmp_path: P
 def test_memory_is_bounded_by_one_row_group(tmp_path: Path) -> None:
     limits = Limits(row_group_bytes=20_000, row_group_rows=50)
     (tmp_path / "pool").mkdir()
-    with PoolWriter(tmp_path / "pool", SCHEMA, limits) as writer:
+    with PoolWriter(Folder(tmp_path / "pool"), SCHEMA, limits) as writer:
         for at in range(0, 2000, 30):
             writer.write(batch(at, [300] * 30))
             held = writer._pending

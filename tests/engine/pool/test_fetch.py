@@ -157,7 +157,7 @@ def test_threads_end_when_the_reader_leaves_in_the_middle(pool: Pool) -> None:
     blocks = reader_of(plan).blocks(plan.shards[0], 16)
     next(blocks)
     assert [t for t in threading.enumerate() if t.name.startswith("poolscore-fetch")]
-    blocks.close()  # type: ignore[attr-defined]
+    blocks.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("poolscore-fetch")]
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import fs
 
+from poolscore.engine.pool.footer import read_footer
 from poolscore.engine.pool.health import FileHealth, PoolHealth, look
 
 
@@ -100,3 +102,21 @@ def test_nulls_and_empty_values_come_from_statistics(tmp_path: Path) -> None:
     health = PoolHealth()
     health.add("a", looked(tmp_path / "a", table, write_statistics=["b"]))
     assert health.nulls == {"b": 2}
+
+
+def test_plan_and_doctor_judge_columns_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pictures = pa.array([rng.bytes(2000) for _ in range(40)], pa.binary())
+    columns = {
+        "picture": pictures,
+        "page": pa.array([b"<p>" * 700] * 40, pa.binary()),  # a codec saves much
+        "short": pa.array([rng.bytes(20) for _ in range(40)], pa.binary()),
+        "text": pa.array(["words " * 200] * 40),
+    }
+    for i, codec in enumerate(("none", "zstd", {"picture": "snappy"})):
+        path = tmp_path / f"{i}.parquet"
+        pq.write_table(pa.table(columns), path, row_group_size=20, compression=codec, use_dictionary=["picture"])
+        seen, planned = look(pq.read_metadata(path)), read_footer(fs.LocalFileSystem(), str(tmp_path), path.name)
+        assert (seen.compressed_twice, seen.dictionary) == (planned.compressed_twice, planned.dictionary)
+        assert planned.compressed_twice == (("picture",) if codec != "none" else ())
+        assert [seen.codecs[column] for column in planned.compressed_twice] == list(planned.codecs)

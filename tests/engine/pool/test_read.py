@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from poolscore.engine.errors import ConfigError, UnreadableShard
 from poolscore.engine.keys import IdSet, keys_of
+from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.files import find_files
 from poolscore.engine.pool.plan import Plan, Shard, make_plan
 from poolscore.engine.pool.read import Rows, ShardReader
@@ -216,6 +217,7 @@ def test_a_shard_can_be_left_in_the_middle(tmp_path: Path) -> None:
 MEASURE = """
 import resource, sys
 from poolscore.engine.keys import IdSet
+from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.files import find_files
 from poolscore.engine.pool.plan import make_plan
 from poolscore.engine.pool.read import ShardReader
@@ -240,3 +242,14 @@ def test_memory_is_bounded_by_row_groups_not_by_the_shard(tmp_path: Path) -> Non
     rows, mebibytes = map(int, output.stdout.split())
     assert rows == 2000
     assert mebibytes < 90
+
+
+def test_two_readings_of_a_shard_count_what_is_left_out_apart(tmp_path: Path) -> None:
+    write(tmp_path, [[10, 10]])
+    (shard,) = plan_of(tmp_path).shards
+    reader = ShardReader(str(tmp_path), ["x"], "id", IdSet(["r19"]), RowChoice("x >= 5 and x < 18"))
+    one, other = reader.blocks(shard, 4), reader.blocks(shard, 4)
+    next(one)
+    assert [len(block) for block in other] == [4, 4, 4, 1]
+    assert (one.filtered, other.filtered) == (5, 7)
+    one.close()
