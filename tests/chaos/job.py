@@ -27,7 +27,8 @@ from poolscore.engine.run.directory import exists
 from poolscore.engine.run.journal import read_reports
 from poolscore.engine.storage import open_storage
 
-PATIENCE = 120.0  # seconds until something that must happen counts as missing: this machine may be busy
+PATIENCE = 120.0  # seconds until something that must happen counts as missing: the machine may be busy
+RUN_PATIENCE = 600.0  # until a run must have ended
 BROKEN = (7, 333, 334)  # pictures that are cut short, and end in errors/
 
 
@@ -173,7 +174,7 @@ class Driver:
     def wait(self, code: int = 0) -> None:
         """Wait for its end, and require an exit code."""
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(RUN_PATIENCE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it does not end:\n{self._job.log()}") from None
         assert self.process.returncode == code, f"exit code {self.process.returncode}, not {code}:\n{self._job.log()}"
