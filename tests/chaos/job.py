@@ -73,12 +73,12 @@ class Workshop:
 
     def pace(self, seconds: float) -> None:
         """Let every row take so long."""
-        self._say(str(seconds))
+        self.say(str(seconds))
 
     def hold(self, held: int = 1, but: int = 0) -> list[int]:
         """Let every process wait at its next row, and wait until so many do, `but` one. Returns their numbers."""
         number = time.monotonic_ns()
-        self._say(f"hold {number}")
+        self.say(f"hold {number}")
         marks = self.folder / f"hold-{number}"
         return until(f"{held} processes at a row", lambda: enough(_alive(marks, but), held), self.marks)
 
@@ -90,7 +90,8 @@ class Workshop:
         """Who decoded and who was held, ever."""
         return " ".join(str(mark.relative_to(self.folder)) for mark in sorted(self.folder.glob("*/*-*")))
 
-    def _say(self, pace: str) -> None:
+    def say(self, pace: str) -> None:
+        """What `paced` reads: seconds, or "hold N"."""
         new = self.folder / "pace.new"
         new.write_text(pace)
         new.replace(self.folder / "pace")
