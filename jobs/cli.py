@@ -132,7 +132,7 @@ def retry(
 ) -> None:
     """Try the shards again that a run has set aside or left."""
     from poolscore.engine.config import load_config
-    from poolscore.engine.retry import config_of_run, extends_of
+    from poolscore.engine.retry import config_of_run, extends_of, in_directory
     from poolscore.engine.run.directory import RunDirectory
 
     run = RunDirectory(run_dir)
@@ -144,7 +144,7 @@ def retry(
         config = config_of_run(run, trust=trust, address=address)
     else:
         config = load_config(config_file, [*(overrides or ()), *([f"run.address={address}"] if address else [])])
-        config = config.model_copy(update={"run": config.run.model_copy(update={"dir": run_dir})})
+        config = in_directory(config, run_dir)
     raise typer.Exit(run_score(config, must_resume=True, extends=extends_of(run)))
 
 

@@ -1,4 +1,4 @@
-"""Selecting on a Ray cluster: the same tasks as on threads, and the same bytes.
+"""Selecting, and reading the footers of a large pool, on a Ray cluster: the same tasks as on threads, the same bytes.
 
 What travels is counts (512 KiB a task) and the rows that are chosen (32 bytes each); never a column of scores. A task
 whose worker dies is run again by Ray: it only reads.
@@ -91,6 +91,4 @@ def _result(reference: Any) -> Any:
             raise error.cause from error
         raise
     except RayError as error:
-        raise StoppedError(
-            f"the Ray cluster failed while selecting ({one_line(error)}); run the same command again"
-        ) from error
+        raise StoppedError(f"the Ray cluster failed ({one_line(error)}); run the same command again") from error
