@@ -29,8 +29,9 @@ types: $(STAMP)
 imports: $(STAMP)
 	$(BIN)/lint-imports
 
+# Two files at a time: many tests wait for processes more than they compute.
 unit: $(STAMP)
-	$(BIN)/python -m pytest -m "not gpu and not slow and not chaos"
+	$(BIN)/python -m pytest -m "not gpu and not slow and not chaos" --numprocesses 2 --dist loadfile
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu and not chaos"

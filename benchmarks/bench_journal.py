@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,9 @@ def measured(root: str, shards: int, appends: int, seen: list[str]) -> dict[str,
 def costs_of_a_shard(storage: Storage, appends: int) -> dict[str, float]:
     """Medians of what a shard's commit and its record take."""
     part = os.urandom(PART)
-    commits = [milliseconds(lambda i=i: storage.publish(f"scores/{i}", lambda f: f.write(part))) for i in range(20)]
+    commits = [milliseconds(partial(storage.publish, f"scores/{i}", lambda f: f.write(part))) for i in range(20)]
     with Journal(storage) as journal:
-        records = [milliseconds(lambda i=i: journal.append(report(i))) for i in range(appends)]
+        records = [milliseconds(partial(journal.append, report(i))) for i in range(appends)]
     commit, record = statistics.median(commits), statistics.fmean(records)  # the mean: every 64th compacts
     share = (commit + record) / 1000 / SHARD_SECONDS
     return {"commit_ms": commit, "record_ms": record, "slowest_record_ms": max(records), "share_of_shard": share}
