@@ -60,6 +60,13 @@ def draining() -> set[str]:
     return set(ray._private.state.state.get_draining_nodes())
 
 
+def how_it_died(error: RayError) -> str:
+    """What Ray knows of it, without the numbers and addresses before and the guesses behind."""
+    text = one_line(error)
+    detail = re.search("Worker exit detail: (.+?) *(Some common causes|If the process was|$)", text)
+    return detail[1] if detail else text
+
+
 def was_told_to_go(error: RayError) -> bool:
     """Whether a worker ended because somebody wanted its machine or its process back: no shard is to blame. After a
     SIGTERM Ray lets a worker finish what it is at, and report it."""
@@ -69,10 +76,3 @@ def was_told_to_go(error: RayError) -> bool:
 def machine_died(error: RayError) -> bool:
     """Whether a worker ended with its machine: Ray says so, or can reach neither."""
     return isinstance(error, ActorUnavailableError) or "its node has died" in str(error)
-
-
-def how_it_died(error: RayError) -> str:
-    """What Ray knows of it, without the numbers and addresses before and the guesses behind."""
-    text = one_line(error)
-    detail = re.search("Worker exit detail: (.+?) *(Some common causes|If the process was|$)", text)
-    return detail[1] if detail else text

@@ -1,4 +1,4 @@
-"""Selecting on a Ray cluster: the same tasks as on threads, and the same bytes.
+"""Selecting, and reading the footers of a large pool, on a Ray cluster: the same tasks as on threads, the same bytes.
 
 What travels is counts (512 KiB a task) and the rows that are chosen (32 bytes each); never a column of scores. A task
 whose worker dies is run again by Ray: it only reads.
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
+from poolscore.engine.run.signals import signals_after
 from poolscore.engine.selection.parts import Reader
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -62,12 +63,13 @@ def ray_workers(address: str | None) -> Iterator[RayWorkers]:
     owned = not ray.is_initialized()
     if owned:
         try:
-            ray.init(
-                address=address or os.environ.get("RAY_ADDRESS") or "local",
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                include_dashboard=False if not address else None,
-            )
+            with signals_after():
+                ray.init(
+                    address=address or os.environ.get("RAY_ADDRESS") or "local",
+                    log_to_driver=False,
+                    logging_level=logging.WARNING,
+                    include_dashboard=False if not address else None,
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"--address: cannot start on the Ray cluster at {address}: {one_line(error)}") from error
     try:
@@ -94,6 +96,4 @@ def _result(reference: Any) -> Any:
             raise error.cause from error
         raise
     except RayError as error:
-        raise StoppedError(
-            f"the Ray cluster failed while selecting ({one_line(error)}); run the same command again"
-        ) from error
+        raise StoppedError(f"the Ray cluster failed ({one_line(error)}); run the same command again") from error

@@ -76,3 +76,17 @@ def test_a_shard_is_scored_twice(workshop: Workshop, job: Callable[..., Job], re
         send(halted, signal.SIGCONT)
         driver.wait()
     same(there.run_dir, reference)
+
+
+@pytest.mark.chaos
+def test_all_workers_hang(workshop: Workshop, job: Callable[..., Job], reference: Outcome) -> None:
+    """Nobody is left to help: they are killed when their time is over, and replaced."""
+    there = job(shard_timeout=15)
+    workshop.pace(0.02)
+    with there.running() as driver:
+        _halt_one(workshop, there, driver)
+        for pid in workshop.at_work(but=driver.pid):
+            send(pid, signal.SIGSTOP)
+        workshop.pace(0)
+        driver.wait()
+    same(there.run_dir, reference)

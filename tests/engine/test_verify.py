@@ -126,7 +126,7 @@ def test_a_row_that_was_lost_and_one_with_another_key_are_found(configure: Confi
     tampered(run, keyed)
     found = verify_run(run, prepared, 1000)
     assert found.strange == 3 + 3
-    assert found.wrong == ["6 rows are missing in the run, or have another key"]
+    assert found.wrong == ["6 rows missing in the run, or with another key"]
 
 
 def table_with_other_key(table: pa.Table) -> pa.Table:
