@@ -60,6 +60,25 @@ def test_a_shard_on_a_stopped_worker_is_done_by_another_while_there_is_other_wor
     assert not fleet.killed
 
 
+def test_two_workers_that_are_free_at_once_do_not_both_get_a_copy() -> None:
+    fleet = Ticking(4, stopped=[0])
+    run(fleet, 600)
+    assert max(fleet.attempts().values()) == 2
+
+
+def test_no_worker_gets_a_copy_of_what_it_has() -> None:
+    """The last shard takes long, and its worker has a place beside it."""
+
+    def answer(worker: int, task: Task) -> Event | None:
+        is_last = len(fleet.submitted) >= 20 and len(fleet.held[worker]) == 1
+        return None if is_last and fleet.clock() < 300 else good(worker, task)
+
+    fleet = Ticking(1, answer, depth=2)
+    _, told = run(fleet, 20)
+    assert set(fleet.attempts().values()) == {1}
+    assert what(told) == []
+
+
 def test_a_run_ends_although_a_worker_that_has_a_copy_is_stopped() -> None:
     fleet = Ticking(3, stopped=[1], depth=2)
     run(fleet, 9)
