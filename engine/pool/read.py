@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,15 +49,27 @@ class Rows:
         )
 
 
-class Blocks(Iterator[Rows]):
-    """Blocks of rows, as they are asked for."""
+@dataclass
+class _Count:
+    """Rows met so far that filter and sample leave out."""
 
-    def __init__(self, blocks: Callable[[Blocks], Generator[Rows, None, None]]) -> None:
-        self.filtered = 0  # rows met so far that filter and sample leave out
-        self._blocks = blocks(self)
+    filtered: int = 0
+
+
+class Blocks(Iterator[Rows]):
+    """Blocks of rows, as they are asked for. Nobody behind it holds it: a reader that is dropped is closed at once."""
+
+    def __init__(self, blocks: Generator[Rows, None, None], count: _Count) -> None:
+        self._blocks = blocks
+        self._count = count
 
     def __next__(self) -> Rows:
         return next(self._blocks)
+
+    @property
+    def filtered(self) -> int:
+        """Rows met so far that filter and sample leave out."""
+        return self._count.filtered
 
     def close(self) -> None:
         """No more is wanted."""
@@ -97,16 +109,17 @@ class ShardReader:
         Raises:
             UnreadableShard: a file cannot be read, or is not what was planned.
         """
-        return Blocks(lambda blocks: self._blocks(blocks, shard, rows, source))
+        count = _Count()
+        return Blocks(self._blocks(count, shard, rows, source), count)
 
-    def _blocks(self, blocks: Blocks, shard: Shard, rows: int, source: ReadAhead | None) -> Generator[Rows, None, None]:
+    def _blocks(self, count: _Count, shard: Shard, rows: int, source: ReadAhead | None) -> Generator[Rows, None, None]:
         if source is None:
             with self.ahead(shard) as source:
-                yield from self._blocks(blocks, shard, rows, source)
+                yield from self._blocks(count, shard, rows, source)
             return
         waiting: list[Rows] = []
         given = 0
-        for part in self._parts(blocks, shard, rows, source):
+        for part in self._parts(count, shard, rows, source):
             waiting.append(part)
             if sum(map(len, waiting)) >= rows:
                 joined = _join(waiting)
@@ -119,7 +132,7 @@ class ShardReader:
         if len(rest) or not given:
             yield rest
 
-    def _parts(self, blocks: Blocks, shard: Shard, rows: int, source: ReadAhead) -> Iterator[Rows]:
+    def _parts(self, count: _Count, shard: Shard, rows: int, source: ReadAhead) -> Iterator[Rows]:
         try:
             for piece in shard.pieces:
                 file = source.begin()
@@ -131,7 +144,7 @@ class ShardReader:
                 found = 0
                 for table in self._tables(file, piece, rows):
                     identified, filtered = self._identified(table, piece, found)
-                    blocks.filtered += filtered
+                    count.filtered += filtered
                     yield identified
                     found += table.num_rows
                 if found != piece.rows:  # rows that are not there must not pass for excluded ones

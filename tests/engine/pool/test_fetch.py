@@ -161,6 +161,18 @@ def test_threads_end_when_the_reader_leaves_in_the_middle(pool: Pool) -> None:
     assert not [t for t in threading.enumerate() if t.name.startswith("poolscore-fetch")]
 
 
+def test_threads_end_when_a_reader_is_dropped(pool: Pool) -> None:
+    plan = pool()
+    blocks = reader_of(plan).blocks(plan.shards[0], 16)
+    next(blocks)
+    gc.disable()
+    try:
+        del blocks
+        assert not [t for t in threading.enumerate() if t.name.startswith("poolscore-fetch")]
+    finally:
+        gc.enable()
+
+
 def test_a_file_that_shrank_after_its_footer_was_read(pool: Pool, tmp_path: Path) -> None:
     plan = pool(files=2)
     with reader_of(plan).ahead(plan.shards[0], 10_000) as source:
