@@ -57,7 +57,9 @@ class OpenPart:
         """Key, row_id or a score of all rows [N]. It is written over when this thread reads its next part."""
         dtype = DTYPES.get(column, SCORE)
         if column not in self._layout:
-            self._layout[column] = plain_chunk(self._parquet().metadata, column), None
+            footer = self._parquet().metadata
+            for name in {column, *DTYPES} - self._layout.keys():  # so that the footer is read once
+                self._layout[name] = plain_chunk(footer, name), None
         chunk, pages = self._layout[column]
         if chunk is not None and chunk.width == dtype.itemsize:
             data = self._scratch.of("", np.dtype(np.uint8), chunk.size)
