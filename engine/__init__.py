@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from poolscore.engine.errors import PoolscoreError as PoolscoreError
     from poolscore.engine.errors import StoppedError as StoppedError
     from poolscore.engine.prepare import prepare_job as prepare_job
+    from poolscore.engine.retry import retry_run as retry_run
     from poolscore.engine.run.directory import RunDirectory as RunDirectory
     from poolscore.engine.score import RunResult as RunResult
     from poolscore.engine.score import score_pool as score_pool
     from poolscore.engine.selection.batch import select_batch as select_batch
+    from poolscore.engine.verify import verify_run as verify_run
 
 _HOME = {
     "Config": "config",
@@ -32,10 +34,12 @@ _HOME = {
     "PoolscoreError": "errors",
     "StoppedError": "errors",
     "prepare_job": "prepare",
+    "retry_run": "retry",
     "RunDirectory": "run.directory",
     "RunResult": "score",
     "score_pool": "score",
     "select_batch": "selection.batch",
+    "verify_run": "verify",
 }
 __all__ = list(_HOME)
 

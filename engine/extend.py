@@ -17,6 +17,7 @@ from poolscore.engine.pool.changes import changes, files_of, named
 from poolscore.engine.pool.files import PoolFiles
 from poolscore.engine.run.directory import RunDirectory, redacted
 from poolscore.engine.uri import local_path
+from poolscore.engine.words import amount
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,10 @@ def _gone(paths: Sequence[str]) -> list[str]:
 
 
 def _missing(run: RunDirectory) -> str | None:
-    shards = len(run.plan.shards) - len(run.reports())
-    if not shards:
+    missing = len(run.plan.shards) - len(run.reports())
+    if not missing:
         return None
-    return f"{run.storage.root} is not whole: this run does not score its {shards:,} missing shards"
+    return f"{run.storage.root} is not whole: it misses {amount(missing, 'shard')}, which this run does not score"
 
 
 def _absolute(root: str) -> str:

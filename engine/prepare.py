@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from poolscore.engine.batch_size import measure_batch_size
-from poolscore.engine.config import AUTO, Config
+from poolscore.engine.config import AUTO, Config, RunConfig
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import expected_workers
 from poolscore.engine.errors import ConfigError, PoolscoreError, UnreadableShard
@@ -35,7 +35,7 @@ from poolscore.engine.model.network import Network
 from poolscore.engine.model.passes import Cost, McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Inputs, Probe
 from poolscore.engine.pool.choice import RowChoice
-from poolscore.engine.pool.files import FooterCache, PoolFiles, find_files
+from poolscore.engine.pool.files import FooterCache, PoolFiles, StartWorkers, Workers, find_files
 from poolscore.engine.pool.findings import findings_of
 from poolscore.engine.pool.health import Finding
 from poolscore.engine.pool.plan import Plan, make_plan
@@ -229,11 +229,26 @@ def read_sample(config: Config) -> Inputs:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
 
 
+def _footer_workers(run: RunConfig) -> StartWorkers | None:
+    """The machines of an attached cluster; a Ray on this machine is no faster than threads."""
+    address = run.address or os.environ.get("RAY_ADDRESS")
+    if run.executor != "ray" or not address:
+        return None
+
+    def start() -> AbstractContextManager[Workers]:
+        from poolscore.engine.selection.on_ray import ray_workers  # Ray is not needed for a pool of few files
+
+        return ray_workers(address)
+
+    return start
+
+
 def _look_at_pool(
     config: Config, cache: FooterCache | None, extends: str | None = None
 ) -> tuple[PoolFiles, Plan, RowChoice, Extension | None]:
     wanted = config.pool
-    pool = find_files(wanted.uri, keep=wanted.filter, bad_files=wanted.bad_files, cache=cache)
+    workers = _footer_workers(config.run)
+    pool = find_files(wanted.uri, keep=wanted.filter, bad_files=wanted.bad_files, cache=cache, workers=workers)
     _check_columns(config, pool)
     extension = None
     if extends is not None:

@@ -1,4 +1,4 @@
-"""`retry RUN` and `verify`: a job again out of its run directory.
+"""`retry RUN`: a job again out of its run directory.
 
 Code is imported only where the user's own configuration names it, never because a run.json does, which may be somebody
 else's. Without a configuration of one's own, or trust, a run is done again only if it names no code at all.
@@ -12,8 +12,29 @@ import sysconfig
 from poolscore.engine.config import Config, FunctionDecode
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.score import RunResult, score_pool
 
 REDACTED = "[redacted]"
+
+
+def retry_run(run_dir: str, config: Config | None = None, *, trust: bool = False) -> RunResult:
+    """Try the shards of a run again that were set aside or left.
+
+    Args:
+        config: the run's own, as `load_config` gives it; only its `run.dir` does not count. Default: `config_of_run`.
+        trust: see there.
+
+    Raises:
+        ConfigError, StoppedError, InterruptedRun: as `score_pool` and `config_of_run`.
+    """
+    run = RunDirectory(run_dir)
+    config = config_of_run(run, trust=trust) if config is None else in_directory(config, run_dir)
+    return score_pool(config, must_resume=True, extends=extends_of(run))
+
+
+def in_directory(config: Config, run_dir: str) -> Config:
+    """The configuration with another run directory."""
+    return config.model_copy(update={"run": config.run.model_copy(update={"dir": run_dir})})
 
 
 def config_of_run(run: RunDirectory, *, trust: bool = False, address: str | None = None) -> Config:

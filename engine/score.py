@@ -197,7 +197,7 @@ def _finish(
     if not reports:
         raise StoppedError(f"{limit} before a shard was scored; the same command with more time goes on")
     totals = Totals.of(reports)
-    write_batch(run, config)
+    write_batch(run, config, totals.scored)
     whole = not set_aside and not missing
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new

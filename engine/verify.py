@@ -35,6 +35,7 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import SCORES, Task, scores_of
 from poolscore.engine.shard import Scorer
+from poolscore.engine.words import amount
 
 Array = NDArray[Any]
 
@@ -89,7 +90,7 @@ class Verified:
             for name, d in self.scores.items()
             if not d.explained and (self.judged or not SCORES[name].from_logits)
         ]
-        return found + [f"{self.strange:,} rows are missing in the run, or have another key"] * bool(self.strange)
+        return found + [f"{amount(self.strange, 'row')} missing in the run, or with another key"] * bool(self.strange)
 
     def to_json(self) -> dict[str, Any]:
         """For run.json."""

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -133,7 +132,7 @@ def retry(
 ) -> None:
     """Try the shards again that a run has set aside or left."""
     from poolscore.engine.config import load_config
-    from poolscore.engine.retry import config_of_run, extends_of
+    from poolscore.engine.retry import config_of_run, extends_of, in_directory
     from poolscore.engine.run.directory import RunDirectory
 
     run = RunDirectory(run_dir)
@@ -145,7 +144,7 @@ def retry(
         config = config_of_run(run, trust=trust, address=address)
     else:
         config = load_config(config_file, [*(overrides or ()), *([f"run.address={address}"] if address else [])])
-        config = config.model_copy(update={"run": config.run.model_copy(update={"dir": run_dir})})
+        config = in_directory(config, run_dir)
     raise typer.Exit(run_score(config, must_resume=True, extends=extends_of(run)))
 
 
@@ -226,12 +225,12 @@ def select(
     """
     from poolscore.engine.run.directory import RunDirectory
     from poolscore.engine.run.mixed import mixed_in_words
-    from poolscore.engine.selection.batch import Choice, require_enough, selected, write_named_selection
+    from poolscore.engine.selection.batch import Choice, require_enough, selected, workers_on, write_named_selection
 
     runs = [RunDirectory(run_dir) for run_dir in run_dirs]
     config = runs[0].config
     choice = Choice.of(config, score=by, k=k, method=method, beta=beta, seed=seed)
-    with _selecting_on(address) as workers, selected(runs, config, choice, exclude=exclude, workers=workers) as batch:
+    with workers_on(address) as workers, selected(runs, config, choice, exclude=exclude, workers=workers) as batch:
         require_enough(batch, k, exclude)
         path = write_named_selection(runs[0], name, batch, {**choice.manifest(), "exclude": exclude})
     for run in runs:
@@ -240,6 +239,28 @@ def select(
         if (mixed := mixed_in_words(run.info, run.totals().profiles)) is not None:
             show.warn(f"{run.storage.root} is mixed: {mixed}")
     show.done(f"{batch.count} rows in {path}")
+
+
+@app.command()
+def compare(
+    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help="Run directory.")],
+    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help="Another one.")],
+    by: Annotated[str | None, typer.Option(help="Kept column by which the batches are broken down.")] = None,
+    score_name: Annotated[str | None, typer.Option("--score", help="Score; default: what each run selects by.")] = None,
+    k: Annotated[int | None, typer.Option("--k", help="Rows of the batches; default: as RUN_A was configured.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Parquet: the rows that only one of them would label.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Two runs side by side: rank correlation, overlap of the best rows, and what only one of them would label."""
+    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.engine.selection.compare import compare_runs
+    from poolscore.jobs.compare import lines_of, write_only
+
+    with show.busy("reading the scores"):
+        found = compare_runs(RunDirectory(run_a), RunDirectory(run_b), score=score_name, k=k, by=by)
+    if out is not None:
+        write_only(found, out)
+    show.done(json.dumps(found.to_dict(), indent=2, default=str) if as_json else "\n".join(lines_of(found)))
 
 
 @app.command()
@@ -343,15 +364,6 @@ def demo(
     from poolscore.jobs.demo import run_demo
 
     raise typer.Exit(run_demo(folder, workers))
-
-
-def _selecting_on(address: str | None) -> AbstractContextManager[Any]:
-    """Where the scores are read; None: threads of this process."""
-    if address is None:
-        return nullcontext()
-    from poolscore.engine.selection.on_ray import ray_workers
-
-    return ray_workers(address)
 
 
 def _check(config: Any, prepared: Any) -> None:

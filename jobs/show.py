@@ -325,7 +325,9 @@ def summary(result: RunResult, report_path: str) -> None:
     facts.add("scored", f"{amount(totals.scored, 'row')}")
     if result.limit is not None:
         share = totals.rows / result.pool_rows
-        facts.add("coverage", f"{share:.1%} of the pool's rows, {RANDOM_PART}; {result.shards_left:,} shards are left")
+        facts.add(
+            "coverage", f"{share:.1%} of the pool's rows, {RANDOM_PART}; {amount(result.shards_left, 'shard')} left"
+        )
         facts.add("ended", f"{result.limit}; the same command with more of it goes on")
     if totals.rejected:
         reason, count = max(totals.reasons.items(), key=lambda item: item[1])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from poolscore.engine.words import amount
+
 RANDOM_PART = "a random part of it"  # shards are handed out in shuffled order
 
 
@@ -14,10 +16,8 @@ def verified_in_words(entry: Mapping[str, Any]) -> str:
     if not entry["rows"]:
         return f"no row could be scored again{note}"
     name, worst = max(entry["scores"].items(), key=lambda item: float(item[1]["largest"]))
-    judged = (
-        f"{len(entry['wrong'])} FINDINGS THAT PRECISION DOES NOT EXPLAIN" if entry["wrong"] else "as precision explains"
-    )
-    return (
-        f"{entry['rows']:,} rows scored again in {entry['precision']}: largest difference {worst['largest']:.1e} "
-        f"({name}), {judged}{note}"
-    )
+    fine = "as precision explains" if entry["judged"] else "too few to judge by"
+    wrong = len(entry["wrong"])
+    judged = f"{amount(wrong, 'finding')} that precision DOES NOT explain" if wrong else fine
+    again = f"{amount(entry['rows'], 'row')} scored again in {entry['precision']}"
+    return f"{again}: largest difference {worst['largest']:.1e} ({name}), {judged}{note}"

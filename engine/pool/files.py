@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -22,8 +23,13 @@ from poolscore.engine.pool.listing import Listing, list_files
 from poolscore.engine.storage_threads import StorageThreads
 from poolscore.engine.words import amount
 
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
 LOCAL_THREADS, REMOTE_THREADS = 8, CONNECTIONS  # that read footers; object storage answers late, but many at a time
 SLICE = 256  # files that a thread reads at a time
+FOR_WORKERS = 20_000  # files: on one machine that took 16 s from storage that answers after 80 ms
+OF_WORKER = 4_096  # files of a task: seconds of work
 
 FILES = pa.schema(  # one row a file
     [
@@ -177,6 +183,16 @@ class FooterCache(Protocol):
         """Keep rows of FILES for the next look."""
 
 
+class Workers(Protocol):
+    """Where tasks run, on this machine or others (`selection/on_ray.py`)."""
+
+    def map(self, call: Callable[[Any, A, B], C], common: A, tasks: Iterable[B]) -> Iterator[C]:
+        """What `call` gives for what all tasks have in common and each task, in the order of the tasks."""
+
+
+StartWorkers = Callable[[], AbstractContextManager[Workers]]
+
+
 def find_files(
     uri: str,
     key: str = "pool.uri",
@@ -184,6 +200,7 @@ def find_files(
     keep: str | None = None,
     bad_files: Literal["stop", "skip"] = "stop",
     cache: FooterCache | None = None,
+    workers: StartWorkers | None = None,
 ) -> PoolFiles:
     """List the pool's Parquet files in sorted order and read their footers in parallel.
 
@@ -193,6 +210,7 @@ def find_files(
         keep: the filter; partitions that it rules out are not looked at.
         bad_files: whether a file that cannot be read stops the search or is left out.
         cache: footers of files that have not changed since are not read again.
+        workers: start those that read footers where there are FOR_WORKERS or more to read; else threads here do.
 
     Raises:
         ConfigError: nothing there, a file that is cut short or no Parquet, or a pool without rows.
@@ -209,7 +227,7 @@ def find_files(
             f"pool.filter: it rules out every partition of {uri} ({amount(len(wanted), 'file')}); "
             f"its folders say: {keys}"
         )
-    look = _Look(listing.pick(wanted), choice, stop=bad_files == "stop")
+    look = _Look(listing.pick(wanted), choice, bad_files == "stop", workers)
     try:
         table, read = look.all_files(cache)
     except UnreadableFile as error:
@@ -224,48 +242,94 @@ def find_files(
 _Found = tuple[pa.Table, dict[str, str]]  # rows of FILES; path → reason of files that cannot be read
 
 
-class _Look:
-    """Reads the footers of listed files on threads, slice by slice."""
+@dataclass(frozen=True)
+class _Reading:
+    """What reading footers needs beside the files' names. Travels to workers."""
 
-    def __init__(self, listing: Listing, choice: RowChoice, stop: bool) -> None:
-        self._threads = REMOTE_THREADS if "://" in listing.root else LOCAL_THREADS
+    root: str
+    choice: RowChoice
+    stop: bool  # at the first file that cannot be read
+
+    def each(self, listing: Listing) -> Iterator[_Found]:
+        """What is found in the files, slice by slice in their order; read on threads."""
+        count = REMOTE_THREADS if "://" in self.root else LOCAL_THREADS
+        files, enough = len(listing.paths), threading.Event()
+        size = min(SLICE, max(1, files // (4 * count)))
+        slices = (listing.part(start, start + size) for start in range(0, files, size))
+        try:
+            with StorageThreads(count, "footers") as threads:
+                reading = deque(threads.submit(self._slice, some, enough) for some in slices)
+                while reading:
+                    yield reading.popleft().result()
+        finally:
+            enough.set()
+
+    def _slice(self, some: Listing, enough: threading.Event) -> _Found:
+        place = locate(self.root)
+        keep: Keep | None = self.choice.expression if self.choice.filter is not None else None
+        files: list[PoolFile] = []
+        unreadable: dict[str, str] = {}
+        for path, modified in zip(some.paths, some.modified.tolist(), strict=True):
+            try:
+                files.append(read_footer(place.filesystem, place.path, path, modified, keep))
+            except UnreadableFile as error:
+                unreadable[path] = str(error)
+            if enough.is_set() or (unreadable and self.stop):
+                break
+        return table_of(files), unreadable
+
+
+def _on_worker(_: object, reading: _Reading, some: Listing) -> _Found:
+    tables: list[pa.Table] = []
+    unreadable: dict[str, str] = {}
+    for table, bad in reading.each(some):
+        tables.append(table)
+        unreadable |= bad
+        if unreadable and reading.stop:
+            break
+    return _joined(tables), unreadable
+
+
+def _joined(tables: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+
+
+class _Look:
+    """Finds out about listed files what is not known."""
+
+    def __init__(self, listing: Listing, choice: RowChoice, stop: bool, workers: StartWorkers | None) -> None:
         self._listing = listing
-        self._place = locate(listing.root)
-        self._keep: Keep | None = choice.expression if choice.filter is not None else None
+        self._reading = _Reading(listing.root, choice, stop)
         self._filter = choice.filter
-        self._stop = stop
-        self._enough = threading.Event()  # nobody wants more
+        self._workers = workers
         self.unreadable: dict[str, str] = {}  # path → reason
 
     def all_files(self, cache: FooterCache | None) -> tuple[pa.Table, int]:
         """The files' rows of FILES in their order, and how many footers were read for them."""
         known = cache.load(self._filter) if cache is not None else FILES.empty_table()
         at = self._known(known)
-        missing = np.flatnonzero(at < 0)
+        missing = self._listing.pick(at < 0)
         parts = [known.take(pa.array(at[at >= 0]))]
-        size = min(SLICE, max(1, len(missing) // (4 * self._threads)))
-        slices = [missing[start : start + size] for start in range(0, len(missing), size)]
-        for found, unreadable in self._each(slices):
-            if unreadable and self._stop:
+        for found, unreadable in self._each(missing):
+            if unreadable and self._reading.stop:
                 raise UnreadableFile(next(iter(unreadable.values())))
             self.unreadable |= unreadable
             parts.append(found)
-        table = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
+        table = _joined(parts)
         if not table.num_rows:
             raise UnreadableFile(next(iter(self.unreadable.values())))
-        if cache is not None and len(missing):
+        if cache is not None and missing.paths:
             cache.save(table, self._filter)
-        return table.sort_by("path"), len(missing)
+        return table.sort_by("path"), len(missing.paths)
 
-    def _each(self, slices: list[NDArray[np.int64]]) -> Iterator[_Found]:
-        """What `_read` finds in each, in order."""
-        try:
-            with StorageThreads(self._threads, "footers") as threads:
-                reading = deque(threads.submit(self._read, some) for some in slices)
-                while reading:
-                    yield reading.popleft().result()
-        finally:
-            self._enough.set()
+    def _each(self, missing: Listing) -> Iterator[_Found]:
+        files = len(missing.paths)
+        if self._workers is None or files < FOR_WORKERS:
+            yield from self._reading.each(missing)
+            return
+        with self._workers() as workers:
+            tasks = (missing.part(start, start + OF_WORKER) for start in range(0, files, OF_WORKER))
+            yield from workers.map(_on_worker, self._reading, tasks)
 
     def _known(self, known: pa.Table) -> NDArray[np.int64]:
         """int64 [files]: the row of `known` that still holds for each listed file; -1: none."""
@@ -275,16 +339,3 @@ class _Look:
         for name, values in (("bytes", self._listing.bytes), ("modified", self._listing.modified)):
             same[same] &= known[name].to_numpy()[at[same]] == values[same]
         return np.where(same, at, -1)
-
-    def _read(self, some: NDArray[np.int64]) -> _Found:
-        files: list[PoolFile] = []
-        unreadable: dict[str, str] = {}
-        for i in some.tolist():
-            path, modified = self._listing.paths[i], int(self._listing.modified[i])
-            try:
-                files.append(read_footer(self._place.filesystem, self._place.path, path, modified, self._keep))
-            except UnreadableFile as error:
-                unreadable[path] = str(error)
-            if self._enough.is_set() or (unreadable and self._stop):
-                break
-        return table_of(files), unreadable

@@ -35,6 +35,10 @@ class Listing:
         paths = tuple(path for path, kept in zip(self.paths, keep.tolist(), strict=True) if kept)
         return Listing(self.root, paths, self.bytes[keep], self.modified[keep])
 
+    def part(self, start: int, stop: int) -> Listing:
+        """Files start..stop."""
+        return Listing(self.root, self.paths[start:stop], self.bytes[start:stop], self.modified[start:stop])
+
 
 _Entry = tuple[str, int, int]  # path relative to the root, bytes, modified
 

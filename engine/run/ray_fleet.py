@@ -1,41 +1,37 @@
 """A fleet of Ray actors: one for each GPU, or for each CPU slot where there are no GPUs, as machines come and go.
 
-The only module of the engine that imports Ray. Ray's own restarts and retries are off: the coordinator hands a lost
-shard out again, which takes 2.4 s after the death of a node instead of 15.5 s (NOTES, section 3). Only tasks and
-reports travel; never rows, tensors or scores.
+Ray's own restarts and retries are off: the coordinator hands a lost shard out again, which takes about 2 s after the
+death of a machine instead of 15.5 s (benchmarks/bench_recovery.py). Only tasks and reports travel; never rows, tensors
+or scores.
 """
 
 from __future__ import annotations
 
-import logging
+import math
 import os
-import re
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import ray
+from ray.exceptions import RayError, RayTaskError
+
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import Node, bind_to_gpu, usable_cores, with_decode_threads
-from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
+from poolscore.engine.errors import BrokenDevice, ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview
 from poolscore.engine.run.elastic import Elastic
 from poolscore.engine.run.fleet import IN_FLIGHT, Done, Event, Joined, Leaving, Lost, what_became, what_failed
-from poolscore.engine.run.signals import signals_after
+from poolscore.engine.run.ray_cluster import connect, draining, how_it_died, machine_died, machines, was_told_to_go
 from poolscore.engine.run.task import PreviewSample, Task
 from poolscore.engine.worker import Job, ShardWorker
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
-import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
-
-LOCAL_OBJECT_STORE = 80_000_000  # bytes; Ray's minimum, since nothing large travels
 LOOK = 1.0  # seconds between looks at the cluster's machines
 START_SECONDS = 1800.0  # a worker that has a place is ready by then, its model compiled, or it hangs
 
@@ -83,24 +79,24 @@ class _Worker:
 class RayFleet:
     """See Fleet. A worker that dies is replaced while the cluster has a place for it."""
 
-    def __init__(self, job: Job, most_workers: int | None = None) -> None:
+    def __init__(self, job: Job, most_workers: int | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         config = job.config.run
-        self._job, self._most = job, most_workers
+        self._job, self._most, self._clock = job, most_workers, clock
         self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (str(Path.cwd()),)
         self._workers: dict[int, _Worker] = {}
         self._suspects: set[int] = set()  # shards that were at work when a worker died: they are scored alone
         self._refused: set[str] = set()  # nodes
         self._lost: list[Lost] = []  # to be told
         self._next = 0
-        self._looked = -LOOK
+        self._looked = -math.inf
         self._owns_ray = not ray.is_initialized()
         try:
             if self._owns_ray:
                 needed = config.threads + (config.decode_threads or 0)
-                _connect(config.address, max(usable_cores(), (config.workers or 1) * needed))
-            nodes = list(_nodes().values())
+                connect(config.address, max(usable_cores(), (config.workers or 1) * needed))
+            nodes = list(machines().values())
             attached = not self._owns_ray or bool(config.address or os.environ.get("RAY_ADDRESS"))
-            self._elastic = Elastic(config, nodes, attached)
+            self._elastic = Elastic(config, nodes, attached, clock)
             self.workers = self._elastic.wanted(nodes)
             self._look_around()
         except BaseException:
@@ -142,8 +138,8 @@ class RayFleet:
         refused = self._workers.pop(worker)
         self._refused.add(str(refused.node))
         _kill(refused)
-        self._looked = -LOOK  # another may be wanted
-        usable = [node for name, node in _nodes().items() if name not in self._refused]
+        self._looked = -math.inf  # another may be wanted
+        usable = [node for name, node in machines().items() if name not in self._refused]
         return any(worker.node is not None for worker in self._workers.values()) or self._elastic.may_come(usable)
 
     def close(self) -> None:
@@ -181,21 +177,23 @@ class RayFleet:
 
     def _look_around(self) -> list[Leaving]:
         """Follow the cluster: machines that came, that are gone, and that are about to be taken away."""
-        now = time.monotonic()
+        now = self._clock()
         if now - self._looked < LOOK:
             return []
         self._looked = now
-        nodes, draining = _nodes(), _draining()
-        usable = [node for name, node in nodes.items() if name not in draining and name not in self._refused]
+        nodes, going = machines(), draining()
+        usable = [node for name, node in nodes.items() if name not in going and name not in self._refused]
         staying = [worker for worker in self._workers.values() if not worker.leaving]
-        leaving = [self._leave(worker) for worker in staying if worker.node in draining]
+        leaving = [self._leave(worker) for worker in staying if worker.node in going]
         for worker in list(self._workers.values()):
             if worker.node is not None and worker.node not in nodes:
                 self._lose(worker, "its node is gone")
             elif worker.leaving and not worker.given:
                 self._lose(worker, "its node is being drained")
             elif worker.starting is not None and worker.node is not None and now - worker.placed > START_SECONDS:
-                self._lose(worker, f"it was not ready after {START_SECONDS:.0f} s")
+                reason = f"it was not ready after {START_SECONDS:.0f} s"
+                self._elastic.died_at_start(reason, others=bool(self._ready()))
+                self._lose(worker, reason)
         self._grow(usable)
         self._elastic.require_workers(sum(worker.node is not None for worker in self._workers.values()), usable)
         return leaving
@@ -231,17 +229,17 @@ class RayFleet:
             return []
         try:
             if ref == worker.placing:
-                worker.placing, worker.node, worker.placed = None, ray.get(ref), time.monotonic()
+                worker.placing, worker.node, worker.placed = None, ray.get(ref), self._clock()
                 return []
             if ref == worker.starting:
                 return [self._started(worker)]
-            return [self._finished(worker, ref)]
+            return self._finished(worker, ref)
         except RayTaskError:
             raise
         except RayError as error:  # the actor or its node died, or Ray killed it for its memory
-            if worker.starting is not None:
-                self._died_at_start(worker, _how_it_died(error))
-            self._lose(worker, _how_it_died(error), blame=not _was_told_to_go(error))
+            if worker.starting is not None and not machine_died(error) and not was_told_to_go(error):
+                self._elastic.died_at_start(how_it_died(error), others=bool(self._ready()))
+            self._lose(worker, how_it_died(error), blame=not was_told_to_go(error))
             return []
 
     def _started(self, worker: _Worker) -> Event:
@@ -255,19 +253,18 @@ class RayFleet:
         self._elastic.started()
         return Joined(worker.number, profile)
 
-    def _died_at_start(self, worker: _Worker, reason: str) -> None:
-        if worker.node in _nodes() and worker.node not in _draining():
-            self._elastic.died_at_start(reason, others=bool(self._ready()))
-
-    def _finished(self, worker: _Worker, ref: Any) -> Event:
+    def _finished(self, worker: _Worker, ref: Any) -> list[Event]:
         task = next(task for reference, task in worker.given if reference == ref)
         try:
             event: Event = Done(task, ray.get(ref))
         except RayTaskError as error:
+            if isinstance(error.cause, BrokenDevice):  # the process lives, but all that it is given would fail
+                self._lose(worker, str(error.cause))
+                return []
             event = what_became(task, error.cause)
         worker.given.remove((ref, task))
         self._send(worker)
-        return event
+        return [event]
 
     def _lose(self, worker: _Worker, reason: str, blame: bool = True) -> None:
         """Give a worker up, which may only be out of reach; a late report of its is not heard."""
@@ -284,7 +281,7 @@ class RayFleet:
             # Which of them it died of cannot be known: none is blamed, and each is scored with no other beside it.
             self._suspects.update(task.shard.index for task in at_work)
             self._lost.append(Lost(worker.number, None, tuple(task for _, task in worker.given), reason))
-        self._looked = -LOOK  # another may be wanted
+        self._looked = -math.inf  # another may be wanted
 
 
 def preview_on_ray(job: Job, sample: Shard) -> tuple[Preview, int]:
@@ -306,51 +303,3 @@ def _kill(worker: _Worker) -> None:
     """A process that does not react is killed by Ray 5 s later."""
     with suppress(RayError):  # what is gone needs no killing
         ray.kill(worker.actor)
-
-
-def _nodes() -> dict[str, Node]:
-    """The machines of the cluster that live, and what they have."""
-    return {
-        node["NodeID"]: Node(int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
-        for node in ray.nodes()
-        if node["Alive"]
-    }
-
-
-def _draining() -> set[str]:
-    """Machines that are about to be taken away: an autoscaler, a spot market or `ray drain-node` said so. No public
-    API tells; this is what Ray's own libraries ask (2.60)."""
-    return set(ray._private.state.state.get_draining_nodes())
-
-
-def _how_it_died(error: RayError) -> str:
-    """What Ray knows of it, without the numbers and addresses before and the guesses behind."""
-    text = one_line(error)
-    detail = re.search("Worker exit detail: (.+?) *(Some common causes|If the process was|$)", text)
-    return detail[1] if detail else text
-
-
-def _was_told_to_go(error: RayError) -> bool:
-    """Whether a worker ended because somebody wanted its machine or its process back: no shard is to blame. After a
-    SIGTERM Ray lets a worker finish what it is at, and report it."""
-    return (isinstance(error, RayActorError) and error.preempted) or "SIGTERM" in str(error)
-
-
-def _connect(address: str | None, slots: int) -> None:
-    address = address or os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
-    try:
-        with signals_after():
-            if address:
-                ray.init(address=address, **quiet)
-            else:
-                ray.init(
-                    address="local",
-                    num_cpus=slots,
-                    include_dashboard=False,
-                    object_store_memory=LOCAL_OBJECT_STORE,
-                    **quiet,
-                )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = f"the Ray cluster at {address}" if address else "a local Ray"
-        raise ConfigError(f"run.address: cannot start on {where}: {one_line(error)}") from error

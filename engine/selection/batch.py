@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -30,6 +31,7 @@ from poolscore.engine.selection.top import Scored, fill, fill_by_rank
 from poolscore.engine.storage import Storage
 
 ABOUT = b"poolscore"  # key of the schema metadata: JSON, what the rows were selected from
+LARGE = 50_000_000  # rows; fewer are selected sooner than a cluster answers
 NAME = "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"
 NAME_FORMAT = "up to 100 letters, digits, '-', '_' and '.' (not first)"
 
@@ -189,10 +191,28 @@ def selected(
         yield Batch(count, _about(runs, reports), choice, columns, best, run_names)
 
 
-def write_batch(run: RunDirectory, config: Config, workers: Workers | None = None) -> None:
-    """Select as configured and write `selection.parquet`; as many rows as there are where there are fewer than k."""
-    with selected([run], config, Choice.of(config), workers=workers) as batch:
+def write_batch(run: RunDirectory, config: Config, rows: int = 0) -> None:
+    """Select as configured and write `selection.parquet`; as many rows as there are where there are fewer than k.
+
+    Args:
+        rows: scored; LARGE or more of a run on a Ray cluster are read there.
+    """
+    cluster = config.run.address or os.environ.get("RAY_ADDRESS")
+    on_cluster = config.run.executor == "ray" and rows >= LARGE
+    with (
+        workers_on(cluster if on_cluster else None) as workers,
+        selected([run], config, Choice.of(config), workers=workers) as batch,
+    ):
         write_selection(run.storage, batch)
+
+
+def workers_on(address: str | None) -> AbstractContextManager[Workers | None]:
+    """Workers of the Ray cluster at this address; None: none, where threads of this process do."""
+    if address is None:
+        return nullcontext()
+    from poolscore.engine.selection.on_ray import ray_workers
+
+    return ray_workers(address)
 
 
 def write_selection(storage: Storage, batch: pa.Table | Batch, name: str = SELECTION) -> None:

@@ -1,4 +1,4 @@
-"""Selecting on a Ray cluster: the same tasks as on threads, and the same bytes.
+"""Selecting, and reading the footers of a large pool, on a Ray cluster: the same tasks as on threads, the same bytes.
 
 What travels is counts (512 KiB a task) and the rows that are chosen (32 bytes each); never a column of scores. A task
 whose worker dies is run again by Ray: it only reads.
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
+from poolscore.engine.run.signals import signals_after
 from poolscore.engine.selection.parts import Reader
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -54,7 +55,7 @@ class RayWorkers:
 
 @contextmanager
 def ray_workers(address: str | None) -> Iterator[RayWorkers]:
-    """Workers of a cluster; None: the one that RAY_ADDRESS names, or an embedded one.
+    """Workers of the cluster at this address ('local': an embedded one; None: RAY_ADDRESS's, or an embedded one).
 
     Raises:
         ConfigError: there is no such cluster.
@@ -62,14 +63,12 @@ def ray_workers(address: str | None) -> Iterator[RayWorkers]:
     owned = not ray.is_initialized()
     if owned:
         try:
-            ray.init(
-                address=address or os.environ.get("RAY_ADDRESS") or "local",
-                log_to_driver=False,
-                logging_level=logging.WARNING,
-                include_dashboard=False if not address else None,
-            )
+            with signals_after():
+                where = address or os.environ.get("RAY_ADDRESS") or "local"
+                embedded: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
+                ray.init(where, log_to_driver=False, logging_level=logging.WARNING, configure_logging=True, **embedded)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"--address: cannot start on the Ray cluster at {address}: {one_line(error)}") from error
+            raise ConfigError(f"--address: cannot use the Ray cluster at {address}: {one_line(error)}") from error
     try:
         yield RayWorkers()
     finally:
@@ -94,6 +93,4 @@ def _result(reference: Any) -> Any:
             raise error.cause from error
         raise
     except RayError as error:
-        raise StoppedError(
-            f"the Ray cluster failed while selecting ({one_line(error)}); run the same command again"
-        ) from error
+        raise StoppedError(f"the Ray cluster failed ({one_line(error)}); run the same command again") from error

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.identity import OF_ROWS, differences
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.order import Rows
 from poolscore.engine.selection.parts import Part, Reader
 from poolscore.engine.selection.threshold import Workers, grouped
 
 Keys = NDArray[np.uint64]
-# Entries of a run's identity in which runs may differ: which rows they scored, and how the work was cut.
-OF_THE_ROWS = ("the pool", "the excluded ids", "pool.filter", "pool.sample", "pool.keep", "run.")
+# Entries of a run's identity that say which rows were scored, not how.
+WHICH_ROWS = (*OF_ROWS, "pool.filter", "pool.sample", "pool.keep")
 
 
 def require_alike(runs: Sequence[RunDirectory]) -> None:
@@ -27,14 +26,16 @@ def require_alike(runs: Sequence[RunDirectory]) -> None:
     Raises:
         ConfigError: names what differs.
     """
-    first = _identity(runs[0])
+    first = runs[0]
     for run in runs[1:]:
-        other = _identity(run)
-        different = [name for name in dict.fromkeys([*first, *other]) if first.get(name) != other.get(name)]
+        here, there = first.info["identity"], run.info["identity"]
+        # Either may be of an older version, which lacks settings: they have their defaults there.
+        different = set(differences(here, there, run.config, WHICH_ROWS))
+        different &= set(differences(there, here, first.config, WHICH_ROWS))
         if different:
-            named = ", ".join(different)
+            named = ", ".join(sorted(different))
             raise ConfigError(
-                f"{run.storage.root} and {runs[0].storage.root} differ in {named}: their scores cannot be compared; "
+                f"{run.storage.root} and {first.storage.root} differ in {named}: their scores cannot be compared; "
                 "select from each of them"
             )
 
@@ -95,12 +96,3 @@ def _among(keys_N: Keys, sorted_keys: Keys) -> NDArray[np.bool_]:
         return np.zeros(len(keys_N), bool)
     found: NDArray[np.bool_] = sorted_keys[np.searchsorted(sorted_keys, keys_N) % len(sorted_keys)] == keys_N
     return found
-
-
-def _identity(run: RunDirectory) -> Mapping[str, str]:
-    identity: Mapping[str, Any] = run.info["identity"]
-    return {
-        name: json.dumps(value, sort_keys=True, default=str)
-        for name, value in identity.items()
-        if not name.startswith(OF_THE_ROWS)
-    }

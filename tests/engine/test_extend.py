@@ -136,5 +136,5 @@ def test_a_file_that_went_and_a_base_that_is_not_whole_are_told_of(
     assert prepared.extension is not None
     gone, missing = prepared.extension.notes
     assert gone == "part-1.parquet went since it was scored: a selection over both runs may still name its rows"
-    assert missing.endswith("is not whole: this run does not score its 6 missing shards")
+    assert missing.endswith("is not whole: it misses 6 shards, which this run does not score")
     assert prepared.plan.rows == 40

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import scores_of_run
 
 from poolscore.engine.config import Config
-from poolscore.engine.errors import ConfigError
-from poolscore.engine.retry import config_of_run
+from poolscore.engine.errors import DONE, ConfigError
+from poolscore.engine.retry import config_of_run, retry_run
 from poolscore.engine.run.directory import RunDirectory, write_json
+from poolscore.engine.score import score_pool
 
 Configure = Callable[..., Config]
 
@@ -55,6 +57,19 @@ def test_the_cluster_of_a_foreign_run_is_not_asked(run: RunDirectory) -> None:
     assert config_of_run(run).run.address is None
     assert config_of_run(run, address="ray://mine:10001").run.address == "ray://mine:10001"
     assert config_of_run(run, trust=True).run.address == "ray://elsewhere:10001"
+
+
+def test_a_run_that_misses_a_shard_is_made_whole(digit_config: Configure) -> None:
+    config = digit_config()
+    score_pool(config)
+    scores = scores_of_run(config.run.dir)
+    (Path(config.run.dir) / "_SUCCESS").unlink()
+    sorted((Path(config.run.dir) / "_log").glob("*/[0-9]*.json"))[-1].unlink()
+    with pytest.raises(ConfigError, match="names code"):
+        retry_run(config.run.dir)
+    elsewhere = config.model_copy(update={"run": config.run.model_copy(update={"dir": "/nowhere"})})
+    assert retry_run(config.run.dir, elsewhere).exit_code == DONE
+    assert scores_of_run(config.run.dir).equals(scores)
 
 
 def test_a_secret_that_was_taken_out_is_asked_for(run: RunDirectory) -> None:

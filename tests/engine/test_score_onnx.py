@@ -19,6 +19,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
+from poolscore.engine.verify import verify_run
 from poolscore.engine.worker import build_scorer
 
 
@@ -108,3 +109,13 @@ def test_settings_that_a_file_does_not_take(
         with_file(digit_config, tmp_path / "model.onnx", **sections)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_its_rows_are_verified_in_its_own_type(digit_config: Callable[..., Config], onnx_file: Path) -> None:
+    config = with_file(digit_config, onnx_file)
+    prepared = prepare_job(config)
+    run = RunDirectory(score_pool(config, prepared=prepared).run_dir)
+    found = verify_run(run, prepared, 50)
+    assert (found.rows, found.precision, found.strange, found.wrong) == (50, "fp32", 0, [])
+    assert found.note == "an ONNX file computes in its own types"
+    assert 0 < found.scores["bald"].largest < 2e-6

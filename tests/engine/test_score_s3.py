@@ -33,6 +33,7 @@ from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
+from poolscore.engine.verify import verify_run
 from poolscore.jobs.cli import app
 
 KILLED = """
@@ -253,3 +254,17 @@ def test_a_finished_run_is_read_from_the_bucket(twins: Twins, config: Config) ->
 def test_a_run_inside_its_pool_is_refused(twins: Twins) -> None:
     with pytest.raises(ConfigError, match="lies in the pool's folder"):
         score_pool(twins.config(twins.bucket, "pool/run"))
+
+
+def test_a_run_in_a_bucket_is_verified_and_extended(config: Config, twins: Twins, digits: pa.Table) -> None:
+    base = score_pool(config)
+    found = verify_run(RunDirectory(base.run_dir), prepare_job(config), 40)
+    assert (found.rows, found.strange, found.wrong) == (40, 0, [])
+    at = locate(f"{twins.bucket}/pool/part-9.parquet")
+    pq.write_table(digits.slice(300, 30), at.path, filesystem=at.filesystem)
+    try:
+        more = score_pool(twins.config(twins.bucket, f"runs/{next(_runs)}"), extends=base.run_dir)
+    finally:
+        at.filesystem.delete_file(at.path)
+    assert scores_of_run(more.run_dir)["id"].to_pylist() == [f"digit-{i:04d}" for i in range(300, 330)]
+    assert RunDirectory(more.run_dir).info["extends"][0]["run"] == base.run_dir

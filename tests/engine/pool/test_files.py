@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.pool import files
 from poolscore.engine.pool.files import find_files
 from poolscore.engine.pool.footer import TAIL
 
@@ -244,3 +248,47 @@ def test_columns_must_be_there_and_of_one_type(tmp_path: Path) -> None:
         pool.require_columns({"id": "pool.id", "x": "pool.keep"})
     with pytest.raises(ConfigError, match=r"^pool.input: column 'y' is not in a.parquet; it has: id, x$"):
         pool.require_columns({"y": "pool.input"})
+
+
+class Elsewhere:
+    """Workers on other machines: what goes there and comes back is pickled."""
+
+    def __init__(self) -> None:
+        self.tasks = 0
+
+    def map(self, call: Any, common: Any, tasks: Any) -> Iterator[Any]:
+        for task in tasks:
+            self.tasks += 1
+            there_call, there_common, there_task = pickle.loads(pickle.dumps((call, common, task)))
+            yield pickle.loads(pickle.dumps(there_call(None, there_common, there_task)))
+
+
+def many_files(folder: Path) -> Path:
+    for i in range(23):
+        columns = {"id": range(i, i + 3), "day" if i % 4 else "night": [f"d{i}"] * 3}
+        pq.write_table(pa.table(columns), folder / f"{i:02d}.parquet", row_group_size=2)
+    return folder
+
+
+@pytest.mark.parametrize("keep", [None, "id > 12"])
+def test_workers_read_the_footers_of_many_files_and_find_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str | None
+) -> None:
+    uri = str(many_files(tmp_path))
+    (tmp_path / "05.parquet").write_bytes(b"no Parquet")
+    here = find_files(uri, keep=keep, bad_files="skip")
+    monkeypatch.setattr(files, "OF_WORKER", 7)
+    workers = Elsewhere()
+    few = find_files(uri, keep=keep, bad_files="skip", workers=lambda: nullcontext(workers))
+    assert workers.tasks == 0  # not worth while
+    monkeypatch.setattr(files, "FOR_WORKERS", 23)
+    there = find_files(uri, keep=keep, bad_files="skip", workers=lambda: nullcontext(workers))
+    assert workers.tasks == 4
+    for pool in (few, there):
+        assert pool.table.equals(here.table)
+        assert pool.table["schema"].chunk(0).dictionary.equals(here.table["schema"].chunk(0).dictionary)
+        assert pool.unreadable == here.unreadable
+        assert list(pool.unreadable) == ["05.parquet"]
+    with pytest.raises(ConfigError, match=r"05.parquet is no complete Parquet file.*pool.bad_files: skip"):
+        find_files(uri, keep=keep, workers=lambda: nullcontext(workers))
+    assert workers.tasks == 5  # the first of them found it

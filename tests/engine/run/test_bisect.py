@@ -99,6 +99,21 @@ def test_reading_that_failed_by_chance_is_tried_again() -> None:
     assert (bisection.poison, bisection.given_up) == ({}, None)
 
 
+def test_rows_that_live_in_the_end_do_not_count() -> None:
+    bisection = Bisection(16, ATTEMPTS, most=1)
+    bisection.lived(bisection.next())
+    failures: Counter[range] = Counter()
+    while not bisection.done:
+        tried = bisection.next()
+        while failures[tried] < ATTEMPTS - 1:  # one row after another
+            failures[tried] += 1
+            bisection.failed(tried, "preempted", died=True)
+            bisection.waiting.remove(tried)
+            bisection.in_flight += 1
+        bisection.lived(tried)
+    assert (bisection.poison, bisection.given_up) == ({}, None)
+
+
 def test_a_search_may_cost_so_many_workers_and_no_more() -> None:
     bisection = Bisection(16**5, ATTEMPTS)
     bisection.lived(bisection.next())

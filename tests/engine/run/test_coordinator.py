@@ -514,3 +514,20 @@ def test_a_shard_that_hangs_is_not_waited_for_for_ever(monkeypatch: pytest.Monke
     coordinator = make(fleet, stop_when=lambda: "late" if fleet.submitted else None)
     assert coordinator.run(make_shards(5), 0) == {}
     assert coordinator.stopped == "late"
+
+
+def test_a_run_whose_time_is_over_looks_for_no_more_poison() -> None:
+    trials: list[Task] = []
+    dies = poisoned({0: {7}})
+
+    def answer(worker: int, task: Task) -> Event:
+        if not isinstance(task, ScoreShard):
+            trials.append(task)
+        return dies(worker, task)
+
+    coordinator = make(
+        FakeFleet(2, answer), done=Totals(shards=1), stop_when=lambda: "the deadline came" if trials else None
+    )
+    assert coordinator.run(long_shards(1), 0) == {}
+    assert coordinator.stopped == "the deadline came"
+    assert len(trials) == 1

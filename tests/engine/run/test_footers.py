@@ -11,6 +11,7 @@ import pytest
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import locate
+from poolscore.engine.pool import files
 from poolscore.engine.pool.files import PoolFiles, find_files
 from poolscore.engine.pool.plan import make_plan
 from poolscore.engine.run import footers
@@ -124,3 +125,13 @@ def test_a_directory_that_holds_footers_alone_is_no_run(tmp_path: Path) -> None:
     fill(tmp_path)
     look(tmp_path)
     assert not exists(str(tmp_path / "run"))
+
+
+def test_ray_workers_read_footers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_session: None) -> None:
+    from poolscore.engine.selection.on_ray import ray_workers
+
+    fill(tmp_path)
+    here = find_files(str(tmp_path / "pool"))
+    monkeypatch.setattr(files, "FOR_WORKERS", 1)
+    monkeypatch.setattr(files, "OF_WORKER", 2)
+    assert find_files(str(tmp_path / "pool"), workers=lambda: ray_workers(None)).table.equals(here.table)

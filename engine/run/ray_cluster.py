@@ -1,0 +1,78 @@
+"""What the driver asks of a Ray cluster: to be there, its machines, and which of them are about to be taken away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from typing import Any
+
+from poolscore.engine.config_text import one_line
+from poolscore.engine.cores import Node
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.run.signals import signals_after
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+
+LOCAL_OBJECT_STORE = 80_000_000  # bytes; Ray's minimum, since nothing large travels
+
+
+def connect(address: str | None, slots: int) -> None:
+    """Attach to a cluster, or start a local Ray with so many CPUs.
+
+    Raises:
+        ConfigError: it cannot be reached, or does not start.
+    """
+    address = address or os.environ.get("RAY_ADDRESS")
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
+    try:
+        with signals_after():
+            if address:
+                ray.init(address=address, **quiet)
+            else:
+                ray.init(
+                    address="local",
+                    num_cpus=slots,
+                    include_dashboard=False,
+                    object_store_memory=LOCAL_OBJECT_STORE,
+                    **quiet,
+                )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        where = f"the Ray cluster at {address}" if address else "a local Ray"
+        raise ConfigError(f"run.address: cannot start on {where}: {one_line(error)}") from error
+
+
+def machines() -> dict[str, Node]:
+    """The machines of the cluster that live, and what they have."""
+    return {
+        node["NodeID"]: Node(int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+
+
+def draining() -> set[str]:
+    """Machines that are about to be taken away: an autoscaler, a spot market or `ray drain-node` said so. No public
+    API tells; this is what Ray's own libraries ask (2.60)."""
+    return set(ray._private.state.state.get_draining_nodes())
+
+
+def how_it_died(error: RayError) -> str:
+    """What Ray knows of it, without the numbers and addresses before and the guesses behind."""
+    text = one_line(error)
+    detail = re.search("Worker exit detail: (.+?) *(Some common causes|If the process was|$)", text)
+    return detail[1] if detail else text
+
+
+def was_told_to_go(error: RayError) -> bool:
+    """Whether a worker ended because somebody wanted its machine or its process back: no shard is to blame. After a
+    SIGTERM Ray lets a worker finish what it is at, and report it."""
+    return (isinstance(error, RayActorError) and error.preempted) or "SIGTERM" in str(error)
+
+
+def machine_died(error: RayError) -> bool:
+    """Whether a worker ended with its machine: Ray says so, or can reach neither."""
+    return isinstance(error, ActorUnavailableError) or "its node has died" in str(error)
