@@ -20,6 +20,8 @@ from s3_server import Proxy, S3Server, proxy_before
 
 from poolscore.engine.filesystem import locate
 
+SHARDS = 24
+
 
 @pytest.fixture
 def in_bucket(workshop: Workshop, tmp_path: Path, bucket: str) -> Callable[..., Job]:
@@ -47,30 +49,40 @@ class Weather:
     def __init__(self, rng: random.Random, fault: float, wait: float) -> None:
         self._rng, self._fault, self._wait = rng, fault, wait
         self._lock = threading.Lock()
-        self.proxy: Proxy | None = None  # set: it begins
+        self.proxy: Proxy | None = None  # set: it is bad
 
     def __call__(self, request: str) -> None:
-        if self.proxy is None:
+        proxy = self.proxy
+        if proxy is None:
             return
         with self._lock:
             drawn, wait = self._rng.random(), self._rng.uniform(0, self._wait)
         if drawn < self._fault / 2:
-            self.proxy.busy = 2
+            proxy.busy = 2
         elif drawn < self._fault:
-            self.proxy.lost = 1
+            proxy.lost = 1
         time.sleep(wait)
 
 
 def _weathers(
-    workshop: Workshop, in_bucket: Callable[..., Job], server: S3Server, weather: Weather, executor: str
+    workshop: Workshop,
+    in_bucket: Callable[..., Job],
+    server: S3Server,
+    weather: Weather,
+    executor: str,
+    begin: int = 1,
+    end: int | None = SHARDS,
 ) -> str:
-    """Run a job through it; returns its run directory."""
+    """Run a job through it, from its first shard to its last, or as said; returns its run directory."""
     workshop.pace(0.005)
     with proxy_before(server.endpoint, weather) as proxy:
         job = in_bucket(proxy.endpoint, executor=executor)
         with job.running() as driver:
-            driver.until_journalled(1)
+            driver.until_journalled(begin)
             weather.proxy = proxy
+            if end is not None:
+                driver.until_journalled(end)
+                weather.proxy = None
             driver.wait()
     assert len(proxy.seen) > 100
     return job.run_dir
@@ -96,6 +108,15 @@ def test_a_storm(
     wait: float,
 ) -> None:
     same(_weathers(workshop, in_bucket, s3_server, Weather(rng, fault, wait), executor), reference)
+
+
+@pytest.mark.chaos
+@pytest.mark.xfail(reason="parts are read past PatientStorage: the run stops, resumable, instead of waiting")
+def test_a_storm_while_the_selection_is_made(
+    workshop: Workshop, in_bucket: Callable[..., Job], s3_server: S3Server, reference: Outcome, rng: random.Random
+) -> None:
+    weather = Weather(rng, fault=0.5, wait=0.02)
+    same(_weathers(workshop, in_bucket, s3_server, weather, "local", begin=SHARDS - 1, end=None), reference)
 
 
 @pytest.mark.chaos
