@@ -113,9 +113,9 @@ class LocalStorage:
         new = not root.exists()
         try:
             root.mkdir(parents=True, exist_ok=True)
-            probe = root / f".writable.{secrets.token_hex(4)}"
+            probe = root / f".writable.{secrets.token_hex(4)}.tmp"
             probe.touch(exist_ok=False)
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # a driver that ends beside us sweeps
             if new:
                 root.rmdir()  # a job that is refused for something else leaves nothing behind
         except OSError as error:

@@ -45,7 +45,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 _PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet|\.part-\d{5,}-[0-9a-f]{8}\.parquet\.[0-9a-f]{8}\.tmp")
-_OF_DRIVER = re.compile(r"\.(run\.json|plan\.parquet|selection\.parquet|_SUCCESS)\.")
+_OF_DRIVER = re.compile(r"\.(writable|run\.json|plan\.parquet|selection\.parquet|_SUCCESS)\.")
 _USERINFO = re.compile(r"(?<=://)(?!anonymous@)[^/\s]+@")
 
 
