@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import signal
 import statistics
@@ -109,7 +110,7 @@ def one_death(cluster: Cluster, fleet: WatchedFleet, victim: Any) -> dict[str, f
         found = until(
             lambda: [t for t, what, _, about in fleet.log[before:] if what == wanted and t >= at and about[0] in shards]
         )
-        return round(found[0] - start, 2)
+        return float(round(found[0] - start, 2))
 
     return {"known": round(at - start, 2), "handed_out_again": first("given"), "done_again": first("done")}
 
@@ -145,7 +146,7 @@ def measure(folder: Path, kills: int) -> list[dict[str, float]]:
     prepared = prepare_job(config)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE})
     nodes = [cluster.add_node(num_cpus=2, object_store_memory=STORE) for _ in range(2)]
-    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
     fleet = WatchedFleet(prepared.job)
     enough = threading.Event()
     job = threading.Thread(target=coordinate, args=(fleet, prepared.plan.shards, enough), daemon=True)

@@ -25,7 +25,7 @@ from pydantic import (
 from poolscore.engine.config_text import NOT_YAML, first_message, from_yaml, one_line
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.expression import parse as parse_filter
-from poolscore.engine.run.limits import parse_deadline
+from poolscore.engine.run.limits import DEADLINES, parse_deadline
 from poolscore.engine.scores import Task, require_score
 
 
@@ -411,7 +411,12 @@ class RunConfig(Section):
     @field_validator("deadline", mode="before")
     @classmethod
     def _yaml_reads_times(cls, given: Any) -> Any:
-        return given.isoformat() if isinstance(given, datetime) else given
+        """A date and time without quotes is one to YAML; 18:00 is 1080, and a day alone leaves its hour open."""
+        if isinstance(given, datetime):
+            return given.isoformat()
+        if isinstance(given, str | None):
+            return given
+        raise ValueError(f"must be {DEADLINES}, in quotes, got {given}")
 
     @field_validator("deadline")
     @classmethod

@@ -3,6 +3,7 @@
 x PoolscoreError
   + ConfigError        exit code 2: the configuration or the input is wrong; nothing was started or spent
   + StoppedError       exit code 4: storage or cluster failed; the run directory can be resumed
+    + BrokenDevice     a GPU is of no more use to its process; on Ray the worker is replaced and the job goes on
   + InterruptedRun     exit code 130: Ctrl-C or SIGTERM; the run directory can be resumed
   + UnreadableShard    a part of the pool cannot be read; the shard is tried again, then set aside and named
   + OutOfMemory        a batch does not fit on the device; the shard is tried again, then the job stops (exit code 4)
@@ -36,6 +37,10 @@ class StoppedError(PoolscoreError):
     """Storage or cluster stopped the job; it can be resumed."""
 
     exit_code = STOPPED
+
+
+class BrokenDevice(StoppedError):
+    """After an error on a GPU, such as an index out of range, whatever its process does there fails."""
 
 
 class InterruptedRun(PoolscoreError):

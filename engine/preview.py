@@ -158,8 +158,8 @@ def _look_again(scorer: Scorer, sample: Shard, picked: list[int], control: list[
         rows_seen += len(good)
         for i in good:
             if (row_id := int(rows.row_ids[i])) in wanted:
-                features[row_id] = features_NF[i]
-                inputs[row_id] = rows.table.slice(i, 1)
+                features[row_id] = features_NF[i].copy()  # a view would keep those of all rows
+                inputs[row_id] = rows.table.take([i])
         if cost != cost:
             cost = _passes_cost(scorer, batch, scorer.decoder.padded_keys(rows))
     assert total_F is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import secrets
 import socket
@@ -21,7 +22,7 @@ import torch
 
 from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
-from poolscore.engine.errors import ConfigError, OutOfMemory
+from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, PoolscoreError
 from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.feed import NO_ROWS, Blank, Feed
 from poolscore.engine.imports import add_to_path
@@ -49,6 +50,8 @@ B = TypeVar("B")
 
 REASONS = 5  # commonest reasons of rejection that a report carries
 REASON_LENGTH = 200  # characters
+# What torch, Triton, cuBLAS, cuDNN and ONNX Runtime say; room that is missing is another matter.
+_OF_GPU = re.compile("(CUDA error|CUDA failure|Triton Error|CUBLAS_STATUS|CUDNN_STATUS)(?!.*out of memory)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -156,8 +159,15 @@ class ShardWorker:
             self._scorer.decoder.close()
 
     def _scored(self, shard: Shard, blank: Blank) -> tuple[Feed, ScoredShard]:
-        with self._scorer.feed(shard, self._threaded, blank) as feed:
-            return feed, self._scorer.collect(self._on_device(self._scorer.infer, feed))
+        try:
+            with self._scorer.feed(shard, self._threaded, blank) as feed:
+                return feed, self._scorer.collect(self._on_device(self._scorer.infer, feed))
+        except PoolscoreError:
+            raise
+        except Exception as error:
+            if not _OF_GPU.search(str(error)):
+                raise
+            raise BrokenDevice(f"shard {shard.index}: {one_line(f'{type(error).__name__}: {error}')}") from error
 
     def _on_device(self, call: Callable[[A], B], given: A) -> B:
         def run() -> B:

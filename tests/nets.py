@@ -107,6 +107,22 @@ def random_each_time() -> nn.Module:
     return cnn()
 
 
+class BreaksGpu(nn.Sequential):
+    """As on a GPU after an index out of range: once it has seen a row that begins with 70, it fails on everything."""
+
+    broken = False  # of the process
+
+    def forward(self, x: Tensor) -> Tensor:
+        BreaksGpu.broken |= bool((x[:, 0] == 70).any())
+        if BreaksGpu.broken:
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return super().forward(x)
+
+
+def breaks_gpu() -> nn.Module:
+    return BreaksGpu(*mlp(2, 3))
+
+
 def lethal(value: dict[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
     """A decode function: kills its process on rows whose 'kill' names a file, until that file has `lives` lines."""
     marker, lives = value["kill"], value["lives"]

@@ -20,7 +20,10 @@ from poolscore.engine.pool.files import PoolFiles
 
 UNKNOWN = -1
 HUGE = 2  # a row group of more than HUGE shards is cut into row ranges
-RANGES = 8  # at most: each is read from the start of the group, so the group is read 4.5 times in all
+# Each range is read from the start of the group: with 8 of them the group is read 4.5 times in all. Files may hold an
+# index of their pages, by which a reader could begin in the middle; pyarrow (26) tells that there is one and has no
+# call to use it, and parsing pages by hand would be a Parquet reader of our own. `doctor` advises smaller row groups.
+RANGES = 8
 SAMPLED_GROUPS = 64  # a sample of few rows is drawn from so many row groups at least: rows of one are often alike
 
 PIECES = pa.schema(  # one row a piece, in the order of the pool

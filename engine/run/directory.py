@@ -212,7 +212,11 @@ def create_run(
     extends: Sequence[Mapping[str, str]] = (),
 ) -> RunDirectory:
     """Start a run in an empty directory; `extends` are the place and id of the runs that it goes on with, the latest
-    first."""
+    first.
+
+    Raises:
+        StoppedError: another job started one there at the same moment.
+    """
     patience = config.run.storage_patience
     storage = open_storage(root, patience)
     storage.publish(PLAN, lambda file: file.write(plan.to_parquet()))
@@ -242,7 +246,8 @@ def create_run(
         "profiles": {},
         "totals": asdict(Totals()),
     }
-    write_json(storage, RUN, info)
+    if not storage.create(RUN, _json(info)):
+        raise StoppedError(f"{root}: another job started a run there at this moment; choose another run.dir, or wait")
     return RunDirectory(root, plan, patience)
 
 
@@ -327,8 +332,7 @@ def set_aside(root: str) -> str:
 
 def write_json(storage: Storage, name: str, value: Any) -> None:
     """Write a JSON object that people read, too."""
-    data = (json.dumps(value, indent=2, default=str) + "\n").encode()
-    storage.publish(name, lambda file: file.write(data))
+    storage.publish(name, lambda file: file.write(_json(value)))
 
 
 def redacted(value: Any, key: str = "") -> Any:
@@ -349,6 +353,10 @@ def _wrong(values: Any, entries: Mapping[str, type]) -> str | None:
     """The first entry that is missing or of another type."""
     values = values if isinstance(values, Mapping) else {}
     return next((f"no '{key}'" for key, kind in entries.items() if not isinstance(values.get(key), kind)), None)
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, indent=2, default=str) + "\n").encode()
 
 
 def _now() -> str:

@@ -17,7 +17,7 @@ Deadline = timedelta | time_of_day | datetime
 
 _SECONDS = {"d": 86_400, "h": 3_600, "min": 60, "m": 60, "s": 1}
 _PART = re.compile(r"([0-9]+(?:[.][0-9]+)?) *(d|h|min|m|s)(?![a-z]) *")
-_FORMS = "a duration such as '8h' or '1h 30m', a time such as '06:00', or a date with it: '2026-11-23T06:00'"
+DEADLINES = "a duration such as '8h' or '1h 30m', a time such as '06:00', or a date with it: '2026-11-23T06:00'"
 
 
 def parse_deadline(text: str) -> Deadline:
@@ -29,7 +29,7 @@ def parse_deadline(text: str) -> Deadline:
     if parts := _PART.findall(text):
         if _PART.sub("", text) == "" and any(float(number) for number, _ in parts):
             return timedelta(seconds=sum(float(number) * _SECONDS[unit] for number, unit in parts))
-        raise ValueError(f"must be {_FORMS}, got '{text}'")
+        raise ValueError(f"must be {DEADLINES}, got '{text}'")
     for form in (time_of_day, datetime):
         try:
             found: Deadline = form.fromisoformat(text)
@@ -37,7 +37,7 @@ def parse_deadline(text: str) -> Deadline:
             continue
         if ":" in text:  # a day alone leaves open which hour of it
             return found
-    raise ValueError(f"must be {_FORMS} (in quotes), got '{text}'")
+    raise ValueError(f"must be {DEADLINES}, in quotes, got '{text}'")
 
 
 def moment_of(deadline: Deadline, now: datetime) -> datetime:

@@ -23,7 +23,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import Node, bind_to_gpu, usable_cores, with_decode_threads
-from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
+from poolscore.engine.errors import BrokenDevice, ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview
 from poolscore.engine.run.elastic import Elastic
@@ -233,7 +233,7 @@ class RayFleet:
                 return []
             if ref == worker.starting:
                 return [self._started(worker)]
-            return [self._finished(worker, ref)]
+            return self._finished(worker, ref)
         except RayTaskError:
             raise
         except RayError as error:  # the actor or its node died, or Ray killed it for its memory
@@ -253,15 +253,18 @@ class RayFleet:
         self._elastic.started()
         return Joined(worker.number, profile)
 
-    def _finished(self, worker: _Worker, ref: Any) -> Event:
+    def _finished(self, worker: _Worker, ref: Any) -> list[Event]:
         task = next(task for reference, task in worker.given if reference == ref)
         try:
             event: Event = Done(task, ray.get(ref))
         except RayTaskError as error:
+            if isinstance(error.cause, BrokenDevice):  # the process lives, but all that it is given would fail
+                self._lose(worker, str(error.cause))
+                return []
             event = what_became(task, error.cause)
         worker.given.remove((ref, task))
         self._send(worker)
-        return event
+        return [event]
 
     def _lose(self, worker: _Worker, reason: str, blame: bool = True) -> None:
         """Give a worker up, which may only be out of reach; a late report of its is not heard."""

@@ -55,7 +55,7 @@ class RayWorkers:
 
 @contextmanager
 def ray_workers(address: str | None) -> Iterator[RayWorkers]:
-    """Workers of a cluster; None: the one that RAY_ADDRESS names, or an embedded one.
+    """Workers of the cluster at this address ('local': an embedded one; None: RAY_ADDRESS's, or an embedded one).
 
     Raises:
         ConfigError: there is no such cluster.
@@ -64,14 +64,11 @@ def ray_workers(address: str | None) -> Iterator[RayWorkers]:
     if owned:
         try:
             with signals_after():
-                ray.init(
-                    address=address or os.environ.get("RAY_ADDRESS") or "local",
-                    log_to_driver=False,
-                    logging_level=logging.WARNING,
-                    include_dashboard=False if not address else None,
-                )
+                where = address or os.environ.get("RAY_ADDRESS") or "local"
+                embedded: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
+                ray.init(where, log_to_driver=False, logging_level=logging.WARNING, configure_logging=True, **embedded)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"--address: cannot start on the Ray cluster at {address}: {one_line(error)}") from error
+            raise ConfigError(f"--address: cannot use the Ray cluster at {address}: {one_line(error)}") from error
     try:
         yield RayWorkers()
     finally:

@@ -14,6 +14,13 @@ from chaos.same import Outcome, outcome
 ROWS = 1200
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Jobs are started and resumed many times here, perhaps on a busy machine."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(1200))
+
+
 @pytest.fixture(scope="session")
 def _workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop.make(tmp_path_factory.mktemp("chaos"), ROWS)

@@ -27,7 +27,8 @@ from poolscore.engine.run.directory import exists
 from poolscore.engine.run.journal import read_reports
 from poolscore.engine.storage import open_storage
 
-PATIENCE = 120.0  # seconds until something that must happen counts as missing: this machine may be busy
+PATIENCE = 120.0  # seconds until something that must happen counts as missing: the machine may be busy
+RUN_PATIENCE = 600.0  # until a run must have ended
 BROKEN = (7, 333, 334)  # pictures that are cut short, and end in errors/
 
 
@@ -72,12 +73,12 @@ class Workshop:
 
     def pace(self, seconds: float) -> None:
         """Let every row take so long."""
-        self._say(str(seconds))
+        self.say(str(seconds))
 
     def hold(self, held: int = 1, but: int = 0) -> list[int]:
         """Let every process wait at its next row, and wait until so many do, `but` one. Returns their numbers."""
         number = time.monotonic_ns()
-        self._say(f"hold {number}")
+        self.say(f"hold {number}")
         marks = self.folder / f"hold-{number}"
         return until(f"{held} processes at a row", lambda: enough(_alive(marks, but), held), self.marks)
 
@@ -89,7 +90,8 @@ class Workshop:
         """Who decoded and who was held, ever."""
         return " ".join(str(mark.relative_to(self.folder)) for mark in sorted(self.folder.glob("*/*-*")))
 
-    def _say(self, pace: str) -> None:
+    def say(self, pace: str) -> None:
+        """What `paced` reads: seconds, or "hold N"."""
         new = self.folder / "pace.new"
         new.write_text(pace)
         new.replace(self.folder / "pace")
@@ -173,7 +175,7 @@ class Driver:
     def wait(self, code: int = 0) -> None:
         """Wait for its end, and require an exit code."""
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(RUN_PATIENCE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"it does not end:\n{self._job.log()}") from None
         assert self.process.returncode == code, f"exit code {self.process.returncode}, not {code}:\n{self._job.log()}"

@@ -32,12 +32,14 @@ class Nodes:
 
     def kill(self, node: Any) -> None:
         """As when the machine loses power: the raylet and all its children."""
+        self._nodes.remove(node)
         for pid in [raylet(node), *descendants(raylet(node))]:
             send(pid, signal.SIGKILL)
         self._bury(node)
 
     def remove(self, node: Any) -> None:
         """As when it is taken out of the cluster in good order."""
+        self._nodes.remove(node)
         self._cluster.remove_node(node, allow_graceful=True)
 
     def drain(self, node: Any) -> None:
@@ -54,7 +56,7 @@ class Nodes:
     def clear(self) -> None:
         """All but the head die."""
         while self._nodes:
-            self.kill(self._nodes.pop())
+            self.kill(self._nodes[-1])
 
     def close(self) -> None:
         """All of them go."""

@@ -32,7 +32,7 @@ def test_the_driver_is_killed_mid_shard(workshop: Workshop, job: Callable[..., J
 @pytest.mark.chaos
 def test_the_driver_is_killed_while_it_plans(workshop: Workshop, job: Callable[..., Job], reference: Outcome) -> None:
     there = job()
-    workshop._say("hold 0")
+    workshop.say("hold 0")
     with there.running() as driver:
         assert workshop.hold(1) == [driver.pid]
         driver.send(signal.SIGKILL)

@@ -75,7 +75,6 @@ def test_the_driver_is_killed_after_each_thing_that_appears(steps: Steps) -> Non
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(1200)
 def test_the_driver_is_killed_before_every_call(steps: Steps) -> None:
     _killed_at_each(steps, steps.calls, "", after=False)
 

@@ -52,10 +52,13 @@ def test_nodes_come_and_die_down_to_none(
     workshop.pace(0.02)
     with run.running() as driver:
         driver.until("the first node works", lambda: at_work(workshop, first))
+        workshop.hold(1)  # the run must not end before all this has happened
         second = nodes.add()
         driver.until("one that came works, too", lambda: at_work(workshop, second))
         nodes.kill(first)
+        workshop.pace(0.02)
         driver.until_journalled(run.journalled() + 2)
+        workshop.hold(1)
         nodes.kill(second)
         third = nodes.add()
         driver.until("one that came when there was none works", lambda: at_work(workshop, third))
@@ -95,6 +98,7 @@ def test_a_node_of_another_kind_is_not_used(
     workshop.pace(0.02)
     with run.running() as driver:
         driver.until_journalled(1)
+        workshop.hold(1)
         odd = nodes.add(ATEN_CPU_CAPABILITY="default")
         driver.until("its worker is refused", lambda: "another numeric profile" in run.log())
         workshop.pace(0)

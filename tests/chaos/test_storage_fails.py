@@ -7,8 +7,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,50 +36,57 @@ def in_bucket(workshop: Workshop, tmp_path: Path, bucket: str) -> Callable[..., 
 
 
 class Weather:
-    """What a proxy is told to do wrong, at random."""
+    """What goes wrong between a client and its storage, at random: good at first, because what fails before any work is
+    the user's to mend.
+
+    Args:
+        fault: share of requests after which the next two are refused, or the answer of one is lost.
+        wait: seconds that a request takes longer, at most.
+    """
 
     def __init__(self, rng: random.Random, fault: float, wait: float) -> None:
-        self._rng = rng
-        self._fault = fault  # share of requests after which one or two are refused or lose their answer
-        self._wait = wait  # seconds that a request takes longer, at most
+        self._rng, self._fault, self._wait = rng, fault, wait
         self._lock = threading.Lock()
-        self.proxy: Proxy | None = None
+        self.proxy: Proxy | None = None  # set: it begins
 
     def __call__(self, request: str) -> None:
+        if self.proxy is None:
+            return
         with self._lock:
             drawn, wait = self._rng.random(), self._rng.uniform(0, self._wait)
-        if self.proxy is not None and drawn < self._fault:
-            if drawn < self._fault / 2:
-                self.proxy.busy = 2
-            else:
-                self.proxy.lost = 1
+        if drawn < self._fault / 2:
+            self.proxy.busy = 2
+        elif drawn < self._fault:
+            self.proxy.lost = 1
         time.sleep(wait)
 
 
-@contextmanager
-def _weather(server: S3Server, weather: Weather) -> Iterator[Proxy]:
+def _weathers(
+    workshop: Workshop, in_bucket: Callable[..., Job], server: S3Server, weather: Weather, executor: str
+) -> str:
+    """Run a job through it; returns its run directory."""
+    workshop.pace(0.005)
     with proxy_before(server.endpoint, weather) as proxy:
-        weather.proxy = proxy
-        yield proxy
-
-
-def _same_in_bucket(job: Job, reference: Outcome) -> None:
-    same(job.run_dir, reference)
+        job = in_bucket(proxy.endpoint, executor=executor)
+        with job.running() as driver:
+            driver.until_journalled(1)
+            weather.proxy = proxy
+            driver.wait()
+    assert len(proxy.seen) > 100
+    return job.run_dir
 
 
 def test_requests_are_refused_or_lose_their_answers(
-    in_bucket: Callable[..., Job], s3_server: S3Server, reference: Outcome, rng: random.Random
+    workshop: Workshop, in_bucket: Callable[..., Job], s3_server: S3Server, reference: Outcome, rng: random.Random
 ) -> None:
-    with _weather(s3_server, Weather(rng, fault=0.05, wait=0.01)) as proxy:
-        job = in_bucket(proxy.endpoint, executor="local")
-        job.finish()
-    _same_in_bucket(job, reference)
+    same(_weathers(workshop, in_bucket, s3_server, Weather(rng, fault=0.05, wait=0.01), "local"), reference)
 
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("executor", ["local", "ray"])
 @pytest.mark.parametrize(("fault", "wait"), [(0.2, 0.02), (0.02, 0.5)])
 def test_a_storm(
+    workshop: Workshop,
     in_bucket: Callable[..., Job],
     s3_server: S3Server,
     reference: Outcome,
@@ -89,10 +95,7 @@ def test_a_storm(
     fault: float,
     wait: float,
 ) -> None:
-    with _weather(s3_server, Weather(rng, fault, wait)) as proxy:
-        job = in_bucket(proxy.endpoint, executor=executor)
-        job.finish()
-    _same_in_bucket(job, reference)
+    same(_weathers(workshop, in_bucket, s3_server, Weather(rng, fault, wait), executor), reference)
 
 
 @pytest.mark.chaos
@@ -118,7 +121,7 @@ def test_storage_is_away_for_a_while(
             driver.wait()
     finally:
         driver.end()
-    _same_in_bucket(job, reference)
+    same(job.run_dir, reference)
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_who_waits_can_be_told_to_stop(failing: Failing, monkeypatch: pytest.Mon
 
     thread = Thread(target=write)
     thread.start()
-    while not failing.calls:
+    while not failing.calls and thread.is_alive():
         time.sleep(0.01)
     hurry(storage)
     thread.join(5)

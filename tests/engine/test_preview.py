@@ -73,6 +73,10 @@ def test_a_preview_scores_as_the_job_does(digit_config: Configure) -> None:
     best = sorted(-scores[row]["bald"] for row in sampled)[: found.picks.num_rows]
     assert [-x for x in found.picks["bald"].to_pylist()] == pytest.approx(best, abs=1e-5)
     assert found.inputs.num_rows == found.picks.num_rows
+    held = found.inputs.get_total_buffer_size()
+    assert (
+        held < found.inputs.nbytes + 1000 * found.inputs.num_rows
+    )  # of these rows, not of the blocks that they lay in
     assert found.passes_cost > 0.5
     assert found.rows_per_second > 1
     assert {stage for stage, seconds in found.stages.items() if seconds > 0} >= {"read", "decode", "model", "reduce"}

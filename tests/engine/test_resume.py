@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +13,7 @@ from conftest import scores_of_run
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError
 from poolscore.engine.identity import differences
-from poolscore.engine.pool.plan import Shard
-from poolscore.engine.pool.read import Rows, ShardReader
+from poolscore.engine.pool.read import Blocks, Rows
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory, redacted, write_json
@@ -28,14 +26,14 @@ Configure = Callable[..., Config]
 def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The row_ids that anybody reads of the pool."""
     seen: list[int] = []
-    blocks = ShardReader.blocks
+    following = Blocks.__next__
 
-    def noted(self: ShardReader, shard: Shard, *more: Any) -> Iterator[Rows]:
-        for block in blocks(self, shard, *more):
-            seen.extend(block.row_ids.tolist())
-            yield block
+    def noted(self: Blocks) -> Rows:
+        block = following(self)
+        seen.extend(block.row_ids.tolist())
+        return block
 
-    monkeypatch.setattr(ShardReader, "blocks", noted)
+    monkeypatch.setattr(Blocks, "__next__", noted)
     return seen
 
 

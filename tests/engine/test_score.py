@@ -360,6 +360,22 @@ def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path, ray_session: Non
 
 
 @pytest.mark.slow
+def test_a_row_that_leaves_the_gpu_unusable_is_found_and_costs_no_other_row(tmp_path: Path, ray_session: None) -> None:
+    config = _lethal_config(tmp_path, lives=0)
+    model = config.model.model_copy(update={"source": "nets:breaks_gpu", "args": {}})
+    whole = scores_of_run(score_pool(config).run_dir)
+    run = config.run.model_copy(update={"dir": str(tmp_path / "again")})
+    passes = config.passes.model_copy(update={"split": False})  # its own forward runs
+    result = score_pool(config.model_copy(update={"model": model, "run": run, "passes": passes}))
+    assert (result.exit_code, result.totals.scored) == (DONE, 199)
+    again = scores_of_run(result.run_dir)
+    assert again["row_id"].equals(whole.filter(pc.not_equal(whole["row_id"], 70))["row_id"])
+    (error,) = errors_of_run(result.run_dir).to_pylist()
+    assert (error["row_id"], error["stage"]) == (70, "worker")
+    assert error["error"] == "its worker died: shard 3: RuntimeError: CUDA error: device-side assert triggered"
+
+
+@pytest.mark.slow
 def test_a_row_that_kills_its_worker_is_found_and_costs_no_other_row(tmp_path: Path, ray_session: None) -> None:
     config = _lethal_config(tmp_path, lives=1000)
     result = score_pool(config)

@@ -17,7 +17,7 @@ from conftest import TESTS, write_pool
 from poolscore.engine import verify
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, InterruptedRun
-from poolscore.engine.pool.read import ShardReader
+from poolscore.engine.pool.read import Blocks, Rows
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.reference import Reference
 from poolscore.engine.run.coordinator import State
@@ -174,14 +174,14 @@ def test_rows_are_drawn_by_the_seed_from_near_the_start_of_row_groups(
 ) -> None:
     run, prepared = scored(configure())
     read: list[int] = []
-    blocks = ShardReader.blocks
+    following = Blocks.__next__
 
-    def noted(self: ShardReader, *given: Any) -> Any:
-        for block in blocks(self, *given):
-            read.extend(block.row_ids.tolist())
-            yield block
+    def noted(self: Blocks) -> Rows:
+        block = following(self)
+        read.extend(block.row_ids.tolist())
+        return block
 
-    monkeypatch.setattr(ShardReader, "blocks", noted)
+    monkeypatch.setattr(Blocks, "__next__", noted)
     monkeypatch.setattr(verify, "REACH", prepared.pool.group_bytes_G[0] // 20 * 4)  # bytes of four rows
     assert verify_run(run, prepared, 1000).rows == 6 * 4
     assert {row % 20 for row in read} <= {0, 1, 2, 3}

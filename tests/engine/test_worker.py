@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +16,14 @@ import pytest
 from conftest import scores_of_run, write_pool
 
 from poolscore.engine.config import Config
-from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError
+from poolscore.engine.errors import DONE, INCOMPLETE, BrokenDevice, ConfigError, StoppedError
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.bisect import MOST_ROWS
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.task import ScoreShard, TryReading, TryRows
 from poolscore.engine.score import score_pool
+from poolscore.engine.shard import Scorer
 from poolscore.engine.worker import ShardWorker
 
 Configure = Callable[..., Config]
@@ -172,3 +174,20 @@ def test_blanks_give_the_same_bits_on_any_worker_in_any_order(digit_config: Conf
     assert [errors is not None and errors.num_rows for _, errors in alone] == [4] * 6
     assert parts(2, [5, 2, 0, 4, 3, 1]) == alone
     assert parts(2, [3, 1, 4, 0, 5, 2], TryRows(shards[2], 7, 40, blank)) == alone
+
+
+def test_a_gpu_that_is_unusable_stops_a_run_in_this_process(
+    two_inputs_config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise RuntimeError(said)
+
+    config = two_inputs_config(np.zeros((60, 6), dtype=np.int64), shard_rows=20)
+    prepared = prepare_job(config)
+    monkeypatch.setattr(Scorer, "infer", fails)
+    said = "CUDA error: device-side assert triggered\nCompile with TORCH_USE_CUDA_DSA"
+    with pytest.raises(BrokenDevice, match=r"^shard \d: .*CUDA error: device-side assert triggered"):
+        score_pool(config, prepared=prepared)
+    said = "CUDA error: out of memory"  # of pinned memory, which is the host's
+    with pytest.raises(StoppedError, match=r"no shard could be scored; .*CUDA error: out of memory"):
+        score_pool(config, prepared=prepared)

@@ -91,6 +91,13 @@ def test_an_older_driver_does_not_write_over_a_newer_one(tmp_path: Path) -> None
     new.update(status="done")
 
 
+def test_two_jobs_that_start_a_run_at_once_do_not_mix(tmp_path: Path) -> None:
+    first = new_run(tmp_path, width=1)
+    with pytest.raises(StoppedError, match="another job started a run there at this moment"):
+        new_run(tmp_path, width=2)
+    assert RunDirectory(str(tmp_path)).info == first.info
+
+
 def counted(shard: int) -> ShardReport:
     name = f"part-{shard:05d}-0123abcd.parquet"
     return replace(report(shard), scores=f"scores/{name}", errors=f"errors/{name}")

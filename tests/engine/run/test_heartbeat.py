@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +45,14 @@ def die(journal: Journal) -> None:
     journal._heart._thread.join()
 
 
+def until(come_true: Callable[[], bool]) -> None:
+    for _ in range(300):
+        if come_true():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never came true")
+
+
 def files(storage: LocalStorage) -> list[str]:
     beats = ("heartbeat.json", ".tmp")
     return sorted(str(path) for path in Path(storage.root).rglob("*") if not path.name.endswith(beats))
@@ -68,8 +76,7 @@ def test_a_process_that_ended_is_gone_even_before_anybody_asked_how() -> None:
     process.send_signal(signal.SIGSTOP)
     assert lives(driver) is True  # halted, and may go on
     process.kill()
-    while lives(driver):
-        time.sleep(0.01)
+    until(lambda: not lives(driver))
     assert process.returncode is None  # a zombie of the system's: nobody has waited for it
     process.communicate()
     assert lives(driver) is False
@@ -159,11 +166,9 @@ def test_the_heart_beats_on_after_the_storage_failed(storage: LocalStorage, monk
     publish = LocalStorage.publish
     with open_in(storage, ELSEWHERE), monkeypatch.context() as patched:
         patched.setattr(LocalStorage, "publish", broken)
-        while len(failed) < 4:
-            time.sleep(BEAT)
+        until(lambda: len(failed) >= 4)
         patched.setattr(LocalStorage, "publish", publish)
-        while "heartbeat.json" not in storage.names("_log/000001"):
-            time.sleep(BEAT)
+        until(lambda: "heartbeat.json" in storage.names("_log/000001"))
     assert set(failed) == {"_log/000001/heartbeat.json"}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import yaml
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
@@ -44,8 +45,12 @@ def test_what_is_no_deadline_is_refused(text: str) -> None:
 
 def test_yaml_reads_dates_as_they_are_meant(digit_config: Callable[..., Config]) -> None:
     assert digit_config(run={"deadline": datetime(2099, 1, 1, 6)}).run.deadline == "2099-01-01T06:00:00"
-    with pytest.raises(ConfigError, match=r"run\.deadline.*must be a duration"):
+    with pytest.raises(ConfigError, match=r"run\.deadline: must be a duration .*, got 'tomorrow'"):
         digit_config(run={"deadline": "tomorrow"})
+    with pytest.raises(ConfigError, match=r"run\.deadline: must be a duration .*, in quotes, got 1080"):
+        digit_config(run={"deadline": yaml.safe_load("18:00")})
+    with pytest.raises(ConfigError, match=r"run\.deadline: must be a duration .*, in quotes, got 2026-11-23"):
+        digit_config(run={"deadline": yaml.safe_load("2026-11-23")})
 
 
 def test_a_limit_is_reached_once_its_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:

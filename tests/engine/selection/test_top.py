@@ -199,3 +199,25 @@ def test_columns_come_in_the_order_of_the_rows(tmp_path: Path, monkeypatch: pyte
     assert table["row_id"].to_pylist() == full_sort(cut, 40)
     assert table["id"].to_pylist() == [f"r{i}" for i in table["row_id"].to_pylist()]
     assert table["score"].to_pylist() == table["value"].to_pylist()
+
+
+class Close:
+    """A ranking whose values are the same as float32, but not as float64: the larger the key, the better the row."""
+
+    needs_keys, exact = True, False
+
+    def most(self, best: float) -> float:
+        return 2.0
+
+    def at_least(self, scores: Any, keys: Any, edge: float) -> Any:
+        values = 1 + keys.astype(np.float64) * 1e-28
+        enough = np.flatnonzero(values.astype(np.float32) >= np.float32(edge))
+        return enough, values[enough]
+
+
+def test_values_that_are_the_same_in_float32_are_not_ranked_by_key(tmp_path: Path, way: str) -> None:
+    keys = np.random.default_rng(4).integers(0, 2**64, 400, np.uint64)
+    parts = write_parts(tmp_path, [[1.0] * 50] * 8, keys.tolist())
+    for k in (3, 100):
+        rows = found(parts, k, ranking=Close())
+        assert rows["key"].tolist() == sorted(keys.tolist(), reverse=True)[:k]

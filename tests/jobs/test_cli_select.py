@@ -1,0 +1,75 @@
+"""`select` over one run and several, and `compare`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from test_compare import two_runs
+from typer.testing import CliRunner
+
+from poolscore.engine.errors import ConfigError
+from poolscore.jobs.cli import app
+
+
+def poolscore(*arguments: object) -> str:
+    """What a command prints."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, Exception):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_select_by_chance_from_two_runs(tmp_path: Path) -> None:
+    a, b, _, _ = two_runs(tmp_path)
+    options = ("--name", "next", "--k", 12, "--method", "power", "--beta", 4, "--seed", 3)
+    shown = poolscore("select", a.storage.root, b.storage.root, *options)
+    assert "12 rows in" in shown
+    table = pq.read_table(a.storage.path("selections/next.parquet"))
+    assert table.num_rows == 12
+    assert len(set(table["id"].to_pylist())) == 12
+    assert set(table["method"].to_pylist()) == {"power"}
+    assert set(table["run"].to_pylist()) <= {a.storage.root, b.storage.root}
+    assert np.isfinite(table["perturbed_score"].to_numpy()).all()
+    manifest = json.loads(a.storage.read("selections/next.json"))
+    expected = {"method": "power", "score": "bald", "k": 12, "beta": 4.0, "seed": 3, "rows": 12, "exclude": None}
+    assert manifest.items() >= expected.items()
+
+
+def test_select_says_what_is_wrong(tmp_path: Path) -> None:
+    a, b, _, _ = two_runs(tmp_path)
+    with pytest.raises(ConfigError, match="--method best: there are topk"):
+        poolscore("select", a.storage.root, "--name", "x", "--method", "best")
+    with pytest.raises(ConfigError, match=r"k: 999 rows are asked for, 220 scored rows are left"):
+        poolscore("select", a.storage.root, b.storage.root, "--name", "x", "--k", 999)
+    assert a.storage.names("selections") == []
+
+
+def test_compare(tmp_path: Path) -> None:
+    a, b, _, _ = two_runs(tmp_path)
+    out = tmp_path / "only.parquet"
+    shown = poolscore("compare", a.storage.root, b.storage.root, "--by", "camera", "--out", out)
+    assert "Spearman's rank correlation over them: 0." in shown
+    found = json.loads(poolscore("compare", a.storage.root, b.storage.root, "--by", "camera", "--json"))
+    assert pq.read_table(out).num_rows == found["only_a"] + found["only_b"]
+    assert {group["value"] for group in found["groups"]} == {"a", "b", "c"}
+
+
+def test_selecting_and_comparing_import_neither_torch_nor_ray(tmp_path: Path) -> None:
+    a, b, _, _ = two_runs(tmp_path)
+    code = f"""
+import sys
+from typer.testing import CliRunner
+from poolscore.jobs.cli import app
+for arguments in (["select", {a.storage.root!r}, "--name", "n", "--method", "softrank"],
+                  ["compare", {a.storage.root!r}, {b.storage.root!r}]):
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+sys.exit(bool({{"torch", "ray", "triton", "PIL"}} & set(sys.modules)))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
