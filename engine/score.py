@@ -95,7 +95,7 @@ def score_pool(
     run = RunDirectory(config.run.dir, patience=config.run.storage_patience) if there else None
     if run is not None:
         require_same(run, prepared.identity, prepared.plan, config)
-    limits = _limits(config, run)
+    limits = _limits(config, run, len(prepared.plan.shards))
     if run is None:
         if directory.exists(config.run.dir):
             directory.set_aside(config.run.dir)
@@ -107,11 +107,12 @@ def score_pool(
         return _finish(run, prepared, scored, started, journal)
     except KeyboardInterrupt as error:
         hurry(run.storage)
-        totals = run.totals()
-        run.update(status=directory.INTERRUPTED, totals=asdict(totals))
-        raise InterruptedRun(
-            f"interrupted after {totals.rows} of {prepared.plan.rows} rows; the same command goes on"
-        ) from error
+        far = ""
+        with suppress(StoppedError):  # storage that is away, which is no reason not to end
+            totals = run.totals()
+            far = f" after {totals.rows} of {prepared.plan.rows} rows"
+            run.update(status=directory.INTERRUPTED, totals=asdict(totals))
+        raise InterruptedRun(f"interrupted{far}; the same command goes on") from error
     except Exception as error:
         hurry(run.storage)
         with suppress(StoppedError):  # what stopped the job is the error to tell of
@@ -122,11 +123,13 @@ def score_pool(
             journal.close()
 
 
-def _limits(config: Config, run: RunDirectory | None) -> Limits:
-    if run is not None and run.succeeded:
-        return Limits(None, None)
-    spent = run.totals().worker_seconds if run is not None and config.run.max_gpu_hours is not None else 0.0
-    return Limits(config.run.deadline, config.run.max_gpu_hours, spent)
+def _limits(config: Config, run: RunDirectory | None, shards: int) -> Limits:
+    """The limits of this call; none where nothing is left but to select."""
+    wanted = config.run.deadline, config.run.max_gpu_hours
+    if run is None or wanted == (None, None):
+        return Limits(*wanted)
+    totals = run.totals()
+    return Limits(None, None) if totals.shards == shards else Limits(*wanted, totals.worker_seconds)
 
 
 def _new_run(config: Config, prepared: Prepared) -> RunDirectory:
@@ -142,6 +145,8 @@ def _score(
     waiting = [i for i in range(len(prepared.plan.shards)) if i not in done]
     until = limits.until.isoformat(timespec="seconds") if limits.until is not None else None
     run.update(status=directory.RUNNING, epoch=journal.epoch, set_aside={}, stopped_by=None, deadline=until)
+    if not waiting:
+        return _Scored({})
     if prepared.job.compiled is not None:
         run.storage.publish(prepared.job.compiled.name, lambda file: file.write(prepared.programs))
 

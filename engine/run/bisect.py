@@ -8,6 +8,7 @@ by chance costs trials, never a row.
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -151,16 +152,17 @@ class Bisections:
         """The task to score a shard without its poison."""
         return ScoreShard(shard, self._poison.get(shard.index, {}))
 
-    def next(self, beside_others: bool) -> Task | None:
+    def next(self, beside_others: bool, may_have: Callable[[int], bool] = lambda shard: True) -> Task | None:
         """A trial to hand out, or None.
 
         Args:
             beside_others: shards wait to be scored; then there is one trial at a time.
+            may_have: whether a trial of this shard may go to whoever asks.
         """
         if beside_others and any(bisection.in_flight for _, bisection in self._open.values()):
             return None
         for shard, bisection in self._open.values():
-            if bisection.waiting:
+            if bisection.waiting and may_have(shard.index):
                 rows = bisection.next()
                 if rows == READING:
                     return TryReading(shard)

@@ -19,6 +19,7 @@ from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Leavi
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.run.leases import Leases
 from poolscore.engine.run.mixed import Profile, differences, profile_name
+from poolscore.engine.run.suspects import Suspects
 from poolscore.engine.run.task import ScoreShard, Task
 
 ATTEMPTS = 3  # a shard that fails or kills its worker so often is bisected or set aside
@@ -86,6 +87,7 @@ class Coordinator:
         self._most_workers = 0  # at one time
         self._set_aside: dict[int, str] = {}
         self._bisections = Bisections(ATTEMPTS)
+        self._suspects = Suspects()
 
     @property
     def totals(self) -> Totals:
@@ -127,13 +129,13 @@ class Coordinator:
                 self._slow = self._leases.slow()
                 self._on_event(RunEvent("leaving", worker, why=reason))
             case Done(ScoreShard() as task, result):
-                self._leases.take_back(task, finished=True)
+                self._credit(self._leases.take_back(task, finished=True), task)
                 self._believe(result)
             case Done(task):
-                self._leases.take_back(task, finished=False)
+                self._credit(self._leases.take_back(task, finished=False), task)
                 self._judge(self._bisections.lived(task))
             case Failed(task, reason, hopeless, of_row):
-                self._leases.take_back(task, finished=False)
+                self._suspect(self._leases.take_back(task, finished=False), task)
                 self._blame(task, reason, of_row)
                 self._require_hope(task.shard, reason, hopeless)
             case Lost():
@@ -151,9 +153,11 @@ class Coordinator:
 
     def _gave(self, worker: int) -> bool:
         """Give a worker something to do; False: there is nothing for it."""
+        if not self._suspects.may_work(worker, self._workers):
+            return False
         task = self._copy_for(worker, self._slow)
         if task is None and self._waiting():
-            task = self._bisections.next(beside_others=bool(self._queue)) or self._queue.popleft()
+            task = self._next_for(worker)
         if task is None and self._leases.is_idle(worker):
             task = self._copy_for(worker, self._leases.unfinished())
         if task is None:
@@ -161,6 +165,20 @@ class Coordinator:
         self._leases.give(worker, task)
         self._fleet.submit(worker, task)
         return True
+
+    def _next_for(self, worker: int) -> Task | None:
+        """What a worker is given next: nothing of a shard that it failed on, where others may have that."""
+
+        def may_have(shard: int) -> bool:
+            return self._suspects.may_have(worker, shard, self._workers)
+
+        if (trial := self._bisections.next(bool(self._queue), may_have)) is not None:
+            return trial
+        for i, task in enumerate(self._queue):
+            if may_have(task.shard.index):
+                del self._queue[i]
+                return task
+        return None
 
     def _copy_for(self, worker: int, wanted: Sequence[Task]) -> Task | None:
         """A shard that another worker has, and this one is to score as well; the first report counts."""
@@ -224,11 +242,13 @@ class Coordinator:
 
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
+        self._suspects.gone(lost.worker)
         self._leases.lose(lost.worker)
         self._on_event(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
         for task in reversed(lost.waiting):
             self._put_back(task)
         if lost.running is not None:
+            self._suspects.blamed.add(lost.worker)
             self._blame(lost.running, f"its worker died: {lost.reason}", of_row=True, died=True)
 
     def _put_back(self, task: Task) -> None:
@@ -242,6 +262,27 @@ class Coordinator:
         """Whether a shard must be handed out: it is not done, not bisected, and no other worker has it."""
         known = shard.index in self._finished or shard.index in self._bisections
         return not known and not self._leases.holders(shard.index)
+
+    def _credit(self, worker: int | None, task: Task) -> None:
+        """A worker did what it was given; others may have failed at it."""
+        if worker is None:
+            return
+        self._suspects.did(worker, task.shard.index, whole=isinstance(task, ScoreShard))
+        for sick, shards in self._suspects.sick().items():
+            why = f"it failed on {len(shards)} shards that others scored"
+            self._on_event(RunEvent("killed", sick, why=why))
+            self._suspects.gone(sick)
+            self._workers.discard(sick)
+            self._fleet.kill(sick, why)
+
+    def _suspect(self, worker: int | None, task: Task) -> None:
+        """A worker failed. What a suspect failed on is first in line, so that another soon shows who is to blame."""
+        if worker is None:
+            return
+        self._suspects.failed(worker, task.shard.index)
+        if self._suspects.is_suspect(worker):
+            mine = self._suspects.shards_of(worker)
+            self._queue = deque(sorted(self._queue, key=lambda waiting: waiting.shard.index not in mine))
 
     def _blame(self, task: Task, reason: str, of_row: bool, died: bool = False) -> None:
         """A task that failed: a shard is tried again, then bisected where a row may be to blame, or set aside."""
@@ -287,7 +328,8 @@ class Coordinator:
         # One broken file must not end a run whose other shards take longer to score than it to fail; nor may poison in
         # every shard: of one of them it is looked for.
         enough = ATTEMPTS * max(ATTEMPTS, self._most_workers)
-        return not self._totals.shards and not self._bisections and self._count_failures() >= enough
+        everybody = len(self._suspects.blamed) >= min(ATTEMPTS, self._most_workers)  # not one sick worker alone
+        return everybody and not self._totals.shards and not self._bisections and self._count_failures() >= enough
 
     def _require_hope(self, shard: Shard, reason: str, hopeless: bool) -> None:
         if hopeless and shard.index in self._set_aside:

@@ -73,10 +73,10 @@ class Leases:
         self._holders[task.shard.index] += 1
         self._start(line)
 
-    def take_back(self, task: Task, finished: bool) -> None:
-        """A worker is done with a task. Nothing happens if it was given up before."""
+    def take_back(self, task: Task, finished: bool) -> int | None:
+        """A worker is done with a task. Returns which; None, and nothing happens, if it was given up before."""
         if id(task) not in self._places:
-            return
+            return None
         worker, lease = self._places[id(task)]
         line = self._lines[worker]
         if finished and lease.since is not None:
@@ -84,6 +84,7 @@ class Leases:
             self._paces.append(line.pace)
             self._usual = statistics.median(self._paces)
         self._drop(line, lease)
+        return worker
 
     def lose(self, worker: int) -> None:
         """A worker is gone, with what it had."""
