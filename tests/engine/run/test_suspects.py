@@ -79,8 +79,9 @@ def test_a_suspect_waits_until_others_have_had_its_shards() -> None:
     assert not suspects.may_work(0, ALL)
     assert suspects.may_work(1, ALL)
     assert suspects.may_work(0, {0})  # there is nobody else
-    suspects.failed(1, 0)  # so it is the shard
+    shards_failed_by(suspects, 1, *range(IN_A_ROW))  # so it is the shards
     assert suspects.may_work(0, ALL)
+    assert suspects.may_work(1, ALL)
 
 
 def test_a_suspect_is_sick_once_others_score_what_it_could_not() -> None:
