@@ -10,7 +10,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason, require_bucket
+from poolscore.engine.filesystem import locate, reason, repeated, require_bucket
 from poolscore.engine.keys import IdSet, id_text, keys_of
 from poolscore.engine.storage_threads import apart
 
@@ -32,13 +32,13 @@ def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") ->
         return IdSet()
     ids: list[str | bytes | None] = []
     try:
-        names, read = apart(_open, path)
+        names, read = apart(repeated, lambda: _open(path), path)
         found = next((name for name in (column, "id") if name in names), names[0] if len(names) == 1 else None)
         if found is None:
             raise ConfigError(f"{key}: {path} has no column '{column or 'id'}'; it has: {', '.join(names)}")
         if _is_csv(path) and found not in (column, "id"):
             ids.append(found)  # not a row too few is left out; an id that no row has does no harm
-        for chunk in apart(read, found).chunks:
+        for chunk in apart(repeated, lambda: read(found), path).chunks:
             ids += id_text(chunk, f"{key} column '{found}'")
     except FileNotFoundError as error:
         require_bucket(path)

@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.storage_threads import StorageThreads, apart
 from poolscore.engine.uri import ANONYMOUS, ObjectUri, local_path, parse_object_uri
 
@@ -40,6 +40,10 @@ ATTEMPTS = 7  # of a call; the pauses between them add up to about half a minute
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # without a byte, before a call counts as failed
 CONNECTIONS = 256  # of a process to S3 at most: footers are small, and each takes two round trips
+MOMENT, FIRST_PAUSE = (
+    5.0,
+    0.2,
+)  # seconds: so long a call is repeated beyond its client's own attempts, after such pauses
 REACH_SECONDS, KNOCK_EVERY = 4.0, 1.0  # a server that is just starting may take a moment
 NO_REGION = "us-east-1"  # what S3-compatible servers take where nothing is said
 
@@ -56,6 +60,12 @@ _WORDS = (  # what clients call it → what it is
         "NETWORK_CONNECTION|EndpointConnectionError|ConnectTimeoutError|ReadTimeoutError|ConnectionClosedError|REQUEST_TIMEOUT",
         "the endpoint cannot be reached",
     ),
+)
+# What may be better in a moment. Arrow's client of S3 asks again after most of it, but not where an answer is cut off.
+_PASSING = (
+    r"SLOW_DOWN|SlowDown|SERVICE_UNAVAILABLE|ServiceUnavailable|INTERNAL_FAILURE|InternalError|HTTP status 5\d\d|"
+    "NETWORK_CONNECTION|REQUEST_TIMEOUT|RequestTimeout|ConnectTimeoutError|ReadTimeoutError|ConnectionClosedError|"
+    r"EndpointConnectionError|ServerError|HttpError.*\b5\d\d\b|[(]UNAVAILABLE|[(]DEADLINE_EXCEEDED|[(]INTERNAL"
 )
 _DENIED = "ACCESS_DENIED|AccessDenied|PERMISSION_DENIED|PermissionDenied|Forbidden|HTTP status 403"
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
@@ -156,6 +166,9 @@ def fetch(uri: str, to: Path) -> None:
     """
 
     def copy() -> None:
+        repeated(copy_once, uri)
+
+    def copy_once() -> None:
         at = locate(uri)
         with at.filesystem.open_input_stream(at.path, compression=None) as source, to.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 22)
@@ -179,11 +192,37 @@ def in_order(read: Callable[[A], B], places: Iterable[A], at_once: int) -> Itera
             yield waiting.popleft().result()
 
 
+def repeated(call: Callable[[], A], uri: str) -> A:
+    """`call()`, again for a MOMENT where storage fails in a way that may pass: one lost answer is no user's mistake.
+
+    Raises:
+        StoppedError: it did not pass.
+    """
+    until, pause = time.monotonic() + MOMENT, FIRST_PAUSE
+    while True:
+        try:
+            return call()
+        except Exception as error:  # the clients' exceptions have no common base
+            if not may_pass(error):
+                raise
+            if time.monotonic() + pause > until:
+                raise StoppedError(
+                    f"{uri} cannot be read ({reason(error)}); mend the storage, then run the same command again"
+                ) from error
+            time.sleep(pause)
+            pause *= 2
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether storage that failed so may work a moment later, and nobody has to mend anything."""
+    return re.search(_PASSING, _told(error)) is not None
+
+
 def reason(error: BaseException) -> str:
     """Why storage failed, on one line: the system's words for a local file; for object storage what the clients' words
     mean, without request ids. What is denied is never called missing."""
     text = one_line(getattr(error, "strerror", None) or error) or type(error).__name__
-    whole = f"{type(error).__name__} {text} {error.__cause__!r}"
+    whole = _told(error)
     if re.search(_DENIED, whole):
         return _denied()
     words = next((words for pattern, words in _WORDS if re.search(pattern, whole)), text)
@@ -255,6 +294,10 @@ def _gs(anonymous: bool) -> fs.GcsFileSystem:
         endpoint_override=host or None,
         retry_time_limit=timedelta(minutes=1),
     )
+
+
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__} {one_line(error)} {error.__cause__!r}"
 
 
 def _denied() -> str:

@@ -15,7 +15,16 @@ from typing import BinaryIO
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
-from poolscore.engine.filesystem import in_order, locate, reason, require_bucket, require_reachable
+from poolscore.engine.filesystem import (
+    Location,
+    in_order,
+    locate,
+    may_pass,
+    reason,
+    repeated,
+    require_bucket,
+    require_reachable,
+)
 from poolscore.engine.object_writer import writer_for
 from poolscore.engine.uri import join, parse_object_uri
 
@@ -54,8 +63,7 @@ class ObjectStorage:
         at = locate(self.path(name))
         with self._stopping(name, "read"):
             try:
-                with at.filesystem.open_input_stream(at.path, compression=None) as file:
-                    return bytes(file.read())
+                return repeated(lambda: _content(at), self.path(name))
             except FileNotFoundError:
                 require_bucket(self.root)
         raise FileNotFoundError(errno.ENOENT, "no such object", self.path(name))
@@ -68,7 +76,8 @@ class ObjectStorage:
         """See Storage."""
         at = locate(self.path(folder))
         with self._stopping(folder, "read"):
-            found = at.filesystem.get_file_info(fs.FileSelector(at.path, allow_not_found=True))
+            selector = fs.FileSelector(at.path, allow_not_found=True)
+            found = repeated(lambda: at.filesystem.get_file_info(selector), self.path(folder))
             if not found:
                 require_bucket(self.root)
         return sorted(entry.base_name for entry in found if not entry.base_name.startswith("."))
@@ -95,6 +104,8 @@ class ObjectStorage:
             first, second = self.create(probe, b"1"), self.create(probe, b"2")
             self.delete(probe)
         except StoppedError as error:
+            if may_pass(error.__cause__ or error):
+                raise
             why = reason(error.__cause__ or error)
             raise ConfigError(f"run.dir: {self.root} cannot be written ({why}); mend that or choose another") from error
         if not first or second:
@@ -123,3 +134,8 @@ class ObjectStorage:
             raise StoppedError(
                 f"{where} cannot be {done} ({why}); mend the storage, then run the same command again"
             ) from error
+
+
+def _content(at: Location) -> bytes:
+    with at.filesystem.open_input_stream(at.path, compression=None) as file:
+        return bytes(file.read())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from threading import Event
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from poolscore.engine.errors import StoppedError
+from poolscore.engine.errors import PoolscoreError, StoppedError
 
 if TYPE_CHECKING:
     from poolscore.engine.storage import Storage
@@ -20,6 +20,12 @@ A = TypeVar("A")
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0  # seconds
 # What time does not mend: the name is wrong.
 _HOPELESS = {errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.EINVAL}
+
+
+class _OfFill(Exception):
+    def __init__(self, error: PoolscoreError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class PatientStorage:
@@ -35,13 +41,24 @@ class PatientStorage:
         self.inner = inner
         self.root = inner.root
         self.at_once = inner.at_once
-        self._seconds = seconds
+        self.seconds = seconds
         self.stopped = stopped or Event()
         self._told = False
 
     def publish(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
-        """See Storage. `fill` is called again with each attempt."""
-        self._patiently(lambda: self.inner.publish(name, fill))
+        """See Storage. `fill` is called again with each attempt, but not after an error of its own: what it reads or
+        asks has waited enough."""
+
+        def guarded(file: BinaryIO) -> None:
+            try:
+                fill(file)
+            except PoolscoreError as error:
+                raise _OfFill(error) from error
+
+        try:
+            self._patiently(lambda: self.inner.publish(name, guarded))
+        except _OfFill as error:
+            raise error.error from error.error.__cause__
 
     def create(self, name: str, data: bytes) -> bool:
         """See Storage. What an attempt wrote that then failed counts as ours."""
@@ -96,7 +113,7 @@ class PatientStorage:
             except StoppedError as error:
                 began = began or time.monotonic()
                 waited = time.monotonic() - began
-                left = self._seconds - waited
+                left = self.seconds - waited
                 if getattr(error.__cause__, "errno", None) in _HOPELESS:
                     raise
                 if left <= 0:
@@ -112,13 +129,18 @@ class PatientStorage:
     def _tell(self, error: StoppedError) -> None:
         if not self._told:
             self._told = True
-            LOG.warning("%s; waiting for up to %.0f s", str(error).partition(";")[0], self._seconds)
+            LOG.warning("%s; waiting for up to %.0f s", str(error).partition(";")[0], self.seconds)
 
 
 def hurry(storage: Storage) -> None:
     """Wait no longer, now and later: the job ends."""
     if isinstance(storage, PatientStorage):
         storage.stopped.set()
+
+
+def patience_of(storage: Storage) -> float:
+    """Seconds that it waits."""
+    return storage.seconds if isinstance(storage, PatientStorage) else 0.0
 
 
 def impatient(storage: Storage) -> Storage:

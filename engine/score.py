@@ -189,8 +189,8 @@ def _finish(
     run: RunDirectory, prepared: Prepared, scored: _Scored, started: float, journal: Journal | None
 ) -> RunResult:
     config, set_aside = prepared.config, scored.set_aside
-    if journal is not None:
-        journal.require_ours()
+    require_ours = journal.require_ours if journal is not None else lambda: None
+    require_ours()
     reports = run.reports()
     missing = set(range(len(prepared.plan.shards))) - reports.keys() - set_aside.keys()
     if missing and scored.limit is None:
@@ -202,8 +202,9 @@ def _finish(
     if not reports:
         raise StoppedError(f"{limit} before a shard was scored; the same command with more time goes on")
     totals = Totals.of(reports)
-    write_batch(run, config, totals.scored)
+    write_batch(run, config, totals.scored, before=require_ours)  # which takes minutes where rows are many
     whole = not set_aside and not missing
+    require_ours()
     run.update(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
         status=directory.DONE if whole else directory.INCOMPLETE,

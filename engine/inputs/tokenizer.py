@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from poolscore.engine.config import TextDecode
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason, require_bucket
+from poolscore.engine.filesystem import locate, reason, repeated, require_bucket
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -67,13 +67,16 @@ def tokenizer_digest(decode: TextDecode) -> str:
 def _read(decode: TextDecode) -> bytes:
     assert decode.tokenizer is not None
     place = locate(decode.tokenizer)
-    try:
+
+    def read() -> bytes:
         with place.filesystem.open_input_stream(place.path) as file:
-            content: bytes = file.read()
+            return bytes(file.read())
+
+    try:
+        return repeated(read, decode.tokenizer)
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             require_bucket(decode.tokenizer)
         raise ConfigError(
             f"pool.decode.tokenizer: {decode.tokenizer} cannot be read ({reason(error)}); give a tokenizer.json"
         ) from error
-    return content

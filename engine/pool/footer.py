@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import reason
+from poolscore.engine.filesystem import reason, repeated
 from poolscore.engine.pool.columns import binary_columns
 
 TAIL = 64 << 10  # bytes; most footers are shorter, and a read of so much costs what a shorter one does
@@ -60,7 +60,7 @@ def read_footer(
     """
     where = f"{root}/{path}"
     try:
-        metadata, footer, size = read_metadata(filesystem, where)
+        metadata, footer, size = repeated(lambda: read_metadata(filesystem, where), where)
         schema = metadata.schema.to_arrow_schema()
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         matches = (True,) * len(groups) if keep is None else _matching(footer, len(groups), keep(path, schema))

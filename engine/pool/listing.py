@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason, require_bucket, require_reachable
+from poolscore.engine.filesystem import locate, reason, repeated, require_bucket, require_reachable
 from poolscore.engine.storage_threads import apart
 
 SUFFIXES = (".parquet", ".parq", ".pq")
@@ -119,7 +119,7 @@ def _remote(uri: str) -> tuple[str, Iterable[_Entry]]:
     if isinstance(place.filesystem, fs.LocalFileSystem):
         return _local("/".join([place.path, *pattern]))
     require_reachable(uri)
-    about = place.filesystem.get_file_info(place.path)
+    about = repeated(lambda: place.filesystem.get_file_info(place.path), uri)
     if about.type == fs.FileType.File:
         return address(fixed[:-1]), [(about.base_name, about.size, about.mtime_ns or 0)]
     if about.type == fs.FileType.NotFound:
@@ -127,7 +127,12 @@ def _remote(uri: str) -> tuple[str, Iterable[_Entry]]:
         raise ConfigError(f"there is nothing at {uri}")
     below = fs.FileSelector(place.path, recursive=len(pattern) != 1)
     matches = _regex(uri, pattern) if pattern else re.compile(f".*({'|'.join(map(re.escape, SUFFIXES))})", re.I | re.S)
-    found = ((info.path[len(place.path) :].lstrip("/"), info) for info in place.filesystem.get_file_info(below))
+
+    def list_all() -> Sequence[fs.FileInfo]:
+        entries: Sequence[fs.FileInfo] = place.filesystem.get_file_info(below)
+        return entries
+
+    found = ((info.path[len(place.path) :].lstrip("/"), info) for info in repeated(list_all, uri))
     return address(fixed), (
         (path, info.size, info.mtime_ns or 0)
         for path, info in found

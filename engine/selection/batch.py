@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
@@ -191,11 +191,12 @@ def selected(
         yield Batch(count, _about(runs, reports), choice, columns, best, run_names)
 
 
-def write_batch(run: RunDirectory, config: Config, rows: int = 0) -> None:
+def write_batch(run: RunDirectory, config: Config, rows: int = 0, before: Callable[[], object] = lambda: None) -> None:
     """Select as configured and write `selection.parquet`; as many rows as there are where there are fewer than k.
 
     Args:
         rows: scored; LARGE or more of a run on a Ray cluster are read there.
+        before: called when the file is complete, before it takes the place of an older one; it may raise.
     """
     cluster = config.run.address or os.environ.get("RAY_ADDRESS")
     on_cluster = config.run.executor == "ray" and rows >= LARGE
@@ -203,7 +204,7 @@ def write_batch(run: RunDirectory, config: Config, rows: int = 0) -> None:
         workers_on(cluster if on_cluster else None) as workers,
         selected([run], config, Choice.of(config), workers=workers) as batch,
     ):
-        write_selection(run.storage, batch)
+        write_selection(run.storage, batch, before=before)
 
 
 def workers_on(address: str | None) -> AbstractContextManager[Workers | None]:
@@ -215,8 +216,10 @@ def workers_on(address: str | None) -> AbstractContextManager[Workers | None]:
     return ray_workers(address)
 
 
-def write_selection(storage: Storage, batch: pa.Table | Batch, name: str = SELECTION) -> None:
-    """Write a selection; the same rows give the same bytes."""
+def write_selection(
+    storage: Storage, batch: pa.Table | Batch, name: str = SELECTION, before: Callable[[], object] = lambda: None
+) -> None:
+    """Write a selection; the same rows give the same bytes. `before`: see `write_batch`."""
 
     def write(file: Any) -> None:
         tables = iter([batch] if isinstance(batch, pa.Table) else batch.tables())
@@ -224,6 +227,7 @@ def write_selection(storage: Storage, batch: pa.Table | Batch, name: str = SELEC
         with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
             for table in chain([first], tables):
                 writer.write_table(table, row_group_size=BLOCK)
+        before()
 
     storage.publish(name, write)
 

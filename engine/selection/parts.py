@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.patient_storage import patience_of
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.plain import Chunk, Pages, plain_chunk, values_of
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage import Storage, open_storage
 
+A = TypeVar("A")
 DTYPES = {"key": np.dtype(np.uint64), "row_id": np.dtype(np.int64)}  # all others here are scores
 SCORE = np.dtype(np.float32)
 
@@ -32,6 +34,7 @@ class Part:
     run: int  # which of the runs
     rows: int
     best: float  # largest score; inf where nobody wrote it down
+    patience: float = 0.0  # seconds to wait for its storage; see PatientStorage
 
 
 def parts_of(runs: Sequence[tuple[Storage, Iterable[ShardReport]]], score: str) -> list[Part]:
@@ -40,21 +43,52 @@ def parts_of(runs: Sequence[tuple[Storage, Iterable[ShardReport]]], score: str) 
     for run, (storage, reports) in enumerate(runs):
         for report in reports:
             best = report.best.get(score, np.inf) if report.scored else -np.inf
-            parts.append(Part(len(parts), storage.path(report.scores), run, report.scored, best))
+            path = storage.path(report.scores)
+            parts.append(Part(len(parts), path, run, report.scored, best, patience_of(storage)))
     return parts
 
 
 class OpenPart:
-    """A part that is being read. Its errors are raised as StoppedError, by `opened`."""
+    """A part that is being read. Its errors are raised as StoppedError, by `opened`.
 
-    def __init__(self, source: pa.NativeFile, layout: Layout, scratch: Scratch) -> None:
-        self._source = source
+    Where reading fails the whole object is read as any other of the run directory, which waits for storage. What it
+    holds then is all that there is: if that cannot be read, it is damaged.
+    """
+
+    def __init__(self, part: Part, layout: Layout, scratch: Scratch) -> None:
+        self._part = part
         self._layout = layout
         self._scratch = scratch
+        self._source: pa.NativeFile | None = None
         self._file: pq.ParquetFile | None = None
 
     def numbers(self, column: str) -> NDArray[Any]:
         """Key, row_id or a score of all rows [N]. It is written over when this thread reads its next part."""
+        return self._patiently(lambda: self._numbers(column))
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Columns of all rows."""
+        return self._patiently(lambda: self._columns(names))
+
+    def close(self) -> None:
+        """Nothing is read any more."""
+        if self._source is not None:
+            self._source.close()
+
+    def _patiently(self, read: Callable[[], A]) -> A:
+        try:
+            return read()
+        except FileNotFoundError:
+            raise
+        except OSError:
+            if not self._part.patience:
+                raise
+        self.close()
+        folder, _, name = self._part.path.rpartition("/")
+        self._source, self._file = pa.BufferReader(open_storage(folder, self._part.patience).read(name)), None
+        return read()
+
+    def _numbers(self, column: str) -> NDArray[Any]:
         dtype = DTYPES.get(column, SCORE)
         if column not in self._layout:
             footer = self._parquet().metadata
@@ -63,23 +97,28 @@ class OpenPart:
         chunk, pages = self._layout[column]
         if chunk is not None and chunk.width == dtype.itemsize:
             data = self._scratch.of("", np.dtype(np.uint8), chunk.size)
-            chunk.read(self._source, data)
+            chunk.read(self._opened(), data)
             pages = pages or chunk.pages(data)
             if pages is not None:
                 self._layout[column] = chunk, pages
                 values = self._scratch.of(column, dtype, chunk.rows)
                 values_of(data, pages, values)
                 return values
-        numbers: NDArray[Any] = self.columns([column])[column].to_numpy().astype(dtype, copy=False)
+        numbers: NDArray[Any] = self._columns([column])[column].to_numpy().astype(dtype, copy=False)
         return numbers
 
-    def columns(self, names: Sequence[str]) -> pa.Table:
-        """Columns of all rows."""
+    def _columns(self, names: Sequence[str]) -> pa.Table:
         return self._parquet().read(list(names)).select(list(names))  # which misses none, as `read` does
+
+    def _opened(self) -> pa.NativeFile:
+        if self._source is None:
+            at = locate(self._part.path)
+            self._source = at.filesystem.open_input_file(at.path)
+        return self._source
 
     def _parquet(self) -> pq.ParquetFile:
         if self._file is None:
-            self._file = pq.ParquetFile(self._source)
+            self._file = pq.ParquetFile(self._opened())
         return self._file
 
 
@@ -116,9 +155,8 @@ class Reader:
             StoppedError: it cannot be read, though the journal names it.
         """
         try:
-            at = locate(part.path)
-            with at.filesystem.open_input_file(at.path) as source:
-                yield OpenPart(source, self._layouts.setdefault(part.path, {}), self._scratch())
+            with closing(OpenPart(part, self._layouts.setdefault(part.path, {}), self._scratch())) as opened:
+                yield opened
         except (OSError, pa.ArrowException, KeyError) as error:
             why = reason(error)
             raise StoppedError(

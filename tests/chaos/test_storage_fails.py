@@ -111,7 +111,6 @@ def test_a_storm(
 
 
 @pytest.mark.chaos
-@pytest.mark.xfail(reason="parts are read past PatientStorage: the run stops, resumable, instead of waiting")
 def test_a_storm_while_the_selection_is_made(
     workshop: Workshop, in_bucket: Callable[..., Job], s3_server: S3Server, reference: Outcome, rng: random.Random
 ) -> None:

@@ -20,11 +20,12 @@ from poolscore.engine import filesystem, object_writer
 from poolscore.engine.config import ModelConfig, TextDecode
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.exclude import read_ids
-from poolscore.engine.filesystem import locate, on_disk, reason
-from poolscore.engine.inputs.tokenizer import load_tokenizer
+from poolscore.engine.filesystem import fetch, locate, on_disk, reason
+from poolscore.engine.inputs.tokenizer import load_tokenizer, tokenizer_digest
 from poolscore.engine.model.load import load_network
 from poolscore.engine.object_storage import ObjectStorage
 from poolscore.engine.pool.files import find_files
+from poolscore.engine.pool.footer import read_footer
 from poolscore.engine.pool.listing import list_files
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.scores import Task
@@ -215,6 +216,50 @@ def test_a_server_that_stays_busy_stops_the_run(storage: ObjectStorage, proxy: P
         storage.read("a")
     with pytest.raises(StoppedError, match="too busy"):
         storage.create("b", b"")
+
+
+@pytest.mark.parametrize("fault", ["busy", "lost"])
+def test_before_work_begins_one_lost_answer_is_no_users_mistake(
+    storage: ObjectStorage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str
+) -> None:
+    """Also where a client asks only once, as Arrow's does where an answer is cut off."""
+
+    def lose_the_first_get(request: str) -> None:
+        if len([line for line in proxy.seen if line.startswith("PUT")]) == 2:
+            setattr(proxy, fault, int(request.startswith("PUT")))
+
+    storage.publish("pool/a.parquet", lambda file: pq.write_table(pa.table({"id": ["a"]}), file))
+    storage.create("ids.csv", b"id\na\n")
+    text = TextDecode(kind="text", length=9, tokenizer=storage.path("a"))
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(filesystem, "FIRST_PAUSE", 0.01)
+    for act in (
+        lambda: storage.read("a"),
+        lambda: storage.names(""),
+        lambda: list_files(storage.path("pool")),
+        lambda: read_footer(locate(storage.root).filesystem, locate(storage.root).path, "pool/a.parquet"),
+        lambda: read_ids(storage.path("ids.csv"), "id"),
+        lambda: tokenizer_digest(text),
+        lambda: fetch(storage.path("a"), tmp_path / "a"),
+    ):
+        setattr(proxy, fault, 2)
+        act()
+        assert getattr(proxy, fault) == 0
+    proxy.seen.clear()
+    proxy.tell = lose_the_first_get
+    storage.require_writable()
+    assert len([line for line in proxy.seen if line.startswith(("GET", "HEAD"))]) > 1
+
+
+def test_storage_that_stays_busy_is_no_users_mistake(
+    storage: ObjectStorage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(filesystem, "MOMENT", 0.3)
+    proxy.busy = 10**6
+    for look in (storage.require_writable, lambda: list_files(storage.root), lambda: read_ids(storage.path("a"), "id")):
+        with pytest.raises(StoppedError, match=r"the storage is too busy.*; mend the storage, then run the same"):
+            look()
 
 
 def test_a_lost_answer_to_a_conditional_write_is_no_conflict(storage: ObjectStorage, proxy: Proxy) -> None:

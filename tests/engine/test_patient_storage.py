@@ -116,6 +116,21 @@ def test_an_object_that_was_written_before_the_call_failed_is_ours(failing: Fail
     assert failing.inner.read("a") == b"old"
 
 
+def test_what_a_write_is_made_from_has_waited_itself(failing: Failing) -> None:
+    calls, why = list[BinaryIO](), StoppedError("a part cannot be read")
+
+    def fill(file: BinaryIO) -> None:
+        calls.append(file)
+        raise why
+
+    failing.failures = 1  # the storage's own error
+    with pytest.raises(StoppedError) as caught:
+        patient(failing).publish("a", fill)
+    assert caught.value is why
+    assert len(calls) == 1
+    assert failing.inner.read("a") == b"old"
+
+
 def test_a_wrong_name_is_not_waited_for(tmp_path: Path) -> None:
     storage, started = open_storage(str(tmp_path), 60.0), time.monotonic()
     storage.create("file", b"")

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import scores_of_run
 
+from poolscore.engine import score
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError
 from poolscore.engine.identity import differences
 from poolscore.engine.pool.read import Blocks, Rows
 from poolscore.engine.prepare import prepare_job
+from poolscore.engine.run import journal
 from poolscore.engine.run.coordinator import State
-from poolscore.engine.run.directory import RunDirectory, redacted, write_json
+from poolscore.engine.run.directory import SELECTION, RunDirectory, redacted, write_json
+from poolscore.engine.run.journal import Journal
 from poolscore.engine.score import score_pool
+from poolscore.engine.selection.batch import write_batch
 
 Configure = Callable[..., Config]
 
@@ -189,3 +194,28 @@ def test_a_deadline_that_has_passed_does_not_keep_from_a_finished_run(digit_conf
         score_pool(digit_config(run=late))
     score_pool(digit_config())
     assert score_pool(digit_config(run=late, select={"k": 3})).exit_code == DONE
+
+
+def test_a_driver_that_wakes_up_late_does_not_write_over_a_newer_ones_selection(
+    digit_config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was halted while it made its selection: another took the run over meanwhile, and is done."""
+    newer: list[Journal] = []
+
+    def halted_within(run: RunDirectory, *args: Any, **options: Any) -> None:
+        newer.append(Journal(run.storage))
+        there = RunDirectory(run.storage.root)
+        there.update(status="done", epoch=newer[0].epoch)
+        there.storage.publish(SELECTION, lambda file: file.write(b"the newer one's"))
+        there.succeed(newer[0])
+        write_batch(run, *args, **options)
+
+    monkeypatch.setattr(journal, "require_gone", lambda storage, opening: None)
+    monkeypatch.setattr(score, "write_batch", halted_within)
+    config = digit_config()
+    with pytest.raises(StoppedError, match="another driver works on this run"):
+        score_pool(config)
+    newer[0].close()
+    run = RunDirectory(config.run.dir)
+    assert run.storage.read(SELECTION) == b"the newer one's"
+    assert (run.info["status"], run.succeeded) == ("done", True)
