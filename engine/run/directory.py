@@ -165,13 +165,16 @@ class RunDirectory:
 
     @property
     def succeeded(self) -> bool:
-        """Whether every shard of the run is scored. A mark set by an older driver beside a newer one says nothing."""
+        """Whether every shard of the run is scored. A mark set by an older driver beside a newer one says nothing, nor
+        does one beside a journal that lacks a shard: somebody lost a record."""
         try:
             mark = json.loads(self.storage.read(SUCCESS) or "null")
         except (FileNotFoundError, ValueError):
             return False
         opening = newest(self.storage)
-        return mark is None or (opening is not None and opening.epoch == mark["epoch"])  # None: an older version's
+        if mark is not None and (opening is None or opening.epoch != mark["epoch"]):  # None: an older version's
+            return False
+        return len(self.reports()) >= self.info["pool"]["shards"]
 
     def succeed(self, journal: Journal) -> None:
         """Set the mark that the run is whole."""

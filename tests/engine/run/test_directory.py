@@ -63,12 +63,19 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (run.info["status"], run.info["seed"], run.info["format"]) == ("running", 0, 1)
     assert not run.succeeded
     run.storage.create(directory.SUCCESS, b"")  # by an older version
+    assert not run.succeeded
+    with Journal(run.storage) as journal:
+        for shard in range(2):
+            assert not run.succeeded  # the journal lacks one
+            journal.append(report(shard))
     assert run.succeeded
 
 
 def test_the_mark_of_a_driver_that_another_followed_says_nothing(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     with Journal(run.storage) as first:
+        for shard in range(2):
+            first.append(report(shard))
         run.succeed(first)
         assert run.succeeded
     with Journal(run.storage) as second:
