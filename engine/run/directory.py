@@ -174,7 +174,7 @@ class RunDirectory:
         opening = newest(self.storage)
         if mark is not None and (opening is None or opening.epoch != mark["epoch"]):  # None: an older version's
             return False
-        return len(self.reports()) >= self.info["pool"]["shards"]
+        return len(self.reports()) >= int(self.info["pool"]["shards"])
 
     def succeed(self, journal: Journal) -> None:
         """Set the mark that the run is whole."""
