@@ -202,6 +202,8 @@ def _finish(
     if not reports:
         raise StoppedError(f"{limit} before a shard was scored; the same command with more time goes on")
     totals = Totals.of(reports)
+    if directory.PLAN not in run.storage.names(""):  # the job that began the run was stopped before it wrote that
+        directory.write_plan(run.storage, prepared.plan)
     write_batch(run, config, totals.scored, before=require_ours)  # which takes minutes where rows are many
     whole = not set_aside and not missing
     require_ours()

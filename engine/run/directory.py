@@ -165,13 +165,16 @@ class RunDirectory:
 
     @property
     def succeeded(self) -> bool:
-        """Whether every shard of the run is scored. A mark set by an older driver beside a newer one says nothing."""
+        """Whether every shard of the run is scored. A mark set by an older driver beside a newer one says nothing, nor
+        does one beside a journal that lacks a shard: somebody lost a record."""
         try:
             mark = json.loads(self.storage.read(SUCCESS) or "null")
         except (FileNotFoundError, ValueError):
             return False
         opening = newest(self.storage)
-        return mark is None or (opening is not None and opening.epoch == mark["epoch"])  # None: an older version's
+        if mark is not None and (opening is None or opening.epoch != mark["epoch"]):  # None: an older version's
+            return False
+        return len(self.reports()) >= int(self.info["pool"]["shards"])
 
     def succeed(self, journal: Journal) -> None:
         """Set the mark that the run is whole."""
@@ -219,9 +222,6 @@ def create_run(
     """
     patience = config.run.storage_patience
     storage = open_storage(root, patience)
-    storage.publish(PLAN, lambda file: file.write(plan.to_parquet()))
-    if plan.unreadable:
-        write_json(storage, BAD_FILES, dict(plan.unreadable))
     info = {
         "format": FORMAT,
         "poolscore": version,
@@ -248,7 +248,15 @@ def create_run(
     }
     if not storage.create(RUN, _json(info)):
         raise StoppedError(f"{root}: another job started a run there at this moment; choose another run.dir, or wait")
+    write_plan(storage, plan)  # after run.json: of several jobs that begin here, one alone comes so far
     return RunDirectory(root, plan, patience)
+
+
+def write_plan(storage: Storage, plan: Plan) -> None:
+    """Write a run's plan, and the files that it left out as unreadable."""
+    if plan.unreadable:
+        write_json(storage, BAD_FILES, dict(plan.unreadable))
+    storage.publish(PLAN, lambda file: file.write(plan.to_parquet()))
 
 
 def exists(root: str) -> bool:
@@ -260,8 +268,8 @@ def exists(root: str) -> bool:
     names = open_storage(root).names("")
     if RUN in names:
         return True
-    # A plan alone is a run that was stopped at its birth, and `poolscore plan` leaves footers. A journal without its
-    # run.json must not pass for a new run's.
+    # A plan alone is a run of an older version that was stopped at its birth, and `poolscore plan` leaves footers.
+    # A journal without its run.json must not pass for a new run's.
     if others := [name for name in names if name not in (PLAN, BAD_FILES, FOOTERS)]:
         raise ConfigError(f"run.dir: {root} holds other files ({others[0]}, …); choose an empty or new directory")
     return False

@@ -114,7 +114,7 @@ def test_a_storm(
 def test_a_storm_while_the_selection_is_made(
     workshop: Workshop, in_bucket: Callable[..., Job], s3_server: S3Server, reference: Outcome, rng: random.Random
 ) -> None:
-    weather = Weather(rng, fault=0.5, wait=0.02)
+    weather = Weather(rng, fault=0.2, wait=0.02)
     same(_weathers(workshop, in_bucket, s3_server, weather, "local", begin=SHARDS - 1, end=None), reference)
 
 

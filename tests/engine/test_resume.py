@@ -219,3 +219,19 @@ def test_a_driver_that_wakes_up_late_does_not_write_over_a_newer_ones_selection(
     run = RunDirectory(config.run.dir)
     assert run.storage.read(SELECTION) == b"the newer one's"
     assert (run.info["status"], run.succeeded) == ("done", True)
+
+
+def test_what_a_done_run_has_lost_of_its_journal_is_scored_anew(digit_config: Configure, rows_read: list[int]) -> None:
+    config = digit_config()
+    whole = score_pool(config)
+    run, before = RunDirectory(config.run.dir), Path(whole.selection).read_bytes()
+    scores = scores_of_run(config.run.dir)
+    lost = run.reports()[0].scores
+    record = next(path for path in Path(config.run.dir).glob("_log/*/0*.json") if lost in path.read_text())
+    record.unlink()
+    rows_read.clear()
+    result = score_pool(config)
+    assert (result.exit_code, len(set(rows_read)) < 600, run.succeeded) == (DONE, True, True)
+    assert scores_of_run(config.run.dir).equals(scores)
+    assert Path(result.selection).read_bytes() == before
+    assert not (Path(config.run.dir) / lost).exists()  # swept: another part counts

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pytest
@@ -21,6 +23,7 @@ from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory, Totals, create_run, exists, redacted, set_aside
 from poolscore.engine.run.journal import Journal, ShardReport
+from poolscore.engine.storage import LocalStorage
 
 
 def config_of(root: Path, **args: Any) -> Config:
@@ -34,8 +37,8 @@ def config_of(root: Path, **args: Any) -> Config:
     )
 
 
-def plan() -> Plan:
-    file = PoolFile("a", 9, 0, "f", pa.schema([]), (10, 10), (90, 90), (True, True))
+def plan(fingerprint: str = "f") -> Plan:
+    file = PoolFile("a", 9, 0, fingerprint, pa.schema([]), (10, 10), (90, 90), (True, True))
     return make_plan(PoolFiles("/p", table_of([file])), 10)
 
 
@@ -63,12 +66,19 @@ def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert (run.info["status"], run.info["seed"], run.info["format"]) == ("running", 0, 1)
     assert not run.succeeded
     run.storage.create(directory.SUCCESS, b"")  # by an older version
+    assert not run.succeeded
+    with Journal(run.storage) as journal:
+        for shard in range(2):
+            assert not run.succeeded  # the journal lacks one
+            journal.append(report(shard))
     assert run.succeeded
 
 
 def test_the_mark_of_a_driver_that_another_followed_says_nothing(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     with Journal(run.storage) as first:
+        for shard in range(2):
+            first.append(report(shard))
         run.succeed(first)
         assert run.succeeded
     with Journal(run.storage) as second:
@@ -91,11 +101,27 @@ def test_an_older_driver_does_not_write_over_a_newer_one(tmp_path: Path) -> None
     new.update(status="done")
 
 
-def test_two_jobs_that_start_a_run_at_once_do_not_mix(tmp_path: Path) -> None:
-    first = new_run(tmp_path, width=1)
-    with pytest.raises(StoppedError, match="another job started a run there at this moment"):
-        new_run(tmp_path, width=2)
-    assert RunDirectory(str(tmp_path)).info == first.info
+def test_two_jobs_that_start_a_run_at_once_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whichever write of the first the other one begins, which has another pool."""
+    writes, meet_at, write_temporary = 0, 0, LocalStorage._write_temporary
+
+    def meeting(storage: LocalStorage, name: str, fill: Callable[[BinaryIO], object]) -> Path:
+        nonlocal writes
+        writes += 1
+        if writes == meet_at:
+            with suppress(StoppedError):
+                began.append((create_run(storage.root, config, "0.1", plan("other"), {"the pool": "e"}), plan("other")))
+        return write_temporary(storage, name, fill)
+
+    monkeypatch.setattr(LocalStorage, "_write_temporary", meeting)
+    for meet_at in (1, 2, 3):
+        root, began = tmp_path / str(meet_at), list[tuple[RunDirectory, Plan]]()
+        writes, config = 0, config_of(root)
+        with suppress(StoppedError):
+            began.append((new_run(root), plan()))
+        ((run, own),) = began
+        there = RunDirectory(str(root))
+        assert (there.info, there.plan) == (run.info, own)
 
 
 def counted(shard: int) -> ShardReport:
