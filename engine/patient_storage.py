@@ -11,6 +11,7 @@ from threading import Event
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
 from poolscore.engine.errors import PoolscoreError, StoppedError
+from poolscore.engine.filesystem import in_order
 
 if TYPE_CHECKING:
     from poolscore.engine.storage import Storage
@@ -77,7 +78,7 @@ class PatientStorage:
 
     def read_all(self, names: Sequence[str]) -> list[bytes]:
         """See Storage."""
-        return self._patiently(lambda: self.inner.read_all(names))
+        return list(in_order(self.read, names, self.at_once))  # each is waited for by itself
 
     def names(self, folder: str) -> list[str]:
         """See Storage."""

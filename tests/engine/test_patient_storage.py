@@ -24,7 +24,7 @@ CALLS: dict[str, Callable[[Storage], Any]] = {
     "publish": lambda s: s.publish("a", lambda file: file.write(b"new")),
     "create": lambda s: s.create("b", b"new"),
     "read": lambda s: s.read("a"),
-    "read_all": lambda s: s.read_all(["a", "a"]),
+    "read_all": lambda s: s.read_all(["a"]),
     "names": lambda s: s.names(""),
     "leftovers": lambda s: s.leftovers(""),
     "delete": lambda s: s.delete("a"),
@@ -209,3 +209,21 @@ def test_who_has_no_patience_waits_for_nothing(tmp_path: Path) -> None:
     assert isinstance(impatient(open_storage(str(tmp_path), 5.0)), LocalStorage)
     assert isinstance(impatient(open_storage("s3://bucket/run", 5.0)), ObjectStorage)
     assert open_storage(str(tmp_path), 5.0).root == str(tmp_path)
+
+
+def test_of_many_objects_only_the_one_that_failed_is_read_again(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Flaky(LocalStorage):
+        def read(self, name: str) -> bytes:
+            asked.append(name)
+            if asked.count(name) < 2 and name == "3":
+                raise StoppedError("away")
+            return super().read(name)
+
+    names = [str(i) for i in range(5)]
+    storage = Flaky(tmp_path)
+    for name in names:
+        storage.create(name, name.encode())
+    assert PatientStorage(storage, 10.0).read_all(names) == [name.encode() for name in names]
+    assert sorted(asked) == sorted([*names, "3"])
