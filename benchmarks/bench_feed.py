@@ -57,10 +57,10 @@ KINDS = (
 )
 
 
-def compare(folder: Path, repeats: int, scale: float) -> Result:
+def compare(folder: Path, repeats: int, scale: float, only: str | None) -> Result:
     """Rows/s and CPU per row of every way, in turn."""
     found: Result = {}
-    for kind in KINDS:
+    for kind in (kind for kind in KINDS if only in (None, kind.name)):
         rows = {size: int(count * scale) for size, count in (("small", kind.small), ("large", kind.large))}
         uris = {size: _pool(folder, kind, count) for size, count in rows.items()}
         ways = ("loop", "poolscore", "local", "raydata")
@@ -203,12 +203,13 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, required=True, help="for pools and runs; pools are kept")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="of the pools' rows, to try the benchmark")
+    parser.add_argument("--only", choices=[kind.name for kind in KINDS], help="pictures to compare with")
     parser.add_argument("--out", type=Path, help="JSON file")
     given = parser.parse_args()
     given.dir.mkdir(parents=True, exist_ok=True)
     write_weights(given.dir)
     parts = {
-        "compare": lambda: compare(given.dir, given.repeats, given.scale),
+        "compare": lambda: compare(given.dir, given.repeats, given.scale, given.only),
         "memory": lambda: memory(given.dir, given.scale),
         "latency": lambda: latency(given.dir, given.repeats, given.scale),
     }
