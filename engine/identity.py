@@ -26,10 +26,11 @@ INCIDENTAL = (
 )
 ESSENTIAL = ("run.batch_size", "run.threads")
 POOL, EXCLUDED, TOKENIZERS, BASE = "the pool", "the excluded ids", "the tokenizers", "the run that it extends"
+CODE = "the model's code"
 # Two runs that differ in nothing else gave their scores by one rule: of other rows, or with other last bits.
 OF_ROWS = (POOL, EXCLUDED, BASE, *ESSENTIAL, "passes.split", "passes.compile", "passes.rows_per_call")
-# Settings as older versions wrote them lack what is new; these digests they had in the numeric profile alone.
-IN_PROFILE = (TOKENIZERS,)
+# Settings as older versions wrote them lack what is new; these digests they had in the numeric profile alone, or not.
+NEW = (TOKENIZERS, CODE)
 
 
 def settings_of(config: Config) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def differences(here: Identity, there: Identity, config: Config, ignoring: Itera
         there: of the run, out of its run.json.
     """
     here, there = redacted(here), _completed(there, config)
-    unknown = [key for key in IN_PROFILE if key not in there]
+    unknown = [key for key in NEW if key not in there]
     keys = [key for key in dict.fromkeys([*there, *here]) if key not in {*ignoring, *unknown}]
     return [key for key in keys if _json(here.get(key)) != _json(there.get(key))]
 
@@ -85,6 +86,7 @@ def in_words(key: str, here: Identity, there: Identity) -> str:
 
 _MEANING = {
     "the model": " (its layers are others)",
+    CODE: " (the Python that model.source names says something else)",
     "the weights": " (they hold other numbers)",
     EXCLUDED: " (pool.exclude lists others)",
     TOKENIZERS: " (decode.tokenizer is another file)",

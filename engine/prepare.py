@@ -22,7 +22,7 @@ from poolscore.engine.cores import expected_workers
 from poolscore.engine.errors import ConfigError, PoolscoreError, UnreadableShard
 from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.extend import Extension, extend
-from poolscore.engine.identity import BASE, EXCLUDED, POOL, TOKENIZERS, settings_of
+from poolscore.engine.identity import BASE, CODE, EXCLUDED, POOL, TOKENIZERS, settings_of
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import Decoder, RowSpec
@@ -464,6 +464,7 @@ def _identity(
         TOKENIZERS: tokenizer_digests(config),
         "the shape of an input": {name: [list(spec.shape), spec.dtype] for name, spec in specs.items()},
         "the model": _digest(network.description),
+        CODE: network.code,
         "the weights": network.weights,
     }
 

@@ -99,6 +99,8 @@ class Scorer:
             modelled = inferred.clock.mark()
             kept = rows.table.select(keep).append_column(ID, rows.ids)
             inferred.add(rows, kept, batch.bad, self.statistics(logits_NTC), (start, copied, modelled))
+        if self.stopped.is_set():  # which ends the feed as well: this may be a part of the shard
+            raise StoppedError("the worker was told to stop")
         return inferred
 
     def collect(self, inferred: Inferred) -> ScoredShard:

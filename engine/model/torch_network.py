@@ -15,6 +15,7 @@ from poolscore.engine.model.network import Build
 from poolscore.engine.model.probe import Inputs, Probe, make_dropout_live, probe_model
 from poolscore.engine.model.recurrent import RECURRENT_FLOPS
 from poolscore.engine.model.repeated import RepeatedModel
+from poolscore.engine.model.source_code import code_digest
 
 
 class TorchNetwork:
@@ -25,6 +26,7 @@ class TorchNetwork:
         self.profile: Mapping[str, str | int] = {}
         self.weights = weights_digest(model)
         self.description = repr(model)
+        self.code = code_digest(model)
 
     def probe(self, inputs: Inputs) -> Probe:
         """See Network."""

@@ -353,7 +353,8 @@ class Coordinator:
         reason, count = max(t.reasons.items(), key=lambda item: item[1])
         raise ConfigError(
             f"pool: {t.rejected} of {seen} rows could not be scored, more than {limit} allows; the commonest reason "
-            f"({count} rows): {reason}. Mend the input or raise the limit, then resume"
+            f"({count} rows): {reason}. Raise the limit and give the same command; or mend the input and begin "
+            "anew, with --fresh: rows that were rejected are not tried again"
         )
 
     def _state(self) -> State:

@@ -152,6 +152,22 @@ def test_a_trial_writes_nothing(digit_config: Configure) -> None:
     worker.close()
 
 
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_shard_that_is_given_up_never_passes_for_a_short_one(digit_config: Configure, threaded: bool) -> None:
+    """Closing a feed ends it, as its last block does."""
+    prepared = prepare_job(digit_config(run={"batch_size": 8}))
+    scorer, shard = prepared.scorer, prepared.plan.shards[0]
+    taken = scorer.statistics
+
+    def stopping(logits: Any) -> Any:
+        scorer.stop()  # while a block is in the model
+        return taken(logits)
+
+    object.__setattr__(scorer, "statistics", stopping)
+    with scorer.feed(shard, threaded) as feed, pytest.raises(StoppedError, match="told to stop"):
+        scorer.infer(feed)
+
+
 def test_blanks_give_the_same_bits_on_any_worker_in_any_order(digit_config: Configure) -> None:
     config = digit_config(passes={"masks": "independent"})
     prepared = prepare_job(config)

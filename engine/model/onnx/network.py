@@ -42,6 +42,7 @@ class OnnxNetwork:
         self.profile: Mapping[str, str | int] = {}
         self.weights = weights_digest(self._model.proto)
         dropout = ", ".join(f"{drop.name} p={drop.p:g}" for drop in self._model.drops)
+        self.code = ""
         self.description = f"ONNX graph {graph_digest(self._model.proto)} with dropout {dropout or 'nowhere'}"
 
     def probe(self, inputs: Inputs) -> Probe:
