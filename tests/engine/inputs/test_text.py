@@ -260,7 +260,7 @@ def test_another_tokenizer_is_another_profile(bert_config: Callable[..., Config]
     assert numeric_profile(config, CPU, {})["tokenizer of text"] != before["tokenizer of text"]
     (Path(config.run.dir) / "_SUCCESS").unlink()
     shutil.rmtree(Path(config.run.dir) / "_log")  # as if it had been stopped before its first shard
-    with pytest.raises(PoolscoreError, match=r"tokenizer of text"):
+    with pytest.raises(PoolscoreError, match=r"the tokenizers .decode.tokenizer is another file"):
         score_pool(config)
 
 
