@@ -20,6 +20,7 @@ class Nodes:
         from ray.cluster_utils import Cluster
 
         head = {"num_cpus": 0, "object_store_memory": STORE, "include_dashboard": False}
+        self._others = set(descendants(os.getpid()))  # such as the Ray of tests that run in this process
         self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
         self._nodes: list[Any] = []
         self.address: str = self._cluster.address
@@ -62,10 +63,10 @@ class Nodes:
         """All of them go."""
         self.clear()
         head = self._cluster.head_node
-        below = descendants(os.getpid())
+        below = set(descendants(os.getpid())) - self._others
         self._cluster.shutdown()
         self._bury(head)
-        for pid in set(below) & set(descendants(os.getpid())):
+        for pid in below & set(descendants(os.getpid())):
             send(pid, signal.SIGKILL)
 
     @staticmethod
