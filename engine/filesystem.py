@@ -40,10 +40,8 @@ ATTEMPTS = 7  # of a call; the pauses between them add up to about half a minute
 CONNECT_SECONDS = 10.0
 SILENCE_SECONDS = 30.0  # without a byte, before a call counts as failed
 CONNECTIONS = 256  # of a process to S3 at most: footers are small, and each takes two round trips
-MOMENT, FIRST_PAUSE = (
-    5.0,
-    0.2,
-)  # seconds: so long a call is repeated beyond its client's own attempts, after such pauses
+MOMENT = 5.0  # seconds that a call is repeated for, beyond its client's own attempts
+FIRST_PAUSE = 0.2  # seconds
 REACH_SECONDS, KNOCK_EVERY = 4.0, 1.0  # a server that is just starting may take a moment
 NO_REGION = "us-east-1"  # what S3-compatible servers take where nothing is said
 
@@ -166,14 +164,11 @@ def fetch(uri: str, to: Path) -> None:
     """
 
     def copy() -> None:
-        repeated(copy_once, uri)
-
-    def copy_once() -> None:
         at = locate(uri)
         with at.filesystem.open_input_stream(at.path, compression=None) as source, to.open("wb") as file:
             shutil.copyfileobj(source, file, 1 << 22)
 
-    apart(copy)
+    apart(repeated, copy, uri)
 
 
 def in_order(read: Callable[[A], B], places: Iterable[A], at_once: int) -> Iterator[B]:

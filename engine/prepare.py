@@ -165,7 +165,7 @@ def _as_begun(config: Config, begun: RunDirectory) -> Config:
 def _unfinished(plan: Plan, begun: RunDirectory | None) -> Sequence[int]:
     """Shards that the run has not scored yet, or all if there are none: rows that are scored are not read again."""
     every = range(len(plan.shards))
-    if begun is None or begun.succeeded or begun.info["pool"].get("digest") != plan.digest:
+    if begun is None or begun.info["pool"].get("digest") != plan.digest:
         return every
     done = begun.reports().keys()
     return [index for index in every if index not in done] or every
@@ -238,7 +238,7 @@ def _footer_workers(run: RunConfig) -> StartWorkers | None:
     def start() -> AbstractContextManager[Workers]:
         from poolscore.engine.selection.on_ray import ray_workers  # Ray is not needed for a pool of few files
 
-        return ray_workers(address)
+        return ray_workers(address, "run.address")
 
     return start
 

@@ -11,10 +11,8 @@ import sysconfig
 
 from poolscore.engine.config import Config, FunctionDecode
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.directory import REDACTED, RunDirectory
 from poolscore.engine.score import RunResult, score_pool
-
-REDACTED = "[redacted]"
 
 
 def retry_run(run_dir: str, config: Config | None = None, *, trust: bool = False) -> RunResult:
@@ -34,7 +32,7 @@ def retry_run(run_dir: str, config: Config | None = None, *, trust: bool = False
 
 def in_directory(config: Config, run_dir: str) -> Config:
     """The configuration with another run directory."""
-    return config.model_copy(update={"run": config.run.model_copy(update={"dir": run_dir})})
+    return _with_run(config, dir=run_dir)
 
 
 def config_of_run(run: RunDirectory, *, trust: bool = False, address: str | None = None) -> Config:
@@ -62,15 +60,16 @@ def config_of_run(run: RunDirectory, *, trust: bool = False, address: str | None
         raise ConfigError(
             f"{root}: a secret was taken out of its run.json; give your own --config CONFIG, which has it"
         )
-    own_address = config.run.address if trust else None
-    return config.model_copy(
-        update={"run": config.run.model_copy(update={"dir": root, "address": address or own_address})}
-    )
+    return _with_run(config, dir=root, address=address or (config.run.address if trust else None))
 
 
 def extends_of(run: RunDirectory) -> str | None:
     """The run that this one extends."""
     return next((str(earlier["run"]) for earlier in run.info.get("extends", ())), None)
+
+
+def _with_run(config: Config, **changes: str | None) -> Config:
+    return config.model_copy(update={"run": config.run.model_copy(update=changes)})
 
 
 def _code_in(config: Config) -> str | None:

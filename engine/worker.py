@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ import torch
 
 from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
+from poolscore.engine.cores import with_decode_threads
 from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, PoolscoreError
 from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.feed import NO_ROWS, Blank, Feed
@@ -68,6 +69,11 @@ class Job:
     repeat_because: str | None  # why the model is not split at its stochastic frontier
     compiled: Artefact | None  # what the driver's compiler made; None: nothing is compiled
     run_id: str | None = None  # of the run directory, by which a worker knows that it sees the same one
+
+    def with_cores(self, cores: int, on_gpu: bool) -> Job:
+        """For a worker with so many cores: what torch leaves of them decodes."""
+        run = with_decode_threads(self.config.run, cores, on_gpu)
+        return replace(self, config=self.config.model_copy(update={"run": run}))
 
 
 class ShardWorker:

@@ -25,7 +25,7 @@ from s3_server import S3Server, only_loopback, running
 
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.keys import keys_of
-from poolscore.engine.pool.read import Rows
+from poolscore.engine.pool.read import Blocks, Rows
 
 only_loopback(os.environ)  # before Ray starts workers, which take these settings over
 
@@ -246,3 +246,18 @@ def taking_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The row_ids that anybody reads of the pool."""
+    seen: list[int] = []
+    following = Blocks.__next__
+
+    def noted(self: Blocks) -> Rows:
+        block = following(self)
+        seen.extend(block.row_ids.tolist())
+        return block
+
+    monkeypatch.setattr(Blocks, "__next__", noted)
+    return seen

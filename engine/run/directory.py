@@ -46,6 +46,7 @@ _SECRET = re.compile(
 )
 _PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet|\.part-\d{5,}-[0-9a-f]{8}\.parquet\.[0-9a-f]{8}\.tmp")
 _OF_DRIVER = re.compile(r"\.(writable|run\.json|plan\.parquet|selection\.parquet|_SUCCESS)\.")
+REDACTED = "[redacted]"
 _USERINFO = re.compile(r"(?<=://)(?!anonymous@)[^/\s]+@")
 
 
@@ -346,14 +347,14 @@ def write_json(storage: Storage, name: str, value: Any) -> None:
 def redacted(value: Any, key: str = "") -> Any:
     """`value` without what looks like a secret: by the name of its key, or as the user of a URI."""
     if value is not None and not isinstance(value, bool) and _SECRET.search(key):
-        return "[redacted]"
+        return REDACTED
     if isinstance(value, Mapping):
         # The model's inputs may have any name, such as 'token'.
         return {name: redacted(entry, "" if key.endswith("inputs") else str(name)) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [redacted(entry, key) for entry in value]
     if isinstance(value, str):
-        return _USERINFO.sub("[redacted]@", value)
+        return _USERINFO.sub(f"{REDACTED}@", value)
     return value
 
 

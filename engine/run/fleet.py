@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import usable_cores, with_decode_threads
+from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import OutOfMemory, PoolscoreError, UnreadableShard
 from poolscore.engine.profile import choose_device
 from poolscore.engine.run.mixed import Profile
@@ -118,8 +118,7 @@ class LocalFleet:
 
     def __init__(self, job: Job) -> None:
         on_gpu = choose_device(job.config).type == "cuda"
-        run = with_decode_threads(job.config.run, usable_cores(), on_gpu)
-        self._worker = ShardWorker(replace(job, config=job.config.model_copy(update={"run": run})))
+        self._worker = ShardWorker(job.with_cores(usable_cores(), on_gpu))
         self._threads = ThreadPoolExecutor(IN_FLIGHT, thread_name_prefix="poolscore-shard")
         self._given: dict[Future[Any], Task] = {}
         self._joined = False

@@ -19,11 +19,7 @@ def profile_name(profile: Profile) -> str:
 
 def differences(here: Profile, there: Profile) -> list[str]:
     """Each entry in which two profiles differ, in words."""
-    return [
-        f"{name} ({there.get(name)}, here {here.get(name)})"
-        for name in dict.fromkeys([*there, *here])
-        if here.get(name) != there.get(name)
-    ]
+    return [f"{name} ({there.get(name)}, here {here.get(name)})" for name in _unlike(here, there)]
 
 
 def with_profile(info: Mapping[str, Any], profile: Profile) -> dict[str, Any]:
@@ -56,8 +52,8 @@ def mixed_in_words(info: Mapping[str, Any], shards: Mapping[str, int]) -> str | 
     different = dict.fromkeys(
         f"{entry} ({known[most].get(entry)}; {known[name].get(entry)})"
         for name in others
-        for entry in dict.fromkeys([*known.get(most, {}), *known.get(name, {})])
-        if name in known and most in known and known[most].get(entry) != known[name].get(entry)
+        if name in known and most in known
+        for entry in _unlike(known[name], known[most])
     )
     named = "; ".join([*list(different)[:NAMED], *(["…"] if len(different) > NAMED else [])])
     apart = sum(shards[name] for name in others)
@@ -66,3 +62,8 @@ def mixed_in_words(info: Mapping[str, Any], shards: Mapping[str, int]) -> str | 
         + (f": {named}" if named else "")
         + "; scores that are close may be in another order on machines of one kind"
     )
+
+
+def _unlike(here: Profile, there: Profile) -> list[str]:
+    """Entries in which two profiles differ."""
+    return [name for name in dict.fromkeys([*there, *here]) if here.get(name) != there.get(name)]

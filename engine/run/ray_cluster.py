@@ -17,32 +17,37 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
-LOCAL_OBJECT_STORE = 80_000_000  # bytes; Ray's minimum, since nothing large travels
+LOCAL = "local"
+LOCAL_OBJECT_STORE = 80_000_000  # bytes; Ray's minimum
 
 
-def connect(address: str | None, slots: int) -> None:
+def connect(address: str | None, slots: int | None = None, *, option: str = "run.address") -> None:
     """Attach to a cluster, or start a local Ray with so many CPUs.
+
+    Args:
+        address: of the cluster; 'local': a local Ray; None: RAY_ADDRESS's, or a local Ray.
+        slots: workers of a local Ray, through which nothing large travels; None: whatever the machine has.
+        option: where the user gave the address.
 
     Raises:
         ConfigError: it cannot be reached, or does not start.
     """
-    address = address or os.environ.get("RAY_ADDRESS")
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "configure_logging": True}
+    address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    local: dict[str, Any] = {"include_dashboard": False}
+    if slots is not None:
+        local |= {"num_cpus": slots, "object_store_memory": LOCAL_OBJECT_STORE}
     try:
         with signals_after():
-            if address:
-                ray.init(address=address, **quiet)
-            else:
-                ray.init(
-                    address="local",
-                    num_cpus=slots,
-                    include_dashboard=False,
-                    object_store_memory=LOCAL_OBJECT_STORE,
-                    **quiet,
-                )
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                configure_logging=True,
+                **(local if address == LOCAL else {}),
+            )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        where = f"the Ray cluster at {address}" if address else "a local Ray"
-        raise ConfigError(f"run.address: cannot start on {where}: {one_line(error)}") from error
+        where = "a local Ray" if address == LOCAL else f"the Ray cluster at {address}"
+        raise ConfigError(f"{option}: cannot start on {where}: {one_line(error)}") from error
 
 
 def machines() -> dict[str, Node]:

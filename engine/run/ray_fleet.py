@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import Node, bind_to_gpu, usable_cores, with_decode_threads
+from poolscore.engine.cores import Node, bind_to_gpu, usable_cores
 from poolscore.engine.errors import BrokenDevice, ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview
@@ -217,8 +217,7 @@ class RayFleet:
         options: dict[str, Any] = {"num_cpus": ask.cpus, "num_gpus": ask.gpus, "max_concurrency": IN_FLIGHT}
         if self._refused:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self._refused))})"}
-        run = with_decode_threads(self._job.config.run, ask.cpus, bool(ask.gpus))
-        job = replace(self._job, config=self._job.config.model_copy(update={"run": run}))
+        job = self._job.with_cores(ask.cpus, bool(ask.gpus))
         actor: Any = ray.remote(max_restarts=0, max_task_retries=0, **options)(_Actor).remote()
         starting = actor.start.remote(job, f"worker-{number}", self._not_on_path)
         self._workers[number] = _Worker(number, actor, actor.node.remote(), starting)

@@ -6,23 +6,19 @@ whose worker dies is run again by Ray: it only reads.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
-from poolscore.engine.config_text import one_line
-from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
-from poolscore.engine.run.signals import signals_after
-from poolscore.engine.selection.parts import Reader
-
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-
 import ray
 from ray.exceptions import RayError, RayTaskError
+
+from poolscore.engine.config_text import one_line
+from poolscore.engine.errors import PoolscoreError, StoppedError
+from poolscore.engine.run.ray_cluster import connect
+from poolscore.engine.selection.parts import Reader
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -54,21 +50,15 @@ class RayWorkers:
 
 
 @contextmanager
-def ray_workers(address: str | None) -> Iterator[RayWorkers]:
-    """Workers of the cluster at this address ('local': an embedded one; None: RAY_ADDRESS's, or an embedded one).
+def ray_workers(address: str | None, option: str = "--address") -> Iterator[RayWorkers]:
+    """Workers of the cluster at this address, which `option` gave: see `connect`.
 
     Raises:
         ConfigError: there is no such cluster.
     """
     owned = not ray.is_initialized()
     if owned:
-        try:
-            with signals_after():
-                where = address or os.environ.get("RAY_ADDRESS") or "local"
-                embedded: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
-                ray.init(where, log_to_driver=False, logging_level=logging.WARNING, configure_logging=True, **embedded)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ConfigError(f"--address: cannot use the Ray cluster at {address}: {one_line(error)}") from error
+        connect(address, option=option)
     try:
         yield RayWorkers()
     finally:

@@ -15,7 +15,6 @@ from poolscore.engine import score
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError
 from poolscore.engine.identity import differences
-from poolscore.engine.pool.read import Blocks, Rows
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run import journal
 from poolscore.engine.run.coordinator import State
@@ -25,21 +24,6 @@ from poolscore.engine.score import score_pool
 from poolscore.engine.selection.batch import write_batch
 
 Configure = Callable[..., Config]
-
-
-@pytest.fixture
-def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The row_ids that anybody reads of the pool."""
-    seen: list[int] = []
-    following = Blocks.__next__
-
-    def noted(self: Blocks) -> Rows:
-        block = following(self)
-        seen.extend(block.row_ids.tolist())
-        return block
-
-    monkeypatch.setattr(Blocks, "__next__", noted)
-    return seen
 
 
 def interrupt(config: Config, shards: int) -> RunDirectory:

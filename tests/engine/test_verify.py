@@ -17,7 +17,6 @@ from conftest import TESTS, write_pool
 from poolscore.engine import verify
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, InterruptedRun
-from poolscore.engine.pool.read import Blocks, Rows
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.reference import Reference
 from poolscore.engine.run.coordinator import State
@@ -170,27 +169,19 @@ def test_a_model_that_insists_on_float32_is_compared_in_it(
 
 
 def test_rows_are_drawn_by_the_seed_from_near_the_start_of_row_groups(
-    configure: Configure, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, monkeypatch: pytest.MonkeyPatch, rows_read: list[int]
 ) -> None:
     run, prepared = scored(configure())
-    read: list[int] = []
-    following = Blocks.__next__
-
-    def noted(self: Blocks) -> Rows:
-        block = following(self)
-        read.extend(block.row_ids.tolist())
-        return block
-
-    monkeypatch.setattr(Blocks, "__next__", noted)
+    rows_read.clear()
     monkeypatch.setattr(verify, "REACH", prepared.pool.group_bytes_G[0] // 20 * 4)  # bytes of four rows
     assert verify_run(run, prepared, 1000).rows == 6 * 4
-    assert {row % 20 for row in read} <= {0, 1, 2, 3}
+    assert {row % 20 for row in rows_read} <= {0, 1, 2, 3}
     drawn = []
     for seed in (0, 0, 1):
-        read.clear()
+        rows_read.clear()
         other = configure(seed=seed, run={"dir": f"{run.storage.root}-{seed}"})
         verify_run(run, prepare_job(other), 3)
-        drawn.append(list(read))
+        drawn.append(list(rows_read))
     assert drawn[0] == drawn[1] != drawn[2]
 
 
