@@ -31,11 +31,11 @@ SAME = 1e-12  # of the squares of the lengths: a distance that float64 rounds to
 class Gradients:
     """The gradients of the candidates, and how far each is from the nearest that was taken."""
 
-    def __init__(self, probs_NC: Values, features_NF: NDArray[np.float32], most: int) -> None:
-        self._factors_NC = gradient_factors(probs_NC)
+    def __init__(self, factors_NC: Values, features_NF: NDArray[np.float32], most: int) -> None:
+        self._factors_NC = factors_NC
         self._features_NF = features_NF
-        self._lengths_N = np.square(self._factors_NC).sum(axis=1) * _squares(features_NF)
-        self._taken_factors = np.empty((most, probs_NC.shape[1]))
+        self._lengths_N = np.square(factors_NC).sum(axis=1) * _squares(features_NF)
+        self._taken_factors = np.empty((most, factors_NC.shape[1]))
         self._taken_features = np.empty((most, features_NF.shape[1]))
         self._taken_lengths = np.empty(most)
         self._seen_N = np.zeros(len(features_NF), np.int64)
@@ -73,7 +73,7 @@ class Gradients:
 
 
 def badge(
-    probs_NC: Values,
+    factors_NC: Values,
     features_NF: NDArray[np.float32],
     keys_N: NDArray[np.uint64],
     order_N: NDArray[np.int64],
@@ -84,7 +84,7 @@ def badge(
     """Up to k candidates, in the order in which they were taken.
 
     Args:
-        probs_NC: float64 [N, C], mean over the passes; of multilabel tasks p and 1 - p of each label.
+        factors_NC: float64 [N, C], a: see `of_classes` and `of_labels`.
         features_NF: float32 [N, F], what the last layer is applied to.
         keys_N: uint64 [N], by which the noise is drawn.
         order_N: int64 [N]; of candidates of one key, or that are all like those taken, the one with the least is taken.
@@ -99,7 +99,7 @@ def badge(
     """
     places: list[int] = []
     gains: list[float] = []
-    gradients = Gradients(probs_NC, features_NF, k)
+    gradients = Gradients(factors_NC, features_NF, k)
     for step_seed in np.random.Philox(key=seed | STREAM << 64).random_raw(k).tolist():
         if gradients.count:
             gradients.noise_N = gumbel_of(keys_N, step_seed)
@@ -114,11 +114,16 @@ def badge(
     return taken(places, gains)
 
 
-def gradient_factors(probs_NC: Values) -> Values:
+def of_classes(probs_NC: Values) -> Values:
     """a = p - onehot(argmax p); of several classes with the largest p, the first."""
     factors = probs_NC.copy()
     factors[np.arange(len(factors)), probs_NC.argmax(axis=1)] -= 1
     return factors
+
+
+def of_labels(probs_NC: Values) -> Values:
+    """The same of multilabel tasks, where each p is of a label or of its absence: a = p - [p > 1/2]."""
+    return probs_NC - (probs_NC > 0.5)
 
 
 def _squares(features_NF: NDArray[np.float32]) -> Values:
