@@ -21,7 +21,7 @@ from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
 from poolscore.engine.run.mixed import mixed_in_words, with_profile
-from poolscore.engine.selection.batch import write_batch
+from poolscore.engine.selection.write import write_batch
 from poolscore.engine.verify import Verified, try_to_verify
 from poolscore.engine.worker import Job
 
