@@ -17,8 +17,9 @@ from poolscore.engine.keys import IdSet, id_text
 from poolscore.engine.scores import Task
 from poolscore.engine.selection.badge import badge, of_classes, of_labels
 from poolscore.engine.selection.batchbald import batchbald, probs_of
+from poolscore.engine.selection.caps import Room
 from poolscore.engine.selection.choice import Choice
-from poolscore.engine.selection.greedy import Places, Room, Taken, Values
+from poolscore.engine.selection.greedy import Places, Taken, Values
 from poolscore.engine.selection.kcenter import kcenter
 from poolscore.engine.selection.methods import require_method
 from poolscore.engine.selection.ranking import ranking_of
@@ -68,8 +69,8 @@ def pick(shortlist: Shortlist, task: Task, choice: Choice, k: int, room: Room, e
     candidates_N &= ~exclude.contains(id_text(rows["id"].combine_chunks(), "id"), keys_N)
     if candidates_N.sum() < k:
         raise ConfigError(
-            f"k: {k} rows are asked for, and {candidates_N.sum()} of the shortlist's are left to select from by "
-            f"{choice.method}; `poolscore score` with shortlist.rows: {max(2 * k, 2 * rows.num_rows)} makes a larger one"
+            f"k: {k} rows are asked for, and {candidates_N.sum()} of the shortlist's are left for {choice.method}; "
+            f"`poolscore score` with shortlist.rows: {max(2 * k, 2 * rows.num_rows)} makes a larger one"
         )
     room.open_N &= candidates_N
     order_N = np.empty(rows.num_rows, np.int64)  # the place of each row in the order of keys, which breaks ties
@@ -97,16 +98,17 @@ def _batchbald(shortlist: Shortlist, choice: Choice, k: int, room: Room, order_N
     assert log_probs_NTC is not None
     T = log_probs_NTC.shape[1]
     found = batchbald(log_probs_NTC, order_N, k, room, samples=choice.samples, seed=choice.seed)
-    notes, fill = [], []
+    notes: list[str] = []
+    fill: list[int] = []
     if found.exact < len(found.places):
         notes.append(
             f"batchbald: {found.exact} rows by exact joint entropies, the others by {choice.samples} drawn outcomes"
         )
     if found.full:
         notes.append(
-            f"batchbald: {len(found.places)} rows tell {found.gains.sum():.2f} of the {math.log(T):.2f} nats (ln T) that "
-            f"{T} passes can tell at most, and no more is to be learnt from others; the rest is taken by power. Larger "
-            "batches need more passes (passes.count)"
+            f"batchbald: {len(found.places)} rows tell {found.gains.sum():.2f} of the {math.log(T):.2f} nats (ln T) "
+            f"that {T} passes can tell at most; the others are taken by power. A larger passes.count tells more rows "
+            "apart"
         )
         for place in _best_first(shortlist.rows, choice, "power", room).tolist():
             if len(found.places) + len(fill) == k:

@@ -21,10 +21,13 @@ def require_method(method: str, task: Task, passes: int, shared_masks: bool) -> 
         raise ConfigError(f"select.method: there is no method '{method}'; there are {', '.join(ALL_METHODS)}")
     if method == "batchbald" and task not in (Task.MULTICLASS, Task.BINARY):
         raise ConfigError(
-            f"select.method: batchbald is for multiclass and binary tasks, and the task is {task}; choose kcenter or power"
+            f"select.method: batchbald is for the tasks multiclass and binary, and this is {task}; choose kcenter or "
+            "power"
         )
     if method == "batchbald" and passes < 2:
-        raise ConfigError("select.method: batchbald compares passes, and passes.count is 1; raise it, or choose kcenter")
+        raise ConfigError(
+            "select.method: batchbald compares passes, and passes.count is 1; raise it, or choose kcenter"
+        )
     if method == "batchbald" and not shared_masks:
         raise ConfigError(
             "select.method: batchbald needs passes.masks: shared, by which a pass is the same network for every row; "
