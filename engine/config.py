@@ -375,7 +375,7 @@ class SelectConfig(Section):
     beta: PositiveNumber = 1.0  # of power, softmax and softrank: larger follows the scores more closely
     seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None  # of their noise and the control; default: passes.seed
     max_per_group: dict[str, Positive] = {}  # column of pool.keep, 'prediction' or 'near_duplicates' → rows at most
-    quotas: dict[Annotated[str, BeforeValidator(str)], Positive] = {}  # predicted class, by name or number → rows at most
+    quotas: dict[Annotated[str, BeforeValidator(str)], Positive] = {}  # predicted class, name or number → rows at most
     control: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # share of k that is drawn at random from all scored rows
 
     def caps(self, pool: PoolConfig, model: ModelConfig) -> Caps:
