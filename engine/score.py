@@ -120,12 +120,13 @@ def score_pool(
         with suppress(StoppedError):  # storage that is away, which is no reason not to end
             totals = run.totals()
             far = f" after {totals.rows} of {prepared.plan.rows} rows"
-            run.update(status=directory.INTERRUPTED, totals=asdict(totals))
+            run.update(status=directory.INTERRUPTED, totals=asdict(totals), held_seconds=limits.spent)
         raise InterruptedRun(f"interrupted{far}; the same command goes on") from error
     except Exception as error:
         hurry(run.storage)
         with suppress(StoppedError):  # what stopped the job is the error to tell of
-            run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
+            why = directory.redacted(str(error))
+            run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=why, held_seconds=limits.spent)
         raise
     finally:
         if journal is not None:
@@ -138,7 +139,8 @@ def _limits(config: Config, run: RunDirectory | None, shards: int) -> Limits:
     if run is None or wanted == (None, None):
         return Limits(*wanted)
     totals = run.totals()
-    return Limits(None, None) if totals.shards == shards else Limits(*wanted, totals.worker_seconds)
+    spent = max(totals.worker_seconds, run.info.get("held_seconds", 0.0))
+    return Limits(None, None) if totals.shards == shards else Limits(*wanted, spent)
 
 
 def _new_run(config: Config, prepared: Prepared) -> RunDirectory:
@@ -185,6 +187,7 @@ def _score(
 
     def progress(state: State) -> None:
         limits.count(state.workers)
+        run.keep_up(held_seconds=limits.spent)
         on_progress(state)
 
     coordinator = Coordinator(
@@ -203,6 +206,7 @@ def _score(
         allow_mixed=config.run.allow_mixed,
     )
     set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
+    run.update(held_seconds=limits.spent)
     return _Scored(set_aside, coordinator.stopped)
 
 
