@@ -3,88 +3,29 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from poolscore.engine.config import Config
 from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.exclude import read_ids
-from poolscore.engine.run.directory import SELECTION, RunDirectory
+from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
-from poolscore.engine.scores import require_score
-from poolscore.engine.selection.columns import BLOCK, Columns
+from poolscore.engine.selection.choice import Choice
+from poolscore.engine.selection.columns import Columns
 from poolscore.engine.selection.parts import parts_of
-from poolscore.engine.selection.ranking import METHODS, ranking_of
+from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.several import ages_of, require_alike
 from poolscore.engine.selection.threshold import Question, Threads, Workers
 from poolscore.engine.selection.top import Scored, fill, fill_by_rank
-from poolscore.engine.storage import Storage
 
 ABOUT = b"poolscore"  # key of the schema metadata: JSON, what the rows were selected from
-LARGE = 50_000_000  # rows; fewer are selected sooner than a cluster answers
-NAME = "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"
-NAME_FORMAT = "up to 100 letters, digits, '-', '_' and '.' (not first)"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What to select. `of` takes what is not given from a run's configuration."""
-
-    score: str
-    k: int
-    method: str
-    beta: float  # of the stochastic methods
-    seed: int  # of their noise
-
-    @classmethod
-    def of(
-        cls,
-        config: Config,
-        *,
-        score: str | None = None,
-        k: int | None = None,
-        method: str | None = None,
-        beta: float | None = None,
-        seed: int | None = None,
-    ) -> Choice:
-        """
-        Raises:
-            ConfigError: there is no such score or method, or a number is out of its range.
-        """
-        select = config.select
-        seed = select.seed if seed is None else seed
-        choice = cls(
-            score or config.selected_by,
-            select.k if k is None else k,
-            method or select.method,
-            select.beta if beta is None else beta,
-            config.passes.seed if seed is None else seed,
-        )
-        require_score(choice.score, config.model.task, config.passes.count)
-        if choice.k < 0:
-            raise ConfigError(f"k must be 0 or more, got {choice.k}")
-        if choice.method not in METHODS:
-            raise ConfigError(f"--method {choice.method}: there are {', '.join(METHODS)}")
-        if not 0 < choice.beta < float("inf"):
-            raise ConfigError(f"--beta {choice.beta}: must be above 0; larger follows the scores more closely")
-        if not 0 <= choice.seed < 1 << 64:
-            raise ConfigError(f"--seed {choice.seed}: must be 0 or more, below 2^64")
-        return choice
-
-    def manifest(self) -> dict[str, Any]:
-        """What a selection's manifest says of it."""
-        chance = {"beta": self.beta, "seed": self.seed} if self.method != "topk" else {}
-        return {"method": self.method, "score": self.score, "k": self.k, **chance}
 
 
 @dataclass(frozen=True)
@@ -191,77 +132,6 @@ def selected(
         run_names = [run.storage.root for run in runs] if len(runs) > 1 else []
         columns = Columns(parts, choice.score, names, at_once)
         yield Batch(count, _about(runs, reports), choice, columns, best, run_names)
-
-
-def write_batch(run: RunDirectory, config: Config, rows: int = 0, before: Callable[[], object] = lambda: None) -> None:
-    """Select as configured and write `selection.parquet`; as many rows as there are where there are fewer than k.
-
-    Args:
-        rows: scored; LARGE or more of a run on a Ray cluster are read there.
-        before: called when the file is complete, before it takes the place of an older one; it may raise.
-    """
-    cluster = config.run.address or os.environ.get("RAY_ADDRESS")
-    on_cluster = config.run.executor == "ray" and rows >= LARGE
-    with (
-        workers_on(cluster if on_cluster else None) as workers,
-        selected([run], config, Choice.of(config), workers=workers) as batch,
-    ):
-        write_selection(run.storage, batch, before=before)
-
-
-def workers_on(address: str | None) -> AbstractContextManager[Workers | None]:
-    """Workers of the Ray cluster at this address; None: none, where threads of this process do."""
-    if address is None:
-        return nullcontext()
-    from poolscore.engine.selection.on_ray import ray_workers
-
-    return ray_workers(address)
-
-
-def write_selection(
-    storage: Storage, batch: pa.Table | Batch, name: str = SELECTION, before: Callable[[], object] = lambda: None
-) -> None:
-    """Write a selection; the same rows give the same bytes. `before`: see `write_batch`."""
-
-    def write(file: Any) -> None:
-        tables = iter([batch] if isinstance(batch, pa.Table) else batch.tables())
-        first = next(tables)
-        with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
-            for table in chain([first], tables):
-                writer.write_table(table, row_group_size=BLOCK)
-        before()
-
-    storage.publish(name, write)
-
-
-def write_named_selection(run: RunDirectory, name: str, batch: pa.Table | Batch, about: Mapping[str, Any]) -> str:
-    """Write `selections/NAME.parquet` and its manifest; never over an older one. Returns its path.
-
-    The manifest comes first and claims the name. Where the rows could not be written then, the same call goes on.
-
-    Args:
-        run: the run whose directory it is written to.
-        name: NAME_FORMAT.
-        batch: from `select_batch` or `selected`.
-        about: further entries of the manifest.
-
-    Raises:
-        ConfigError: the name is taken, or no name (NAME_FORMAT).
-    """
-    if not re.fullmatch(NAME, name):
-        raise ConfigError(f"--name {name}: a name has {NAME_FORMAT} only")
-    storage = run.storage
-    file, claim = f"selections/{name}.parquet", f"selections/{name}.json"
-    if isinstance(batch, pa.Table):
-        rows, source = batch.num_rows, json.loads(batch.schema.metadata[ABOUT])
-    else:
-        rows, source = batch.count, batch.about
-    manifest = (json.dumps({"name": name, "rows": rows, **about, **source}, indent=2) + "\n").encode()
-    free = f"{name}.parquet" not in storage.names("selections")
-    if not free or not (storage.create(claim, manifest) or storage.read(claim) == manifest):
-        raise ConfigError(f"--name {name}: exists in {storage.path('selections')}; choose another name")
-    write_selection(storage, batch, file)
-    return storage.path(file)
 
 
 def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
