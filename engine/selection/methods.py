@@ -24,7 +24,9 @@ def require_method(method: str, task: Task, passes: int, shared_masks: bool) -> 
             f"select.method: batchbald is for multiclass and binary tasks, and the task is {task}; choose kcenter or power"
         )
     if method == "batchbald" and passes < 2:
-        raise ConfigError("select.method: batchbald compares passes, and passes.count is 1; raise it, or choose kcenter")
+        raise ConfigError(
+            "select.method: batchbald compares passes, and passes.count is 1; raise it, or choose kcenter"
+        )
     if method == "batchbald" and not shared_masks:
         raise ConfigError(
             "select.method: batchbald needs passes.masks: shared, by which a pass is the same network for every row; "
