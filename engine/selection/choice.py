@@ -9,7 +9,7 @@ from typing import Any
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.scores import require_score
-from poolscore.engine.selection.caps import Caps
+from poolscore.engine.selection.caps import NO_CAPS, Caps
 from poolscore.engine.selection.methods import AWARE, BY_CHANCE, require_method
 
 
@@ -22,7 +22,7 @@ class Choice:
     method: str
     beta: float  # of the stochastic methods
     seed: int  # of their noise, and of the control rows
-    caps: Caps = Caps()
+    caps: Caps = NO_CAPS
     control: float = 0.0  # share of k
     samples: int = 10_000  # of batchbald, once exact joint entropies take too much memory
 
