@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolscore.engine.selection.caps import Room
-from poolscore.engine.selection.greedy import LARGEST_BLOCK, Places, Taken, Values, best_open, taken
+from poolscore.engine.selection.greedy import LARGEST_BLOCK, Places, Taken, Values, best_open
 
 EXACT_BYTES = 64 << 20  # of p(t | o): outcomes are drawn where all of them would take more
 BLOCK_BYTES = 2 << 20  # of p(y_x | o) at work at once: fits into a core's cache
@@ -87,21 +87,20 @@ def batchbald(
         look = partial(_look, outcomes, log_probs_NTC)
         found = best_open(bounds_N, room.open_N, order_N, look, TIE, largest_block)
         if found is None:
-            return BatchBald(*_lists(places, gains), exact, full=False)
+            return _made(places, gains, exact, full=False)
         place, gain = found
         if gain <= TIE:
-            return BatchBald(*_lists(places, gains), exact, full=True)
+            return _made(places, gains, exact, full=True)
         exact += not outcomes.drawn
         places.append(place)
         gains.append(gain)
         room.take(place)
         outcomes = _with(outcomes, log_probs_NTC, places, samples, seed)
-    return BatchBald(*_lists(places, gains), exact, full=len(places) < k)
+    return _made(places, gains, exact, full=len(places) < k)
 
 
-def _lists(places: list[int], gains: list[float]) -> tuple[Places, Values]:
-    made = taken(places, gains)
-    return made.places, made.gains
+def _made(places: list[int], gains: list[float], exact: int, full: bool) -> BatchBald:
+    return BatchBald(np.array(places, np.intp), np.array(gains, np.float64), exact, full)
 
 
 def probs_of(log_probs_BTC: NDArray[np.floating]) -> Values:

@@ -61,7 +61,7 @@ def test_it_is_the_greedy_algorithm_over_all_distances(
     )
     places, gains = greedily(features, labelled, order, k, first)
     assert found.places.tolist() == places
-    assert found.gains == pytest.approx(gains, rel=1e-6, abs=1e-5 * np.abs(features).max(), nan_ok=True)
+    assert found.gains == pytest.approx(gains, rel=1e-6, abs=1e-5 * float(np.abs(features).max()), nan_ok=True)
 
 
 def test_few_distances_are_computed_and_the_batch_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
