@@ -14,6 +14,7 @@ from poolscore.kernels.philox import WORD, philox_numpy
 CONTROL_ROWS, CONTROL_PLACES = WORD - 2, WORD - 3  # streams: counter word 3; Gumbel noise has WORD - 1
 BLOCK = 8192  # rows at a time: what is at work fits into a core's second cache
 
+
 def uniform_from_keys(keys_N: NDArray[np.uint64], seed: int) -> NDArray[np.float32]:
     """One uniform number per row key.
 

@@ -43,6 +43,10 @@ class Caps:
         """Whether there is any."""
         return bool(self.max_per_group or self.quotas)
 
+    def __str__(self) -> str:
+        groups = [f"max_per_group {name}={rows}" for name, rows in self.max_per_group.items()]
+        return ", ".join([*groups, *(f"quota {number}={rows}" for number, rows in self.quotas.items())])
+
     @property
     def columns(self) -> list[str]:
         """The columns of a run's scores that tell the groups."""
@@ -75,6 +79,9 @@ class Caps:
         return Room(table.num_rows, groups)
 
 
+NO_CAPS = Caps()
+
+
 def caps_of(
     max_per_group: Mapping[str, int],
     quotas: Mapping[str, int],
@@ -102,7 +109,7 @@ def caps_of(
         _require_limit("max_per_group", name, limit)
     if NEAR_DUPLICATES in kept and NEAR_DUPLICATES in max_per_group:
         raise ConfigError(
-            f"select.max_per_group: '{NEAR_DUPLICATES}' are rows of alike features, and a column of pool.keep; rename it"
+            f"select.max_per_group: '{NEAR_DUPLICATES}' means alike features, and is a column of pool.keep; rename it"
         )
     if quotas and task is Task.REGRESSION:
         raise ConfigError("select.quotas: are by predicted class, and the task regression has none; leave them out")

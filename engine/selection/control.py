@@ -1,5 +1,5 @@
-"""Control rows: drawn at random from all scored rows and hidden in the batch. What labels of the others gain over labels
-of these is what the selection gains over chance.
+"""Control rows: drawn at random from all scored rows and hidden in the batch. What labels of the others gain over
+those of these is what the selection gains over chance.
 
 The first n rows by a uniform draw of each row, keyed by seed and key, are a true random sample of the pool whatever the
 method, and the first of more. They stand at random places, one in each of n equal stretches of the batch, so that a
@@ -15,12 +15,14 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine.selection.order import ROW, Rows
+from poolscore.engine.selection.order import NO_ROWS, Rows
 from poolscore.engine.selection.ranking import Places, Values
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.threshold import Question
 from poolscore.engine.selection.top import Scored, fill
 from poolscore.kernels.random_score import CONTROL_PLACES, CONTROL_ROWS, uniforms_from_keys
+
+CONTROL = "control"  # in the column `method`
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,11 @@ def control_rows(scored: Scored, question: Question, share: float, k: int, seed:
         Rows in the order of their draws.
     """
     count = round(share * min(k, scored.rows))
+    if not count:
+        return NO_ROWS
     with SortedRuns(count) as drawn:
         fill(drawn, scored, replace(question, ranking=ByChance(seed)), count)
-        return np.concatenate([np.empty(0, ROW), *drawn.merged()])
+        return np.concatenate([NO_ROWS, *drawn.merged()])
 
 
 def control_ranks(control: Rows, count: int, seed: int) -> NDArray[np.int64]:
@@ -74,9 +78,12 @@ def control_ranks(control: Rows, count: int, seed: int) -> NDArray[np.int64]:
 
 def with_control(blocks: Iterator[Rows], control: Rows, ranks: NDArray[np.int64]) -> Iterator[Rows]:
     """The rows, best first, and the control rows at their ranks."""
+    if not len(control):
+        yield from blocks
+        return
     before = ranks - 1 - np.arange(len(ranks))  # others that come before each
     seen = used = 0
-    for block in chain([np.empty(0, ROW)], blocks):
+    for block in chain([NO_ROWS], blocks):
         stop = int(np.searchsorted(before, seen + len(block), side="right"))
         yield np.insert(block, before[used:stop] - seen, control[used:stop])
         seen, used = seen + len(block), stop
