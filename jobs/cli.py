@@ -266,6 +266,32 @@ def compare(
 
 
 @app.command()
+def explain(
+    run_dir: RunDir,
+    row: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="As the pool has it; path#row where it has none.")
+    ] = None,
+    row_id: Annotated[int | None, typer.Option("--row-id", metavar="N", help="Instead of an id.")] = None,
+    thumbnail: Annotated[Path | None, typer.Option(help="Where to write its picture.", metavar="FILE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Why a row is where it is: places by each score, selections, what its passes said, rows like it."""
+    from poolscore.engine.explain.row import explain as explain_rows
+    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.jobs.explain import lines_of, to_dict, write_thumbnail
+
+    run = RunDirectory(run_dir)
+    with show.busy("reading the scores"):
+        found = explain_rows(run, row, row_id)
+    if as_json:
+        show.done(json.dumps([to_dict(one, run.config) for one in found], indent=2, default=str))
+    else:
+        show.done("\n\n".join("\n".join(lines_of(one, run.config)) for one in found))
+    if thumbnail is not None:
+        show.warn(write_thumbnail(run, found, thumbnail))
+
+
+@app.command()
 def report(run_dir: RunDir, images: Annotated[bool, typer.Option(help="Show pictures from the pool.")] = True) -> None:
     """Write RUN/report.html, a page without outside references."""
     from poolscore.engine.run.directory import RunDirectory
