@@ -56,7 +56,7 @@ class Wanted:
 
     column: str  # 'key' or 'row_id'
     values: tuple[int, ...]
-    ids: tuple[str | bytes, ...] = ()  # that a row with such a key must have; a key alone may be another id's
+    ids: tuple[bytes, ...] = ()  # that a row with such a key must have; a key alone may be another id's
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class RunParts:
 
 def wanted_id(text: str) -> Wanted:
     """Rows with this id: text, a number as it is written, or the bytes of a hexadecimal 0x…"""
-    ids: list[str | bytes] = [text]
+    ids = [text.encode("utf-8", "surrogateescape")]
     if text.startswith("0x"):
         with suppress(ValueError):
             ids.append(bytes.fromhex(text[2:]))
@@ -145,8 +145,10 @@ def _matching(reader: Reader, wanted: Wanted, part: Part) -> list[Found]:
 
 def _is(row: pa.Table, wanted: Wanted) -> bool:
     """Whether its id is one that is wanted. A row without an id has a key of its path and row."""
-    value = id_text(row["id"].combine_chunks(), "id")[0] if wanted.ids else None
-    return value is None or value in wanted.ids
+    if not wanted.ids:
+        return True
+    value = id_text(row["id"].combine_chunks(), "id")[0]
+    return value is None or (value.encode() if isinstance(value, str) else value) in wanted.ids
 
 
 def _before(reader: Reader, asked: Asked, task: tuple[Part, dict[str, float]]) -> NDArray[np.int64]:
