@@ -375,6 +375,19 @@ class SelectConfig(Section):
     seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None  # of their noise; default: passes.seed
 
 
+class ShortlistConfig(Section):
+    """The best rows, inferred once more at the end of a run: what is made of more than scores needs no model then."""
+
+    rows: Annotated[Whole, Field(ge=0)] = 20_000  # at most; of a small pool fewer, see `rows_of`; 0: no shortlist
+    max_bytes: Positive = 1 << 30  # of log-probabilities, features and thumbnails; fewer rows where they take more
+    thumbnail: Annotated[Whole, Field(ge=0, le=1024)] = 128  # pixels of the longer edge; 0: none
+    labelled: str | None = None  # Parquet of rows that have labels already, with the pool's input columns
+
+    def rows_of(self, scored: int, k: int) -> int:
+        """Rows of the shortlist of so many scored rows: of a small pool the best tenth, twice the batch, or 1,000."""
+        return min(self.rows, max(2 * k, scored // 10, 1000), scored)
+
+
 class CheckConfig(Section):
     """Labelled rows that prove the wiring before hours are spent."""
 
@@ -451,6 +464,7 @@ class Config(Section):
     passes: PassesConfig = PassesConfig()
     score: ScoreConfig = ScoreConfig()
     select: SelectConfig
+    shortlist: ShortlistConfig = ShortlistConfig()
     check: CheckConfig | None = None
     run: RunConfig
     prices: PricesConfig = PricesConfig()
@@ -584,6 +598,7 @@ def _resolve(config: Config, base: Path) -> Config:
             "pool": pool.model_copy(update={"decode": decoded(pool.decode), "inputs": inputs}),
             "model": changed(config.model, "path", "weights", *(["source"] if config.model.is_file else [])),
             "check": config.check and changed(config.check, "labelled"),
+            "shortlist": changed(config.shortlist, "labelled"),
             "run": changed(config.run, "dir"),
         }
     )

@@ -96,6 +96,7 @@ def selected(
     *,
     exclude: str | None = None,
     workers: Workers | None = None,
+    also: Sequence[str] = (),
 ) -> Iterator[Batch]:
     """The batch to label from the scores of one run, or of several with the same model, weights and passes.
 
@@ -104,6 +105,7 @@ def selected(
 
     Args:
         exclude, workers: see `select_batch`.
+        also: further columns of the scores to be there.
 
     Raises:
         ConfigError: see `select_batch`; or the runs are not alike.
@@ -119,7 +121,7 @@ def selected(
     scored = Scored(parts, ages_of(runs), workers or Threads(at_once))
     left_out = read_ids(exclude, config.pool.id, "--exclude")
     question = Question(choice.score, ranking_of(choice.method, choice.beta, choice.seed), left_out)
-    names = list(dict.fromkeys(["id", "prediction", "confidence", *config.pool.keep]))
+    names = list(dict.fromkeys(["id", "prediction", "confidence", *config.pool.keep, *also]))
     if len(runs) > 1 and "run" in names:
         raise ConfigError("pool.keep: 'run' is the column that tells the runs apart; select from each of them")
     with SortedRuns(choice.k) as best:

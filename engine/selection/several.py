@@ -38,6 +38,13 @@ def require_alike(runs: Sequence[RunDirectory]) -> None:
                 f"{run.storage.root} and {first.storage.root} differ in {named}: their scores cannot be compared; "
                 "select from each of them"
             )
+        uris = [each.config.pool.uri.rstrip("/") for each in (run, first)]
+        if run.config.pool.id is None and uris[0] != uris[1]:
+            raise ConfigError(
+                f"{run.storage.root} and {first.storage.root}: without pool.id a row is known by its path in pool.uri, "
+                f"which is {uris[0]} and {uris[1]}, so that rows of two pools could pass for one; give pool.id, or "
+                "select from each of them"
+            )
 
 
 def ages_of(runs: Sequence[RunDirectory]) -> list[int]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ from poolscore.engine.run.directory import RunDirectory
 FOLDER = "shortlist"
 ABOUT = f"{FOLDER}/shortlist.json"
 FORMAT = 1
+OURS = r"(rows|part-\d{5,}|centre)-[0-9a-f]{8}\.(parquet|npy)"  # names that `new_name` gives
 LOG_PROBS, OUTPUTS, FEATURES, THUMBNAIL = "log_probs", "outputs", "features", "thumbnail"
 
 
@@ -35,10 +37,8 @@ LOG_PROBS, OUTPUTS, FEATURES, THUMBNAIL = "log_probs", "outputs", "features", "t
 class Shortlist:
     """The best rows of a run."""
 
-    rows: (
-        pa.Table
-    )  # best first: rank (from 1), row_id, key, id, prediction, confidence, scores, kept columns, candidate
-    log_probs_NTC: NDArray[np.float32] | None  # see `log_probabilities`; None: regression
+    rows: pa.Table  # best first: rank (from 1), row_id, key, id, prediction, confidence, scores, columns of pool.keep
+    log_probs_NTC: NDArray[np.float32] | None  # nats; see look.py; None: regression
     features_NF: NDArray[np.float32]  # see McDropout.features
     centre_F: NDArray[np.float64]  # mean of the features of many rows of the pool
     labelled_MF: NDArray[np.float32]  # features of the rows of shortlist.labelled; [0, F] where there is none
@@ -81,13 +81,13 @@ def read_shortlist(run: RunDirectory) -> Shortlist:
         StoppedError: a part of it cannot be read.
     """
     about = _require(run)
-    table = _read(run, about["table"])
+    table = read_part(run, about["table"])
     row_ids = table["row_id"].to_numpy()
     by_row = np.argsort(row_ids)
     T = int(about["passes"])
     wide: dict[str, NDArray[np.float32]] = {}
     for written in _parts(about["parts"]):
-        part = _read(run, written.name, [*_wide(about), "row_id"])
+        part = read_part(run, written.name, [*_wide(about), "row_id"])
         places = by_row[np.searchsorted(row_ids, part["row_id"].to_numpy(), sorter=by_row)]
         for column in _wide(about):
             values = matrix(part[column])
@@ -96,7 +96,7 @@ def read_shortlist(run: RunDirectory) -> Shortlist:
             wide[column][places] = values
     passes = {name: x.reshape(len(x), T, -1) for name, x in wide.items() if name != FEATURES}
     centre_F: NDArray[np.float64] = np.load(io.BytesIO(_bytes(run, about["centre"])), allow_pickle=False)
-    labelled = [matrix(_read(run, w.name, [FEATURES])[FEATURES]) for w in _parts(about["labelled"])]
+    labelled = [matrix(read_part(run, w.name, [FEATURES])[FEATURES]) for w in _parts(about["labelled"])]
     return Shortlist(
         rows=table,
         log_probs_NTC=passes.get(LOG_PROBS),
@@ -120,12 +120,17 @@ def thumbnails(run: RunDirectory, row_ids: Iterable[int]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     for written in _parts(_require(run)["parts"]):
         if any(written.first <= row_id <= written.last for row_id in wanted):
-            part = _read(run, written.name, ["row_id", THUMBNAIL])
+            part = read_part(run, written.name, ["row_id", THUMBNAIL])
             ids = part["row_id"].to_pylist()
             for place in (i for i, row_id in enumerate(ids) if row_id in wanted):
                 if (picture := part[THUMBNAIL][place].as_py()) is not None:
                     found[ids[place]] = picture
     return found
+
+
+def new_name(what: str, suffix: str) -> str:
+    """A name for an object that no other attempt has."""
+    return f"{FOLDER}/{what}-{secrets.token_hex(4)}{suffix}"
 
 
 def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
@@ -152,7 +157,12 @@ def _parts(entries: Iterable[Mapping[str, Any]]) -> list[Written]:
     return [Written(**entry) for entry in entries]
 
 
-def _read(run: RunDirectory, name: str, columns: list[str] | None = None) -> pa.Table:
+def read_part(run: RunDirectory, name: str, columns: list[str] | None = None) -> pa.Table:
+    """Columns of an object of the shortlist.
+
+    Raises:
+        StoppedError: it cannot be read.
+    """
     try:
         return pq.read_table(pa.BufferReader(_bytes(run, name)), columns=columns)
     except (pa.ArrowException, KeyError) as error:
