@@ -153,7 +153,7 @@ def select(parts: list[Part], choice: Choice, folder: Path, clock: Clock) -> dic
         found = clock.until("found")
         columns = Columns(parts, SCORE, ("id", "prediction", "confidence"), usable_cores())
         with tempfile.TemporaryDirectory(dir=folder) as run:
-            write_selection(LocalStorage(run), Batch(choice.k, {}, choice, columns, best, ()))
+            write_selection(LocalStorage(run), Batch(choice.k, {}, choice, columns, best.merged))
     return found | clock.until("written")
 
 

@@ -27,6 +27,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.expression import parse as parse_filter
 from poolscore.engine.run.limits import DEADLINES, parse_deadline
 from poolscore.engine.scores import Task, require_score
+from poolscore.engine.selection.caps import Caps, caps_of
 
 
 def _no_flag(given: Any) -> Any:
@@ -372,7 +373,14 @@ class SelectConfig(Section):
     score: str | None = None  # default: bald; regression: predictive_variance; one pass: entropy
     method: Literal["topk", "power", "softmax", "softrank"] = "topk"  # the last three: by chance (Kirsch et al. 2023)
     beta: PositiveNumber = 1.0  # of power, softmax and softrank: larger follows the scores more closely
-    seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None  # of their noise; default: passes.seed
+    seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None  # of their noise and the control; default: passes.seed
+    max_per_group: dict[str, Positive] = {}  # column of pool.keep, 'prediction' or 'near_duplicates' → rows at most
+    quotas: dict[Annotated[str, BeforeValidator(str)], Positive] = {}  # predicted class, name or number → rows at most
+    control: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # share of k that is drawn at random from all scored rows
+
+    def caps(self, pool: PoolConfig, model: ModelConfig) -> Caps:
+        """See `caps_of`."""
+        return caps_of(self.max_per_group, self.quotas, pool.keep, model.task, model.class_names, model.outputs)
 
 
 class ShortlistConfig(Section):
@@ -541,6 +549,7 @@ def parse_config(data: Mapping[str, Any], base: str | Path = ".", where: str = "
     try:
         config = Config.model_validate(data)
         require_score(config.selected_by, config.model.task, config.passes.count)
+        config.select.caps(config.pool, config.model)
         return _resolve(config, Path(base).resolve())
     except ValidationError as error:
         raise ConfigError(f"{where}: {first_message(error, data)}") from error

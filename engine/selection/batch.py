@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from poolscore.engine.config import Config
 from poolscore.engine.cores import usable_cores
@@ -17,13 +21,18 @@ from poolscore.engine.exclude import read_ids
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.choice import Choice
+from poolscore.engine.selection.clusters import Listed, candidates
 from poolscore.engine.selection.columns import Columns
-from poolscore.engine.selection.parts import parts_of
+from poolscore.engine.selection.control import CONTROL, NO_ROWS, control_ranks, control_rows, with_control
+from poolscore.engine.selection.order import Rows
+from poolscore.engine.selection.parts import Part, parts_of
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.several import ages_of, require_alike
 from poolscore.engine.selection.threshold import Question, Threads, Workers
 from poolscore.engine.selection.top import Scored, fill, fill_by_rank
+from poolscore.engine.selection.walk import Walk
+from poolscore.engine.shortlist.read import Shortlist, read_shortlist
 
 ABOUT = b"poolscore"  # key of the schema metadata: JSON, what the rows were selected from
 
@@ -36,27 +45,43 @@ class Batch:
     about: Mapping[str, Any]  # what it is made from
     choice: Choice
     _columns: Columns
-    _best: SortedRuns
-    _run_names: Sequence[str]  # empty where there is one run
+    _others: Callable[[], Iterator[Rows]]  # the rows that are no control rows, best first; each call begins anew
+    _run_names: Sequence[str] = ()  # empty where there is one run
+    _control: Rows = field(default_factory=lambda: NO_ROWS)
+    refused: int = 0  # of the best rows, because a group of theirs was full
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What the rows of `ranked` lie in."""
+        return self._columns.parts
+
+    def ranked(self) -> Iterator[Rows]:
+        """The rows, by rank. Each call begins anew."""
+        return with_control(self._others(), self._control, self._control_ranks)
 
     def tables(self) -> Iterator[pa.Table]:
         """The batch, best first, in tables of up to BLOCK rows. Each call begins anew: a write that fails is
         repeated."""
         about = {ABOUT: json.dumps(self.about)}
-        for table in self._columns.tables(self._best.merged(), self.count):
+        for table in self._columns.tables(self.ranked(), self.count):
             yield self._with_names(table).replace_schema_metadata(about)
 
     def _with_names(self, table: pa.Table) -> pa.Table:
         names, count = self._columns.names, table.num_rows
         columns = {name: table[name] for name in ("rank", "row_id", "key", "id", "score")}
-        columns["method"] = pa.repeat(self.choice.method, count)
+        of_control = pa.array(np.isin(table["rank"].to_numpy(), self._control_ranks))
+        columns["method"] = pc.if_else(of_control, CONTROL, self.choice.method)
         columns["score_name"] = pa.repeat(self.choice.score, count)
         if self.choice.method != "topk":
-            columns["perturbed_score"] = table["value"]
+            columns["perturbed_score"] = pc.if_else(of_control, None, table["value"])
         if self._run_names:
             run_of_part = [self._run_names[part.run] for part in self._columns.parts]
             columns["run"] = pa.array([run_of_part[i] for i in table["part"].to_pylist()], pa.string())
         return pa.table({**columns, **{name: table[name] for name in names if name != "id"}})
+
+    @cached_property
+    def _control_ranks(self) -> NDArray[np.int64]:
+        return control_ranks(self._control, self.count, self.choice.seed)
 
 
 def select_batch(
@@ -69,14 +94,16 @@ def select_batch(
         config: the run's configuration.
         exclude: Parquet or CSV of further ids to leave out.
         workers: where the parts are read; default: threads of this process.
-        wanted: score, k, method, beta and seed, where they are not to be the configuration's.
+        wanted: score, k, method, beta, seed, max_per_group, quotas and control, where they are not to be the
+            configuration's; see `Choice.of`.
 
-    Where rejected rows leave fewer than the configured k, fewer are selected.
+    Where rejected rows or caps leave fewer than the configured k, fewer are selected.
 
     Returns:
-        Table, best first: rank (int64, from 1), row_id, key, id, score, method, score_name, prediction, confidence, and
-        the columns of `pool.keep`; for the stochastic methods also perturbed_score (float64), by which they rank. The
-        schema's metadata say under ABOUT whether every shard of the run was scored.
+        Table, best first: rank (int64, from 1), row_id, key, id, score, method (of control rows: CONTROL), score_name,
+        prediction, confidence, and the columns of `pool.keep`; for the stochastic methods also perturbed_score
+        (float64; null for control rows), by which they rank. The schema's metadata say under ABOUT whether every shard
+        of the run was scored, and what caps and control there were.
 
     Raises:
         ConfigError: the run has no such score or no scores yet, `exclude` cannot be read, or fewer rows are left than
@@ -124,14 +151,26 @@ def selected(
     names = list(dict.fromkeys(["id", "prediction", "confidence", *config.pool.keep, *also]))
     if len(runs) > 1 and "run" in names:
         raise ConfigError("pool.keep: 'run' is the column that tells the runs apart; select from each of them")
-    with SortedRuns(choice.k) as best:
-        if choice.method == "softrank":
-            count = fill_by_rank(best, scored, question, choice.k, choice.beta, choice.seed)
+    shortlist = _shortlist_of(runs) if choice.needs_shortlist else None
+    if shortlist is not None:
+        question = replace(question, ranking=Listed(question.ranking, candidates(shortlist)))
+    control = control_rows(scored, question, choice.control, choice.k, choice.seed)
+    ranked = _fill_by(choice, scored, question)
+    wanted, refused = choice.k - len(control), 0
+    with SortedRuns(wanted) as best:
+        if choice.caps or len(control):
+            groups = Columns(parts, choice.score, choice.caps.columns, at_once)
+            count, refused = Walk(ranked, groups, choice.caps, control, shortlist).into(best, wanted)
         else:
-            count = fill(best, scored, question, choice.k)
+            count = ranked(best, wanted)
+        about = {**_about(runs, reports), **choice.limits()}
+        if choice.control:
+            about["control_rows"] = len(control)
+        if choice.caps:
+            about["refused_by_caps"] = refused
         run_names = [run.storage.root for run in runs] if len(runs) > 1 else []
         columns = Columns(parts, choice.score, names, at_once)
-        yield Batch(count, _about(runs, reports), choice, columns, best, run_names)
+        yield Batch(count + len(control), about, choice, columns, best.merged, run_names, control, refused)
 
 
 def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
@@ -142,7 +181,23 @@ def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
         exclude: what was asked to be left out.
     """
     if batch.count < batch.choice.k and (k is not None or exclude is not None):
-        raise ConfigError(f"k: {batch.choice.k} rows are asked for, {batch.count} scored rows are left to select from")
+        left = f"{batch.count} scored rows are left to select from"
+        if batch.choice.caps:
+            left = f"{batch.count} are left under the caps ({batch.choice.caps}); raise them, or ask for fewer rows"
+        raise ConfigError(f"k: {batch.choice.k} rows are asked for, {left}")
+
+
+def _fill_by(choice: Choice, scored: Scored, question: Question) -> Callable[[SortedRuns, int], int]:
+    """Puts so many of the best rows by a method into a sink."""
+    if choice.method == "softrank":
+        return lambda best, k: fill_by_rank(best, scored, question, k, choice.beta, choice.seed)
+    return lambda best, k: fill(best, scored, question, k)
+
+
+def _shortlist_of(runs: Sequence[RunDirectory]) -> Shortlist:
+    if len(runs) > 1:
+        raise ConfigError("near-duplicates are known within the shortlist of one run; select from each of the runs")
+    return read_shortlist(runs[0])
 
 
 def _about(runs: Sequence[RunDirectory], reports: Sequence[Mapping[int, ShardReport]]) -> dict[str, Any]:

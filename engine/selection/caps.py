@@ -8,7 +8,7 @@ each other. A null (or NaN) says nothing of what a row belongs to: each such row
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.scores import Task
 
 PREDICTION, NEAR_DUPLICATES = "prediction", "near_duplicates"
 QUOTAS = "quotas"
@@ -41,6 +42,10 @@ class Caps:
     def __bool__(self) -> bool:
         """Whether there is any."""
         return bool(self.max_per_group or self.quotas)
+
+    def __str__(self) -> str:
+        groups = [f"max_per_group {name}={rows}" for name, rows in self.max_per_group.items()]
+        return ", ".join([*groups, *(f"quota {number}={rows}" for number, rows in self.quotas.items())])
 
     @property
     def columns(self) -> list[str]:
@@ -72,6 +77,62 @@ class Caps:
         if self.quotas:
             groups.append(_Groups(_groupable(table[PREDICTION], PREDICTION), self.quotas, taken[QUOTAS]))
         return Room(table.num_rows, groups)
+
+
+NO_CAPS = Caps()
+
+
+def caps_of(
+    max_per_group: Mapping[str, int],
+    quotas: Mapping[str, int],
+    kept: Sequence[str],
+    task: Task,
+    names: Sequence[str] | None,
+    outputs: int | None,
+) -> Caps:
+    """Caps that a run can have.
+
+    Args:
+        max_per_group: see Caps.
+        quotas: class, by its name or its number → rows.
+        kept: the columns that the run keeps.
+        names, outputs: of the model's classes, where they are known.
+
+    Raises:
+        ConfigError: there is no such group or class, or a limit is below 1.
+    """
+    groups = [*kept, NEAR_DUPLICATES, *([] if task is Task.REGRESSION else [PREDICTION])]
+    for name, limit in max_per_group.items():
+        if name not in groups:
+            there = f"there are pool.keep ({', '.join(kept) or 'empty'}), {', '.join(groups[len(kept) :])}"
+            raise ConfigError(f"select.max_per_group: there is no column '{name}' to tell groups by; {there}")
+        _require_limit("max_per_group", name, limit)
+    if NEAR_DUPLICATES in kept and NEAR_DUPLICATES in max_per_group:
+        raise ConfigError(
+            f"select.max_per_group: '{NEAR_DUPLICATES}' means alike features, and is a column of pool.keep; rename it"
+        )
+    if quotas and task is Task.REGRESSION:
+        raise ConfigError("select.quotas: are by predicted class, and the task regression has none; leave them out")
+    classes = 2 if task is Task.BINARY else outputs
+    numbers = {}
+    for name, limit in quotas.items():
+        _require_limit("quotas", name, limit)
+        numbers[_class_of(name, names or (), classes)] = limit
+    return Caps(dict(max_per_group), numbers)
+
+
+def _class_of(name: str, names: Sequence[str], classes: int | None) -> int:
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and (classes is None or int(name) < classes):
+        return int(name)
+    known = ", ".join(names) or ("numbers from 0" if classes is None else f"0 to {classes - 1}")
+    raise ConfigError(f"select.quotas: there is no class '{name}'; there are: {known}")
+
+
+def _require_limit(key: str, name: str, limit: int) -> None:
+    if limit < 1:
+        raise ConfigError(f"select.{key}.{name}: must be 1 row or more, got {limit}")
 
 
 class Room:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.scores import require_score
+from poolscore.engine.selection.caps import NO_CAPS, Caps
 from poolscore.engine.selection.ranking import METHODS
 
 
@@ -19,7 +21,9 @@ class Choice:
     k: int
     method: str
     beta: float  # of the stochastic methods
-    seed: int  # of their noise
+    seed: int  # of their noise, and of the control rows
+    caps: Caps = NO_CAPS
+    control: float = 0.0  # share of k
 
     @classmethod
     def of(
@@ -31,12 +35,16 @@ class Choice:
         method: str | None = None,
         beta: float | None = None,
         seed: int | None = None,
+        max_per_group: Mapping[str, int] | None = None,
+        quotas: Mapping[str, int] | None = None,
+        control: float | None = None,
     ) -> Choice:
         """
         Raises:
-            ConfigError: there is no such score or method, or a number is out of its range.
+            ConfigError: there is no such score, method, group or class, or a number is out of its range.
         """
-        select = config.select
+        given = {"max_per_group": max_per_group, "quotas": quotas}
+        select = config.select.model_copy(update={key: value for key, value in given.items() if value is not None})
         seed = select.seed if seed is None else seed
         choice = cls(
             score or config.selected_by,
@@ -44,6 +52,8 @@ class Choice:
             method or select.method,
             select.beta if beta is None else beta,
             config.passes.seed if seed is None else seed,
+            select.caps(config.pool, config.model),
+            select.control if control is None else control,
         )
         require_score(choice.score, config.model.task, config.passes.count)
         if choice.k < 0:
@@ -54,9 +64,22 @@ class Choice:
             raise ConfigError(f"--beta {choice.beta}: must be above 0; larger follows the scores more closely")
         if not 0 <= choice.seed < 1 << 64:
             raise ConfigError(f"--seed {choice.seed}: must be 0 or more, below 2^64")
+        if not 0 <= choice.control < 1:
+            raise ConfigError(f"--control {choice.control:g}: is a share of k, from 0 to below 1")
         return choice
+
+    @property
+    def needs_shortlist(self) -> bool:
+        """Whether candidates are the rows of the run's shortlist alone."""
+        return self.caps.near_duplicates
+
+    def limits(self) -> dict[str, Any]:
+        """What is asked for beside the best rows; empty: nothing."""
+        asked = {"max_per_group": self.caps.max_per_group, "quotas": self.caps.quotas, "control": self.control}
+        return {name: value for name, value in asked.items() if value}
 
     def manifest(self) -> dict[str, Any]:
         """What a selection's manifest says of it."""
-        chance = {"beta": self.beta, "seed": self.seed} if self.method != "topk" else {}
-        return {"method": self.method, "score": self.score, "k": self.k, **chance}
+        chance = {"beta": self.beta} if self.method != "topk" else {}
+        seed = {"seed": self.seed} if self.method != "topk" or self.control else {}
+        return {"method": self.method, "score": self.score, "k": self.k, **chance, **seed, **self.limits()}

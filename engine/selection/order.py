@@ -86,6 +86,14 @@ def precedes(row: Any, other: Any) -> bool:
     return bool((-row["value"], row["key"], row["row_id"]) < (-other["value"], other["key"], other["row_id"]))
 
 
+def among(keys_N: NDArray[np.uint64], sorted_keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of N numbers are among the sorted ones."""
+    if not len(sorted_keys):
+        return np.zeros(len(keys_N), bool)
+    found: NDArray[np.bool_] = sorted_keys[np.searchsorted(sorted_keys, keys_N) % len(sorted_keys)] == keys_N
+    return found
+
+
 def _words64(values_N: NDArray[np.float64]) -> NDArray[np.uint64]:
     bits = (values_N + 0.0).view(np.uint64)
     return bits ^ np.where(bits >> np.uint64(63), np.uint64(ALL_KEYS), np.uint64(1 << 63))
