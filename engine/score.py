@@ -22,7 +22,7 @@ from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
 from poolscore.engine.run.mixed import mixed_in_words, with_profile
-from poolscore.engine.selection.ranking import METHODS
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.write import write_batch
 from poolscore.engine.shortlist.cut import Labelled, find_labelled
 from poolscore.engine.shortlist.make import Made, make_shortlist, sweep_shortlist
@@ -290,10 +290,9 @@ def _shortlist(
         return make_shortlist(run, prepared, labelled, workers.fleet, require_ours)
     except Exception as error:  # the model is the user's code, and the pool may be gone
         why = one_line(error if isinstance(error, PoolscoreError) else f"{type(error).__name__}: {error}")[:500]
-        if (method := prepared.config.select.method) not in METHODS:
+        if Choice.of(prepared.config).needs_shortlist:
             raise StoppedError(
-                f"the shortlist, which select.method={method} selects from, cannot be made ({why}); the same command "
-                "tries again"
+                f"the shortlist, which the batch is selected from, cannot be made ({why}); the same command tries again"
             ) from error
         return Made(0, [f"not made: {why}"])
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from poolscore.engine.config import Config
@@ -34,7 +35,7 @@ from poolscore.engine.shortlist.centre import centre_of, draw_scored
 from poolscore.engine.shortlist.cut import Labelled, tasks_of
 from poolscore.engine.shortlist.look import width_of
 from poolscore.engine.shortlist.read import ABOUT, FOLDER, FORMAT, OURS, Written, about_shortlist, new_name
-from poolscore.engine.shortlist.wanted import made_of, ranked_by, wanted_of
+from poolscore.engine.shortlist.wanted import control_of, made_of, ranked_by, wanted_of
 from poolscore.engine.words import amount
 
 THUMBNAIL_BYTES = 8 << 10  # of one, about
@@ -162,12 +163,18 @@ def _bytes_of_row(prepared: Prepared) -> int:
 
 
 def _rows(run: RunDirectory, config: Config, count: int) -> pa.Table:
-    """Everything but the wide columns, best first."""
+    """Everything but the wide columns, best first; then the batch's control rows that are not among the best."""
     scores = scores_of(config.model.task, config.passes.count)
+    names = list(dict.fromkeys(("rank", "row_id", "key", "id", "prediction", "confidence", *scores, *config.pool.keep)))
     with selected([run], config, ranked_by(config, count), also=scores) as batch:
-        table = pa.concat_tables(list(batch.tables())).combine_chunks()
-    names = ("rank", "row_id", "key", "id", "prediction", "confidence", *scores, *config.pool.keep)
-    return table.select(list(dict.fromkeys(names))).replace_schema_metadata()
+        table = pa.concat_tables([table.select(names) for table in batch.tables()])
+    if config.select.control:
+        with selected([run], config, control_of(config), also=scores) as batch:
+            tables = [table.filter(pc.equal(table["method"], "control")).select(names) for table in batch.tables()]
+        control = pa.concat_tables(tables)
+        others = control.filter(pc.invert(pc.is_in(control["row_id"], table["row_id"].combine_chunks())))
+        table = pa.concat_tables([table, others.set_column(0, "rank", pa.nulls(others.num_rows, pa.int64()))])
+    return table.replace_schema_metadata().combine_chunks()
 
 
 def _tasks(
