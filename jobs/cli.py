@@ -225,6 +225,7 @@ def select(
     """
     from poolscore.engine.run.directory import RunDirectory
     from poolscore.engine.run.mixed import mixed_in_words
+    from poolscore.engine.selection.alike import OPTION, near_duplicates_of
     from poolscore.engine.selection.batch import require_enough, selected
     from poolscore.engine.selection.choice import Choice
     from poolscore.engine.selection.write import workers_on, write_named_selection
@@ -234,13 +235,15 @@ def select(
     choice = Choice.of(config, score=by, k=k, method=method, beta=beta, seed=seed)
     with workers_on(address) as workers, selected(runs, config, choice, exclude=exclude, workers=workers) as batch:
         require_enough(batch, k, exclude)
-        path = write_named_selection(runs[0], name, batch, {**choice.manifest(), "exclude": exclude})
+        alike = near_duplicates_of(runs, batch)
+        about = {**choice.manifest(), "exclude": exclude, "near_duplicates": alike.to_json()}
+        path = write_named_selection(runs[0], name, batch, about)
     for run in runs:
         if not run.succeeded:
             show.warn(f"{run.storage.root} is not whole: the selection is made from the shards scored so far")
         if (mixed := mixed_in_words(run.info, run.totals().profiles)) is not None:
             show.warn(f"{run.storage.root} is mixed: {mixed}")
-    show.done(f"{batch.count} rows in {path}")
+    show.done(f"{batch.count} rows in {path}\nnear-duplicates: {alike.in_words(OPTION)}")
 
 
 @app.command()

@@ -349,6 +349,7 @@ def summary(result: RunResult, report_path: str) -> None:
     if entry is not None:
         facts.add("verified", verified_in_words(entry))
     facts.add("selection", result.selection)
+    facts.add("near-duplicates", result.near_duplicates.in_words())
     facts.add("report", report_path)
     facts.show()
     if entry is not None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.run.directory import SELECTION, RunDirectory
+from poolscore.engine.selection.alike import NearDuplicates, near_duplicates_of
 from poolscore.engine.selection.batch import ABOUT, Batch, selected
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.columns import BLOCK
@@ -27,12 +28,17 @@ NAME = "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"
 NAME_FORMAT = "up to 100 letters, digits, '-', '_' and '.' (not first)"
 
 
-def write_batch(run: RunDirectory, config: Config, rows: int = 0, before: Callable[[], object] = lambda: None) -> None:
+def write_batch(
+    run: RunDirectory, config: Config, rows: int = 0, before: Callable[[], object] = lambda: None
+) -> NearDuplicates:
     """Select as configured and write `selection.parquet`; as many rows as there are where there are fewer than k.
 
     Args:
         rows: scored; LARGE or more of a run on a Ray cluster are read there.
         before: called when the file is complete, before it takes the place of an older one; it may raise.
+
+    Returns:
+        The near-duplicates that it holds.
     """
     cluster = config.run.address or os.environ.get("RAY_ADDRESS")
     on_cluster = config.run.executor == "ray" and rows >= LARGE
@@ -41,6 +47,7 @@ def write_batch(run: RunDirectory, config: Config, rows: int = 0, before: Callab
         selected([run], config, Choice.of(config), workers=workers) as batch,
     ):
         write_selection(run.storage, batch, before=before)
+        return near_duplicates_of([run], batch)
 
 
 def workers_on(address: str | None) -> AbstractContextManager[Workers | None]:
