@@ -41,6 +41,7 @@ from poolscore.engine.keys import IdSet
 from poolscore.engine.selection.batch import Batch
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.columns import Columns
+from poolscore.engine.selection.others import Others
 from poolscore.engine.selection.parts import Part
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.selection.runs import SortedRuns
@@ -153,7 +154,7 @@ def select(parts: list[Part], choice: Choice, folder: Path, clock: Clock) -> dic
         found = clock.until("found")
         columns = Columns(parts, SCORE, ("id", "prediction", "confidence"), usable_cores())
         with tempfile.TemporaryDirectory(dir=folder) as run:
-            write_selection(LocalStorage(run), Batch(choice.k, {}, choice, columns, best.merged))
+            write_selection(LocalStorage(run), Batch(choice, {}, columns, Others(choice.k, best.merged)))
     return found | clock.until("written")
 
 

@@ -28,6 +28,7 @@ from poolscore.engine.pool.expression import parse as parse_filter
 from poolscore.engine.run.limits import DEADLINES, parse_deadline
 from poolscore.engine.scores import Task, require_score
 from poolscore.engine.selection.caps import Caps, caps_of
+from poolscore.engine.selection.methods import require_method
 
 
 def _no_flag(given: Any) -> Any:
@@ -371,8 +372,10 @@ class SelectConfig(Section):
 
     k: Annotated[Whole, Field(ge=0)]
     score: str | None = None  # default: bald; regression: predictive_variance; one pass: entropy
-    method: Literal["topk", "power", "softmax", "softrank"] = "topk"  # the last three: by chance (Kirsch et al. 2023)
-    beta: PositiveNumber = 1.0  # of power, softmax and softrank: larger follows the scores more closely
+    # power, softmax, softrank: by chance (Kirsch et al. 2023); batchbald, kcenter, badge: batch-aware, on the shortlist
+    method: Literal["topk", "power", "softmax", "softrank", "batchbald", "kcenter", "badge"] = "topk"
+    samples: Positive = 10_000  # outcomes that batchbald draws, once all of them take too much memory
+    beta: PositiveNumber = 1.0  # of what goes by chance: larger follows the scores more closely
     seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None  # of their noise and the control; default: passes.seed
     max_per_group: dict[str, Positive] = {}  # column of pool.keep, 'prediction' or 'near_duplicates' → rows at most
     quotas: dict[Annotated[str, BeforeValidator(str)], Positive] = {}  # predicted class, name or number → rows at most
@@ -548,7 +551,9 @@ def parse_config(data: Mapping[str, Any], base: str | Path = ".", where: str = "
     """
     try:
         config = Config.model_validate(data)
-        require_score(config.selected_by, config.model.task, config.passes.count)
+        passes, task = config.passes, config.model.task
+        require_score(config.selected_by, task, passes.count)
+        require_method(config.select.method, task, passes.count, passes.masks == "shared")
         config.select.caps(config.pool, config.model)
         return _resolve(config, Path(base).resolve())
     except ValidationError as error:

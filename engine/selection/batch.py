@@ -20,11 +20,14 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.exclude import read_ids
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.selection.caps import NEAR_DUPLICATES
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.clusters import Listed, candidates
 from poolscore.engine.selection.columns import Columns
-from poolscore.engine.selection.control import CONTROL, NO_ROWS, control_ranks, control_rows, with_control
-from poolscore.engine.selection.order import Rows
+from poolscore.engine.selection.control import CONTROL, control_ranks, control_rows, with_control
+from poolscore.engine.selection.methods import AWARE, BY_CHANCE
+from poolscore.engine.selection.order import NO_ROWS, Rows
+from poolscore.engine.selection.others import Others, find_others
 from poolscore.engine.selection.parts import Part, parts_of
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.selection.runs import SortedRuns
@@ -41,14 +44,22 @@ ABOUT = b"poolscore"  # key of the schema metadata: JSON, what the rows were sel
 class Batch:
     """The batch to label, which need not fit into memory."""
 
-    count: int  # rows
-    about: Mapping[str, Any]  # what it is made from
     choice: Choice
+    about: Mapping[str, Any]  # what it is made from
     _columns: Columns
-    _others: Callable[[], Iterator[Rows]]  # the rows that are no control rows, best first; each call begins anew
-    _run_names: Sequence[str] = ()  # empty where there is one run
+    _others: Others
     _control: Rows = field(default_factory=lambda: NO_ROWS)
-    refused: int = 0  # of the best rows, because a group of theirs was full
+    _run_names: Sequence[str] = ()  # empty where there is one run
+
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return self._others.count + len(self._control)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is to be said of it."""
+        return self._others.notes
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -57,7 +68,7 @@ class Batch:
 
     def ranked(self) -> Iterator[Rows]:
         """The rows, by rank. Each call begins anew."""
-        return with_control(self._others(), self._control, self._control_ranks)
+        return with_control(self._others.blocks(), self._control, self._control_ranks)
 
     def tables(self) -> Iterator[pa.Table]:
         """The batch, best first, in tables of up to BLOCK rows. Each call begins anew: a write that fails is
@@ -69,11 +80,18 @@ class Batch:
     def _with_names(self, table: pa.Table) -> pa.Table:
         names, count = self._columns.names, table.num_rows
         columns = {name: table[name] for name in ("rank", "row_id", "key", "id", "score")}
-        of_control = pa.array(np.isin(table["rank"].to_numpy(), self._control_ranks))
-        columns["method"] = pc.if_else(of_control, CONTROL, self.choice.method)
+        ranks_N = table["rank"].to_numpy()
+        control_N = np.isin(ranks_N, self._control_ranks)
+        of_control, picked = pa.array(control_N), None
+        if self._others.columns is not None:
+            places_N = ranks_N - 1 - np.searchsorted(self._control_ranks, ranks_N)
+            picked = self._others.columns.take(pa.array(places_N, mask=control_N))
+        columns["method"] = pc.if_else(of_control, CONTROL, picked["method"] if picked else self.choice.method)
         columns["score_name"] = pa.repeat(self.choice.score, count)
-        if self.choice.method != "topk":
+        if self.choice.method in BY_CHANCE:
             columns["perturbed_score"] = pc.if_else(of_control, None, table["value"])
+        if picked is not None:
+            columns |= {"step": picked["step"], "gain": picked["gain"]}
         if self._run_names:
             run_of_part = [self._run_names[part.run] for part in self._columns.parts]
             columns["run"] = pa.array([run_of_part[i] for i in table["part"].to_pylist()], pa.string())
@@ -102,8 +120,9 @@ def select_batch(
     Returns:
         Table, best first: rank (int64, from 1), row_id, key, id, score, method (of control rows: CONTROL), score_name,
         prediction, confidence, and the columns of `pool.keep`; for the stochastic methods also perturbed_score
-        (float64; null for control rows), by which they rank. The schema's metadata say under ABOUT whether every shard
-        of the run was scored, and what caps and control there were.
+        (float64), by which they rank, for the batch-aware ones step (int64, from 1) and gain (float64; null: nothing to
+        compare with); these are null for control rows. The schema's metadata say under ABOUT whether every shard of the
+        run was scored, and what caps and control there were.
 
     Raises:
         ConfigError: the run has no such score or no scores yet, `exclude` cannot be read, or fewer rows are left than
@@ -151,26 +170,19 @@ def selected(
     names = list(dict.fromkeys(["id", "prediction", "confidence", *config.pool.keep, *also]))
     if len(runs) > 1 and "run" in names:
         raise ConfigError("pool.keep: 'run' is the column that tells the runs apart; select from each of them")
-    shortlist = _shortlist_of(runs) if choice.needs_shortlist else None
+    shortlist = _shortlist_of(runs, choice) if choice.needs_shortlist else None
     if shortlist is not None:
         question = replace(question, ranking=Listed(question.ranking, candidates(shortlist)))
     control = control_rows(scored, question, choice.control, choice.k, choice.seed)
-    ranked = _fill_by(choice, scored, question)
-    wanted, refused = choice.k - len(control), 0
+    groups = Columns(parts, choice.score, choice.caps.columns, at_once)
+    walk = Walk(_fill_by(choice, scored, question), groups, choice.caps, control, shortlist)
+    wanted = choice.k - len(control)
     with SortedRuns(wanted) as best:
-        if choice.caps or len(control):
-            groups = Columns(parts, choice.score, choice.caps.columns, at_once)
-            count, refused = Walk(ranked, groups, choice.caps, control, shortlist).into(best, wanted)
-        else:
-            count = ranked(best, wanted)
-        about = {**_about(runs, reports), **choice.limits()}
-        if choice.control:
-            about["control_rows"] = len(control)
-        if choice.caps:
-            about["refused_by_caps"] = refused
-        run_names = [run.storage.root for run in runs] if len(runs) > 1 else []
+        others = find_others(best, walk, choice, config.model.task, wanted)
+        limits = {**choice.limits(), **({"control_rows": len(control)} if choice.control else {}), **others.about}
         columns = Columns(parts, choice.score, names, at_once)
-        yield Batch(count + len(control), about, choice, columns, best.merged, run_names, control, refused)
+        run_names = [run.storage.root for run in runs] if len(runs) > 1 else []
+        yield Batch(choice, {**_about(runs, reports), **limits}, columns, others, control, run_names)
 
 
 def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
@@ -181,10 +193,13 @@ def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
         exclude: what was asked to be left out.
     """
     if batch.count < batch.choice.k and (k is not None or exclude is not None):
-        left = f"{batch.count} scored rows are left to select from"
-        if batch.choice.caps:
-            left = f"{batch.count} are left under the caps ({batch.choice.caps}); raise them, or ask for fewer rows"
-        raise ConfigError(f"k: {batch.choice.k} rows are asked for, {left}")
+        choice = batch.choice
+        candidates = "rows of the shortlist" if choice.needs_shortlist else "scored rows"
+        caps = f" under the caps ({choice.caps}); raise them" if choice.caps else ""
+        larger = "; `poolscore score` with more shortlist.rows makes more" if choice.needs_shortlist else ""
+        raise ConfigError(
+            f"k: {choice.k} rows are asked for, {batch.count} {candidates} are left to select from{caps}{larger}"
+        )
 
 
 def _fill_by(choice: Choice, scored: Scored, question: Question) -> Callable[[SortedRuns, int], int]:
@@ -194,9 +209,10 @@ def _fill_by(choice: Choice, scored: Scored, question: Question) -> Callable[[So
     return lambda best, k: fill(best, scored, question, k)
 
 
-def _shortlist_of(runs: Sequence[RunDirectory]) -> Shortlist:
+def _shortlist_of(runs: Sequence[RunDirectory], choice: Choice) -> Shortlist:
     if len(runs) > 1:
-        raise ConfigError("near-duplicates are known within the shortlist of one run; select from each of the runs")
+        what = choice.method if choice.method in AWARE else NEAR_DUPLICATES
+        raise ConfigError(f"{what}: a shortlist is of one run; select from each of the runs")
     return read_shortlist(runs[0])
 
 

@@ -10,7 +10,7 @@ from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.scores import require_score
 from poolscore.engine.selection.caps import NO_CAPS, Caps
-from poolscore.engine.selection.ranking import METHODS
+from poolscore.engine.selection.methods import AWARE, BY_CHANCE, require_method
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Choice:
     seed: int  # of their noise, and of the control rows
     caps: Caps = NO_CAPS
     control: float = 0.0  # share of k
+    samples: int = 10_000  # of batchbald, once exact joint entropies take too much memory
 
     @classmethod
     def of(
@@ -54,12 +55,13 @@ class Choice:
             config.passes.seed if seed is None else seed,
             select.caps(config.pool, config.model),
             select.control if control is None else control,
+            select.samples,
         )
         require_score(choice.score, config.model.task, config.passes.count)
         if choice.k < 0:
             raise ConfigError(f"k must be 0 or more, got {choice.k}")
-        if choice.method not in METHODS:
-            raise ConfigError(f"--method {choice.method}: there are {', '.join(METHODS)}")
+        shared_masks = config.passes.masks == "shared"
+        require_method(choice.method, config.model.task, config.passes.count, shared_masks)
         if not 0 < choice.beta < float("inf"):
             raise ConfigError(f"--beta {choice.beta}: must be above 0; larger follows the scores more closely")
         if not 0 <= choice.seed < 1 << 64:
@@ -71,7 +73,7 @@ class Choice:
     @property
     def needs_shortlist(self) -> bool:
         """Whether candidates are the rows of the run's shortlist alone."""
-        return self.caps.near_duplicates
+        return self.caps.near_duplicates or self.method in AWARE
 
     def limits(self) -> dict[str, Any]:
         """What is asked for beside the best rows; empty: nothing."""
@@ -80,6 +82,8 @@ class Choice:
 
     def manifest(self) -> dict[str, Any]:
         """What a selection's manifest says of it."""
-        chance = {"beta": self.beta} if self.method != "topk" else {}
-        seed = {"seed": self.seed} if self.method != "topk" or self.control else {}
-        return {"method": self.method, "score": self.score, "k": self.k, **chance, **seed, **self.limits()}
+        by_chance = self.method in (*BY_CHANCE, "batchbald")  # which is filled up by power
+        chance = {"beta": self.beta} if by_chance else {}
+        seed = {"seed": self.seed} if by_chance or self.method == "badge" or self.control else {}
+        samples = {"samples": self.samples} if self.method == "batchbald" else {}
+        return {"method": self.method, "score": self.score, "k": self.k, **chance, **seed, **samples, **self.limits()}

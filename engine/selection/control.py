@@ -15,7 +15,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine.selection.order import ROW, Rows
+from poolscore.engine.selection.order import NO_ROWS, Rows
 from poolscore.engine.selection.ranking import Places, Values
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.threshold import Question
@@ -23,7 +23,6 @@ from poolscore.engine.selection.top import Scored, fill
 from poolscore.kernels.random_score import CONTROL_PLACES, CONTROL_ROWS, uniforms_from_keys
 
 CONTROL = "control"  # in the column `method`
-NO_ROWS: Rows = np.empty(0, ROW)
 
 
 @dataclass(frozen=True)

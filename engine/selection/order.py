@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 # 32 bytes: what decides the rank, and where the row lies: the number of its part, and its place there.
 ROW = np.dtype([("value", "f8"), ("key", "u8"), ("row_id", "i8"), ("part", "u4"), ("place", "u4")])
 Rows: TypeAlias = NDArray[Any]  # of ROW
+NO_ROWS: Rows = np.empty(0, ROW)
 DIGIT = 16  # bits
 DIGITS = 3  # two of the value, as float32, and the first of the key
 ALL_KEYS = (1 << 64) - 1

@@ -8,7 +8,7 @@ start where those were not enough, until k rows are taken or there are no more. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -53,19 +53,30 @@ class Walk:
                 return taken, refused
             looked_at *= WIDER
 
-    def _take(self, found: SortedRuns, count: int, best: SortedRuns, k: int) -> tuple[int, int]:
-        alike = None if self.shortlist is None else self._clusters(self.shortlist, found)
-        counts, control = none_taken(), np.sort(_where(self.control))
+    def clusters(self, row_ids: Iterable[NDArray[np.int64]]) -> Clusters | None:
+        """Clusters of near-duplicates among the control rows and these, in this order; None: the caps need none."""
+        if self.shortlist is None or not self.caps.near_duplicates:
+            return None
+        return Clusters.of(self.shortlist, np.concatenate([self.control["row_id"], *row_ids]))
+
+    def begun(self, alike: Clusters | None) -> Taken:
+        """The groups of the control rows."""
+        counts = none_taken()
         for rows, table in self._with_groups(iter([self.control]), len(self.control)):
             room = self._room(rows, table, alike, counts)
             for place in range(len(rows)):
                 room.take(place)
+        return counts
+
+    def _take(self, found: SortedRuns, count: int, best: SortedRuns, k: int) -> tuple[int, int]:
+        alike = self.clusters(rows["row_id"] for rows in found.merged())
+        counts, control = self.begun(alike), np.sort(where(self.control))
         taken, seen, refused = 0, 0, 0
         with closing(self._with_groups(found.merged(), count)) as blocks:
             for rows, table in blocks:
                 if taken == k:
                     break
-                others = ~among(_where(rows), control)
+                others = ~among(where(rows), control)
                 rows, table = rows[others], table.filter(pa.array(others))
                 places = self._places(rows, table, alike, counts, k - taken)
                 best.add(rows[places])
@@ -107,11 +118,7 @@ class Walk:
                 rows[name] = table[name].to_numpy()
             yield rows, table
 
-    def _clusters(self, shortlist: Shortlist, found: SortedRuns) -> Clusters:
-        in_order = [self.control["row_id"], *(rows["row_id"] for rows in found.merged())]
-        return Clusters.of(shortlist, np.concatenate(in_order))
 
-
-def _where(rows: Rows) -> NDArray[np.uint64]:
+def where(rows: Rows) -> NDArray[np.uint64]:
     """A number for each row: its part, and its place there."""
     return rows["part"].astype(np.uint64) << np.uint64(32) | rows["place"].astype(np.uint64)
