@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from poolscore.engine.keys import keys_of
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.shortlist.read import ABOUT, FEATURES, FORMAT, LOG_PROBS, OUTPUTS, THUMBNAIL
 
@@ -26,7 +27,8 @@ def write_shortlist(
     """Rows 'r<row_id>', best first; their wide columns lie in two parts. The centre is 0."""
     order = np.argsort(row_ids)
     name = LOG_PROBS if log_probs else OUTPUTS
-    rows = pa.table({"rank": range(1, len(row_ids) + 1), "row_id": row_ids, "id": [f"r{i}" for i in row_ids]})
+    ids = [f"r{i}" for i in row_ids]
+    rows = pa.table({"rank": range(1, len(ids) + 1), "row_id": row_ids, "key": pa.array(keys_of(ids)), "id": ids})
     _put(run, "shortlist/rows-0.parquet", rows)
     parts = []
     for number, places in enumerate(np.array_split(order, 2)):
