@@ -124,7 +124,8 @@ def _make(
     room = config.shortlist.max_bytes // size
     if not room:
         raise ConfigError(f"shortlist.max_bytes: one row takes {size:,} bytes; raise it")
-    notes = [f"{room:,} rows instead of {wanted['rows']:,}, by shortlist.max_bytes"] * (room < wanted["rows"])
+    cut = room < wanted["rows"]
+    notes = [f"{room:,} rows instead of {wanted['rows']:,}, by shortlist.max_bytes"] if cut else []
     table = _rows(run, config, min(wanted["rows"], room))
     tasks = _tasks(run, prepared, labelled, reports, table)
     all_tasks: list[Task] = [*tasks.wanted, *tasks.sample, *tasks.labelled]
@@ -206,7 +207,7 @@ def _losses(became: Errands, tasks: _Tasks) -> list[str]:
 
     counts = {"": lost(tasks.wanted), " of the labelled rows": lost(tasks.labelled)}
     what = [f"{amount(count, 'row')}{of}" for of, count in counts.items() if count]
-    return [f"{' and '.join(what)} missing: {next(iter(became.failed.values()))}"] * bool(what)
+    return [f"{' and '.join(what)} missing: {next(iter(became.failed.values()))}"] if what else []
 
 
 def _why_not(run: RunDirectory, config: Config) -> Callable[[Profile], str | None]:
