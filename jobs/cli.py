@@ -231,6 +231,7 @@ def select(
     """
     from poolscore.engine.run.directory import RunDirectory
     from poolscore.engine.run.mixed import mixed_in_words
+    from poolscore.engine.selection.alike import OPTION, near_duplicates_of
     from poolscore.engine.selection.batch import require_enough, selected
     from poolscore.engine.selection.choice import Choice
     from poolscore.engine.selection.write import workers_on, write_named_selection
@@ -250,7 +251,9 @@ def select(
     )
     with workers_on(address) as workers, selected(runs, config, choice, exclude=exclude, workers=workers) as batch:
         require_enough(batch, k, exclude)
-        path = write_named_selection(runs[0], name, batch, {**choice.manifest(), "exclude": exclude})
+        alike = near_duplicates_of(runs, batch)
+        about = {**choice.manifest(), "exclude": exclude, "near_duplicates": alike.to_json()}
+        path = write_named_selection(runs[0], name, batch, about)
     for run in runs:
         if not run.succeeded:
             show.warn(f"{run.storage.root} is not whole: the selection is made from the shards scored so far")
@@ -258,7 +261,7 @@ def select(
             show.warn(f"{run.storage.root} is mixed: {mixed}")
     for note in batch.notes:
         show.warn(note)
-    show.done(f"{batch.count} rows in {path}")
+    show.done(f"{batch.count} rows in {path}\nnear-duplicates: {alike.in_words(OPTION)}")
 
 
 @app.command()
@@ -281,6 +284,32 @@ def compare(
     if out is not None:
         write_only(found, out)
     show.done(json.dumps(found.to_dict(), indent=2, default=str) if as_json else "\n".join(lines_of(found)))
+
+
+@app.command()
+def explain(
+    run_dir: RunDir,
+    row: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="As the pool has it; path#row where it has none.")
+    ] = None,
+    row_id: Annotated[int | None, typer.Option("--row-id", metavar="N", help="Instead of an id.")] = None,
+    thumbnail: Annotated[Path | None, typer.Option(help="Where to write its picture.", metavar="FILE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Why a row is where it is: places by each score, selections, what its passes said, rows like it."""
+    from poolscore.engine.explain.row import explain as explain_rows
+    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.jobs.explain import lines_of, to_dict, write_thumbnail
+
+    run = RunDirectory(run_dir)
+    with show.busy("reading the scores"):
+        found = explain_rows(run, row, row_id)
+    if as_json:
+        show.done(json.dumps([to_dict(one, run.config) for one in found], indent=2, default=str))
+    else:
+        show.done("\n\n".join("\n".join(lines_of(one, run.config)) for one in found))
+    if thumbnail is not None:
+        show.warn(write_thumbnail(run, found, thumbnail))
 
 
 @app.command()

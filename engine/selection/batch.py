@@ -68,7 +68,7 @@ class Batch:
             notes.append(
                 f"{refused:,} of the best {choice.k:,} gave way, for groups of theirs were full ({choice.caps})"
             )
-        if self.count < choice.k:
+        if self.count < choice.k and choice.method not in AWARE:  # which say so themselves
             notes.append(f"{amount(self.count, 'row')} instead of {choice.k:,}: {self._candidates()} hold no more")
         return notes
 
