@@ -21,7 +21,7 @@ from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import SELECTION, RunDirectory, redacted, write_json
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.score import score_pool
-from poolscore.engine.selection.batch import write_batch
+from poolscore.engine.selection.write import write_batch
 
 Configure = Callable[..., Config]
 

@@ -16,7 +16,8 @@ from test_top import take
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.keys import keys_of
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.selection.batch import Choice, selected
+from poolscore.engine.selection.batch import selected
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.several import ages_of
 
 
