@@ -21,7 +21,8 @@ def require_method(method: str, task: Task, passes: int, shared_masks: bool) -> 
         raise ConfigError(f"select.method: there is no method '{method}'; there are {', '.join(ALL_METHODS)}")
     if method == "batchbald" and task not in (Task.MULTICLASS, Task.BINARY):
         raise ConfigError(
-            f"select.method: batchbald is for multiclass and binary tasks, and the task is {task}; choose kcenter or power"
+            f"select.method: batchbald is for the tasks multiclass and binary, and this is {task}; choose kcenter or "
+            "power"
         )
     if method == "batchbald" and passes < 2:
         raise ConfigError(
