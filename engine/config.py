@@ -27,8 +27,8 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.expression import parse as parse_filter
 from poolscore.engine.run.limits import DEADLINES, parse_deadline
 from poolscore.engine.scores import Task, require_score
-from poolscore.engine.selection.caps import Caps, caps_of
-from poolscore.engine.selection.methods import require_method
+from poolscore.engine.selection.caps import NEAR_DUPLICATES, Caps, caps_of
+from poolscore.engine.selection.methods import AWARE, require_method
 
 
 def _no_flag(given: Any) -> Any:
@@ -493,6 +493,14 @@ class Config(Section):
                 f"score.reduce: '{self.score.reduce}' is over the labels of task multilabel; the task is "
                 f"{self.model.task.value}: leave it out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_shortlist_where_one_is_needed(self) -> Config:
+        for_it = [self.select.method] * (self.select.method in AWARE)
+        for_it += [NEAR_DUPLICATES] * (NEAR_DUPLICATES in self.select.max_per_group)
+        if for_it and not self.shortlist.rows:
+            raise ValueError(f"shortlist.rows: {for_it[0]} selects from the shortlist, and 0 makes none; leave it out")
         return self
 
     @model_validator(mode="after")

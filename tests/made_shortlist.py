@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,13 +24,14 @@ def write_shortlist(
     wide_NTC: NDArray[np.floating],
     thumbnails: Mapping[int, bytes] | None = None,
     log_probs: bool = True,
+    further: Mapping[str, Any] | None = None,
 ) -> None:
-    """Rows 'r<row_id>', best first; their wide columns lie in two parts. The centre is 0."""
+    """Rows 'r<row_id>', best first, with further columns; their wide columns lie in two parts. The centre is 0."""
     order = np.argsort(row_ids)
     name = LOG_PROBS if log_probs else OUTPUTS
     ids = [f"r{i}" for i in row_ids]
-    rows = pa.table({"rank": range(1, len(ids) + 1), "row_id": row_ids, "key": pa.array(keys_of(ids)), "id": ids})
-    _put(run, "shortlist/rows-0.parquet", rows)
+    own = {"rank": range(1, len(ids) + 1), "row_id": row_ids, "key": pa.array(keys_of(ids)), "id": ids}
+    _put(run, "shortlist/rows-0.parquet", pa.table({**own, **(further or {})}))
     parts = []
     for number, places in enumerate(np.array_split(order, 2)):
         of_part = [row_ids[i] for i in places]
