@@ -28,7 +28,7 @@ from poolscore.engine.pool.expression import parse as parse_filter
 from poolscore.engine.run.limits import DEADLINES, parse_deadline
 from poolscore.engine.scores import Task, require_score
 from poolscore.engine.selection.caps import Caps, caps_of
-from poolscore.engine.selection.methods import require_method
+from poolscore.engine.selection.methods import AWARE, require_method
 
 
 def _no_flag(given: Any) -> Any:
@@ -505,6 +505,16 @@ class Config(Section):
         if self.model.source.endswith(".onnx") and self.passes.compile:
             raise ValueError(
                 "passes.compile: is for torch models; ONNX Runtime optimises a file by itself: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_shortlist_holds_the_batch_that_is_made_of_it(self) -> Config:
+        of_it = "near_duplicates" if "near_duplicates" in self.select.max_per_group else self.select.method
+        if of_it in (*AWARE, "near_duplicates") and self.shortlist.rows < self.select.k:
+            raise ValueError(
+                f"shortlist.rows: {self.shortlist.rows} rows are fewer than select.k={self.select.k}, and {of_it} "
+                "chooses among the shortlist's rows alone: raise it"
             )
         return self
 
