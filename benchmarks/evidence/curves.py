@@ -18,7 +18,9 @@ def labels_to(curve: Curve, quality: float) -> float:
 
 
 def quartiles(values: Sequence[float]) -> list[float]:
-    """Three of the values themselves: those nearest to the quartiles. Of three values: these, in their order."""
+    """Three of the values: those nearest to the quartiles. Up to three values: these, in their order."""
+    if len(values) <= 3:
+        return sorted(values)
     return [float(q) for q in np.quantile(np.array(values), [0.25, 0.5, 0.75], method="nearest")]
 
 

@@ -1,7 +1,7 @@
 """One curve of active learning: train, measure, score the pool, select, label, and again.
 
-Batches come the way a user gets them: a Parquet pool, `score_pool` in this process, `selection.parquet`. Each round is a
-line of `rounds.jsonl`, so that a curve that was interrupted goes on with the round that is missing.
+Batches come the way a user gets them: a Parquet pool, `score_pool` in this process, `selection.parquet`. Each round is
+a line of `rounds.jsonl`, so that a curve that was interrupted goes on with the round that is missing.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def select(
 ) -> tuple[list[int], dict[str, int]]:
     """The job of poolscore: ids of the batch, and how many of them were picked by what."""
     (folder / "labelled.csv").write_text("id\n" + "".join(f"{row}\n" for row in ids))
-    of_round = {
+    of_round: Sections = {
         "pool": {"id": "id", "exclude": str(folder / "labelled.csv")},
         "model": {"weights": str(folder / "weights.safetensors")},
         "passes": {"seed": seed},

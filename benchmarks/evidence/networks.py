@@ -6,7 +6,7 @@ from torch import nn
 
 
 def batchbald_cnn() -> nn.Sequential:
-    """The MNIST network of Kirsch et al. 2019 (BlackHC/BatchBALD, src/mnist_model.py): float32 [N, 1, 28, 28] → [N, 10].
+    """The MNIST network of Kirsch et al. 2019 (BlackHC/BatchBALD, mnist_model.py): float32 [N, 1, 28, 28] → [N, 10].
 
     Whole channels are dropped behind the convolutions, and every p is 0.5.
     """

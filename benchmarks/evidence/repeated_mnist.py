@@ -26,8 +26,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
@@ -36,12 +35,14 @@ from environment import environment
 from loop import METHODS, Round, Subject, run_curve
 from mnist_data import balanced, read_mnist, repeated
 from networks import batchbald_cnn
+from numpy.typing import NDArray
 from picture import plot
 from safetensors.torch import save_file
 from training import Recipe, accuracy, train
 
 from poolscore.jobs.pack import pack
 
+HERE = Path(__file__).resolve().parent
 GOALS = (0.9, 0.95)
 COPIES, SIGMA = 3, 0.1
 STEP, FIRST_PER_CLASS = 10, 2
@@ -59,13 +60,13 @@ class Setting:
 
     images: int  # a random part of the 60,000 training images; each is there COPIES times
     passes: int  # T
-    steps: int  # of training
+    steps: int  # of training, with 32 rows each
     labels: int  # of the last model
     device: str
 
 
-REDUCED = Setting(images=1000, passes=20, steps=200, labels=250, device="cpu")
-FULL = Setting(images=60_000, passes=20, steps=800, labels=300, device="cuda")
+REDUCED = Setting(images=1000, passes=20, steps=300, labels=250, device="cpu")
+FULL = Setting(images=60_000, passes=20, steps=1000, labels=300, device="cuda")
 
 
 def write_pool(folder: Path, data: Path, setting: Setting) -> None:
@@ -79,7 +80,8 @@ def write_pool(folder: Path, data: Path, setting: Setting) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     x, y = repeated(*read_mnist(data, "train"), setting.images, COPIES, SIGMA)
     test_x, test_y = read_mnist(data, "t10k")
-    for name, array in {"x": x, "y": y, "test_x": test_x, "test_y": test_y}.items():
+    arrays: dict[str, NDArray[Any]] = {"x": x, "y": y, "test_x": test_x, "test_y": test_y}
+    for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     shutil.rmtree(folder / "pool", ignore_errors=True)
     print(pack(folder / "x.npy", folder / "pool", labels=folder / "y.npy"))
@@ -92,8 +94,8 @@ def subject_of(folder: Path, setting: Setting) -> Subject:
     tested = torch.from_numpy(test_x).to(setting.device), torch.from_numpy(test_y).to(setting.device)
 
     def fit(ids: Sequence[int], seed: int, weights: Path) -> float:
-        rows = (torch.from_numpy(of[list(ids)]).to(setting.device) for of in (x, y))
-        model = train(batchbald_cnn, *rows, Recipe(setting.steps), seed)
+        labelled_x, labelled_y = (torch.from_numpy(of[list(ids)]).to(setting.device) for of in (x, y))
+        model = train(batchbald_cnn, labelled_x, labelled_y, Recipe(setting.steps), seed)
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
         return accuracy(model, *tested)
 
@@ -165,15 +167,16 @@ def run(folder: Path, setting: Setting, methods: Sequence[str], seeds: int, proc
 SLOWEST = ["batchbald", "power", "bald", "random"]
 
 
-def report(file: Path) -> None:
-    """Plot beside the result, and the table in README.md."""
+def report(file: Path, readme: Path = HERE / "README.md") -> None:
+    """Plot beside the result, and the table in the README."""
     result = json.loads(file.read_text())
     lines = table(result["curves"], GOALS, result["authors"])
     print(lines)
     plot(result["curves"], GOALS, result["authors"], file.with_suffix(".png"), "Repeated-MNIST, batches of 10")
     where = result["environment"]
-    said = f"`{file.name}`: {where['date'][:10]}, {(where['gpu'] or {}).get('name') or where['cpu']}, {where['cores']} cores"
-    readme, form = HERE / "README.md", "full" if result["setting"]["device"] == "cuda" else "reduced"
+    machine = where["gpu"]["name"] if where["gpu"] else f"{where['cpu']}, {where['cores']} cores"
+    said = f"`{file.name}`: {where['date'][:10]}, {machine}, {result['minutes']} minutes"
+    form = "full" if result["setting"]["device"] == "cuda" else "reduced"
     before, begin, rest = readme.read_text().partition(f"<!-- {form} -->\n")
     _, end, after = rest.partition(f"<!-- end of {form} -->")
     readme.write_text(f"{before}{begin}{said}\n\n{lines}\n{end}{after}")

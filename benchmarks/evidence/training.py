@@ -18,7 +18,7 @@ class Recipe:
     would be labels that nobody counts."""
 
     steps: int
-    batch: int = 64
+    batch: int = 32
     learning_rate: float = 1e-3
 
 
@@ -35,12 +35,13 @@ def train(network: Callable[[], nn.Module], x: Tensor, y: Tensor, recipe: Recipe
     """
     with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
         torch.manual_seed(seed)
-        model = network().to(x.device, memory_format=torch.channels_last)
+        model = network().to(x.device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
         places = torch.randperm(recipe.steps * recipe.batch, device=x.device) % len(y)
         for batch in places.split(recipe.batch):
             optimizer.zero_grad()
-            F.cross_entropy(model(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
+            F.cross_entropy(model(x[batch]), y[batch]).backward()
             optimizer.step()
     return model.eval()
 
