@@ -38,13 +38,16 @@ import pyarrow.parquet as pq
 
 from poolscore.engine.cores import usable_cores
 from poolscore.engine.keys import IdSet
-from poolscore.engine.selection.batch import Batch, Choice, write_selection
+from poolscore.engine.selection.batch import Batch
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.columns import Columns
+from poolscore.engine.selection.others import Others
 from poolscore.engine.selection.parts import Part
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.threshold import Question, Threads
 from poolscore.engine.selection.top import Scored, fill
+from poolscore.engine.selection.write import write_selection
 from poolscore.engine.storage import LocalStorage
 
 PART_ROWS = 65_536
@@ -151,7 +154,7 @@ def select(parts: list[Part], choice: Choice, folder: Path, clock: Clock) -> dic
         found = clock.until("found")
         columns = Columns(parts, SCORE, ("id", "prediction", "confidence"), usable_cores())
         with tempfile.TemporaryDirectory(dir=folder) as run:
-            write_selection(LocalStorage(run), Batch(choice.k, {}, choice, columns, best, ()))
+            write_selection(LocalStorage(run), Batch(choice, {}, columns, Others(choice.k, best.merged)))
     return found | clock.until("written")
 
 

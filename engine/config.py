@@ -27,6 +27,8 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.expression import parse as parse_filter
 from poolscore.engine.run.limits import DEADLINES, parse_deadline
 from poolscore.engine.scores import Task, require_score
+from poolscore.engine.selection.caps import Caps, caps_of
+from poolscore.engine.selection.methods import require_method
 
 
 def _no_flag(given: Any) -> Any:
@@ -370,9 +372,31 @@ class SelectConfig(Section):
 
     k: Annotated[Whole, Field(ge=0)]
     score: str | None = None  # default: bald; regression: predictive_variance; one pass: entropy
-    method: Literal["topk", "power", "softmax", "softrank"] = "topk"  # the last three: by chance (Kirsch et al. 2023)
-    beta: PositiveNumber = 1.0  # of power, softmax and softrank: larger follows the scores more closely
-    seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None  # of their noise; default: passes.seed
+    # power, softmax, softrank: by chance (Kirsch et al. 2023); batchbald, kcenter, badge: batch-aware, on the shortlist
+    method: Literal["topk", "power", "softmax", "softrank", "batchbald", "kcenter", "badge"] = "topk"
+    samples: Positive = 10_000  # outcomes that batchbald draws, once all of them take too much memory
+    beta: PositiveNumber = 1.0  # of what goes by chance: larger follows the scores more closely
+    seed: Annotated[Whole, Field(ge=0, lt=2**64)] | None = None  # of their noise and the control; default: passes.seed
+    max_per_group: dict[str, Positive] = {}  # column of pool.keep, 'prediction' or 'near_duplicates' → rows at most
+    quotas: dict[Annotated[str, BeforeValidator(str)], Positive] = {}  # predicted class, name or number → rows at most
+    control: Annotated[Number, Field(ge=0, lt=1)] = 0.0  # share of k that is drawn at random from all scored rows
+
+    def caps(self, pool: PoolConfig, model: ModelConfig) -> Caps:
+        """See `caps_of`."""
+        return caps_of(self.max_per_group, self.quotas, pool.keep, model.task, model.class_names, model.outputs)
+
+
+class ShortlistConfig(Section):
+    """The best rows, inferred once more at the end of a run: what is made of more than scores needs no model then."""
+
+    rows: Annotated[Whole, Field(ge=0)] = 20_000  # at most; of a small pool fewer, see `rows_of`; 0: no shortlist
+    max_bytes: Positive = 1 << 30  # of log-probabilities, features and thumbnails; fewer rows where they take more
+    thumbnail: Annotated[Whole, Field(ge=0, le=1024)] = 128  # pixels of the longer edge; 0: none
+    labelled: str | None = None  # Parquet of rows that have labels already, with the pool's input columns
+
+    def rows_of(self, scored: int, k: int) -> int:
+        """Rows of the shortlist of so many scored rows: of a small pool the best tenth, twice the batch, or 1,000."""
+        return min(self.rows, max(2 * k, scored // 10, 1000), scored)
 
 
 class CheckConfig(Section):
@@ -451,6 +475,7 @@ class Config(Section):
     passes: PassesConfig = PassesConfig()
     score: ScoreConfig = ScoreConfig()
     select: SelectConfig
+    shortlist: ShortlistConfig = ShortlistConfig()
     check: CheckConfig | None = None
     run: RunConfig
     prices: PricesConfig = PricesConfig()
@@ -526,7 +551,10 @@ def parse_config(data: Mapping[str, Any], base: str | Path = ".", where: str = "
     """
     try:
         config = Config.model_validate(data)
-        require_score(config.selected_by, config.model.task, config.passes.count)
+        passes, task = config.passes, config.model.task
+        require_score(config.selected_by, task, passes.count)
+        require_method(config.select.method, task, passes.count, passes.masks == "shared")
+        config.select.caps(config.pool, config.model)
         return _resolve(config, Path(base).resolve())
     except ValidationError as error:
         raise ConfigError(f"{where}: {first_message(error, data)}") from error
@@ -584,6 +612,7 @@ def _resolve(config: Config, base: Path) -> Config:
             "pool": pool.model_copy(update={"decode": decoded(pool.decode), "inputs": inputs}),
             "model": changed(config.model, "path", "weights", *(["source"] if config.model.is_file else [])),
             "check": config.check and changed(config.check, "labelled"),
+            "shortlist": changed(config.shortlist, "labelled"),
             "run": changed(config.run, "dir"),
         }
     )

@@ -22,7 +22,7 @@ Identity = Mapping[str, Any]
 # Configuration that does not change a score: a run may be resumed with other values.
 INCIDENTAL = (
     *("pool.uri", "pool.exclude", "pool.bad_files", "model.path", "model.weights", "model.trust"),
-    *("select.", "check", "run.", "prices."),
+    *("select.", "shortlist.", "check", "run.", "prices."),
 )
 ESSENTIAL = ("run.batch_size", "run.threads")
 POOL, EXCLUDED, TOKENIZERS, BASE = "the pool", "the excluded ids", "the tokenizers", "the run that it extends"

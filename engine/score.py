@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
 from poolscore.engine.check import CheckResult, check_labelled
 from poolscore.engine.config import Config
-from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError
+from poolscore.engine.config_text import one_line
+from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, PoolscoreError, StoppedError
 from poolscore.engine.identity import require_same
 from poolscore.engine.patient_storage import hurry
 from poolscore.engine.prepare import Prepared, prepare_job
@@ -21,7 +22,11 @@ from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
 from poolscore.engine.run.mixed import mixed_in_words, with_profile
-from poolscore.engine.selection.batch import write_batch
+from poolscore.engine.selection.choice import Choice
+from poolscore.engine.selection.write import write_batch
+from poolscore.engine.shortlist.cut import Labelled, find_labelled
+from poolscore.engine.shortlist.make import Made, make_shortlist, sweep_shortlist
+from poolscore.engine.shortlist.wanted import lacks_shortlist
 from poolscore.engine.verify import Verified, try_to_verify
 from poolscore.engine.worker import Job
 
@@ -49,6 +54,7 @@ class RunResult:
     shards_left: int  # that were not tried before a limit was reached
     limit: str | None  # which one
     mixed: str | None  # what is to be known where workers of several numeric profiles scored
+    shortlist: Made | None  # None: none is wanted
     verified: Verified | None  # rows scored again at the end
     listed: int  # ids in pool.exclude; those that no row has were not excluded
     exit_code: int
@@ -92,6 +98,7 @@ def score_pool(
         checked = check_labelled(config, prepared.scorer)
         on_check(checked)
         checked.require(config.check.min_accuracy)
+    labelled = find_labelled(config)
     run = RunDirectory(config.run.dir, patience=config.run.storage_patience) if there else None
     if run is not None:
         require_same(run, prepared.identity, prepared.plan, config)
@@ -101,22 +108,25 @@ def score_pool(
             directory.set_aside(config.run.dir)
         run = _new_run(config, prepared)
     started = time.monotonic()
-    journal = None if run.succeeded else Journal(run.storage)  # beside another driver nothing is written
+    left = not run.succeeded or lacks_shortlist(run, config, labelled)
+    journal = Journal(run.storage) if left else None  # beside another driver nothing is written
     try:
-        scored = _Scored({}) if journal is None else _score(run, prepared, journal, limits, on_progress)
-        return _finish(run, prepared, scored, started, journal)
+        with closing(_Workers(run, prepared)) as workers:
+            scored = _Scored({}) if journal is None else _score(run, prepared, journal, workers, limits, on_progress)
+            return _finish(run, prepared, labelled, scored, workers, started, journal)
     except KeyboardInterrupt as error:
         hurry(run.storage)
         far = ""
         with suppress(StoppedError):  # storage that is away, which is no reason not to end
             totals = run.totals()
             far = f" after {totals.rows} of {prepared.plan.rows} rows"
-            run.update(status=directory.INTERRUPTED, totals=asdict(totals))
+            run.update(status=directory.INTERRUPTED, totals=asdict(totals), held_seconds=limits.spent)
         raise InterruptedRun(f"interrupted{far}; the same command goes on") from error
     except Exception as error:
         hurry(run.storage)
         with suppress(StoppedError):  # what stopped the job is the error to tell of
-            run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=directory.redacted(str(error)))
+            why = directory.redacted(str(error))
+            run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=why, held_seconds=limits.spent)
         raise
     finally:
         if journal is not None:
@@ -129,7 +139,8 @@ def _limits(config: Config, run: RunDirectory | None, shards: int) -> Limits:
     if run is None or wanted == (None, None):
         return Limits(*wanted)
     totals = run.totals()
-    return Limits(None, None) if totals.shards == shards else Limits(*wanted, totals.worker_seconds)
+    spent = max(totals.worker_seconds, run.info.get("held_seconds", 0.0))
+    return Limits(None, None) if totals.shards == shards else Limits(*wanted, spent)
 
 
 def _new_run(config: Config, prepared: Prepared) -> RunDirectory:
@@ -137,8 +148,34 @@ def _new_run(config: Config, prepared: Prepared) -> RunDirectory:
     return directory.create_run(config.run.dir, config, version("poolscore"), prepared.plan, prepared.identity, extends)
 
 
+class _Workers:
+    """The fleet of one call, opened when it is needed first."""
+
+    def __init__(self, run: RunDirectory, prepared: Prepared) -> None:
+        self._run, self._prepared = run, prepared
+        self._fleet: Fleet | None = None
+
+    def fleet(self) -> Fleet:
+        if self._fleet is None:
+            job = replace(self._prepared.job, run_id=self._run.info["id"])
+            if job.compiled is not None:
+                self._run.storage.publish(job.compiled.name, lambda file: file.write(self._prepared.programs))
+            self._fleet = _fleet(self._prepared.config, job)
+        return self._fleet
+
+    def close(self) -> None:
+        fleet, self._fleet = self._fleet, None
+        if fleet is not None:
+            fleet.close()
+
+
 def _score(
-    run: RunDirectory, prepared: Prepared, journal: Journal, limits: Limits, on_progress: Callable[[State], None]
+    run: RunDirectory,
+    prepared: Prepared,
+    journal: Journal,
+    workers: _Workers,
+    limits: Limits,
+    on_progress: Callable[[State], None],
 ) -> _Scored:
     config = prepared.config
     done = journal.adopted
@@ -147,34 +184,30 @@ def _score(
     run.update(status=directory.RUNNING, epoch=journal.epoch, set_aside={}, stopped_by=None, deadline=until)
     if not waiting:
         return _Scored({})
-    if prepared.job.compiled is not None:
-        run.storage.publish(prepared.job.compiled.name, lambda file: file.write(prepared.programs))
 
     def progress(state: State) -> None:
         limits.count(state.workers)
+        run.keep_up(held_seconds=limits.spent)
         on_progress(state)
 
-    fleet = _fleet(config, replace(prepared.job, run_id=run.info["id"]))
-    try:
-        coordinator = Coordinator(
-            fleet,
-            journal,
-            done=Totals.of(done),
-            pool_rows=prepared.plan.rows,
-            max_bad_fraction=config.run.max_bad_fraction,
-            max_bad_rows=config.run.max_bad_rows,
-            profile=run.info["profile"],
-            on_profile=lambda profile: run.update(**with_profile(run.info, profile)),
-            on_progress=progress,
-            on_event=run.note,
-            shard_timeout=config.run.shard_timeout,
-            stop_when=limits.reached,
-            allow_mixed=config.run.allow_mixed,
-        )
-        set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
-        return _Scored(set_aside, coordinator.stopped)
-    finally:
-        fleet.close()
+    coordinator = Coordinator(
+        workers.fleet(),
+        journal,
+        done=Totals.of(done),
+        pool_rows=prepared.plan.rows,
+        max_bad_fraction=config.run.max_bad_fraction,
+        max_bad_rows=config.run.max_bad_rows,
+        profile=run.info["profile"],
+        on_profile=lambda profile: run.update(**with_profile(run.info, profile)),
+        on_progress=progress,
+        on_event=run.note,
+        shard_timeout=config.run.shard_timeout,
+        stop_when=limits.reached,
+        allow_mixed=config.run.allow_mixed,
+    )
+    set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
+    run.update(held_seconds=limits.spent)
+    return _Scored(set_aside, coordinator.stopped)
 
 
 def _fleet(config: Config, job: Job) -> Fleet:
@@ -186,7 +219,13 @@ def _fleet(config: Config, job: Job) -> Fleet:
 
 
 def _finish(
-    run: RunDirectory, prepared: Prepared, scored: _Scored, started: float, journal: Journal | None
+    run: RunDirectory,
+    prepared: Prepared,
+    labelled: Labelled | None,
+    scored: _Scored,
+    workers: _Workers,
+    started: float,
+    journal: Journal | None,
 ) -> RunResult:
     config, set_aside = prepared.config, scored.set_aside
     require_ours = journal.require_ours if journal is not None else lambda: None
@@ -204,6 +243,8 @@ def _finish(
     totals = Totals.of(reports)
     if directory.PLAN not in run.storage.names(""):  # the job that began the run was stopped before it wrote that
         directory.write_plan(run.storage, prepared.plan)
+    shortlist = _shortlist(run, prepared, labelled, workers, require_ours)
+    workers.close()
     write_batch(run, config, totals.scored, before=require_ours)  # which takes minutes where rows are many
     whole = not set_aside and not missing
     require_ours()
@@ -213,9 +254,11 @@ def _finish(
         stopped_by=limit,
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
+        shortlist=shortlist.to_json() if shortlist is not None else None,
     )
     if whole and journal is not None:
         directory.sweep(run, journal)
+        sweep_shortlist(run, require_ours)
         run.succeed(journal)
     verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     return RunResult(
@@ -228,10 +271,30 @@ def _finish(
         shards_left=len(missing),
         limit=limit,
         mixed=mixed_in_words(run.info, totals.profiles),
+        shortlist=shortlist,
         verified=verified,
         listed=prepared.listed,
         exit_code=DONE if whole else INCOMPLETE,
     )
+
+
+def _shortlist(
+    run: RunDirectory,
+    prepared: Prepared,
+    labelled: Labelled | None,
+    workers: _Workers,
+    require_ours: Callable[[], None],
+) -> Made | None:
+    """Which must not spoil the run, unless its selection is made of it."""
+    try:
+        return make_shortlist(run, prepared, labelled, workers.fleet, require_ours)
+    except Exception as error:  # the model is the user's code, and the pool may be gone
+        why = one_line(error if isinstance(error, PoolscoreError) else f"{type(error).__name__}: {error}")[:500]
+        if Choice.of(prepared.config).needs_shortlist:
+            raise StoppedError(
+                f"the shortlist, which the batch is selected from, cannot be made ({why}); the same command tries again"
+            ) from error
+        return Made(0, [f"not made: {why}"])
 
 
 def _verify(run: RunDirectory, prepared: Prepared, seconds: float) -> Verified | None:

@@ -65,11 +65,13 @@ class Scorer:
         for feed in feeds:
             feed.close()
 
-    def feed(self, shard: Shard, threaded: bool = False, blank: Blank = NO_ROWS) -> Feed:
-        """Begin to read a shard; its blank rows are not decoded."""
+    def feed(
+        self, shard: Shard, threaded: bool = False, blank: Blank = NO_ROWS, reader: ShardReader | None = None
+    ) -> Feed:
+        """Begin to read a shard, or what another reader gives of it; its blank rows are not decoded."""
         run = self.config.run
         budget = read_ahead(run, self.decoder.device.type == "cuda") // AT_ONCE
-        feed = Feed(self.reader, self.decoder, shard, run.batch_size, budget, threaded, blank)
+        feed = Feed(reader or self.reader, self.decoder, shard, run.batch_size, budget, threaded, blank)
         with self.lock:
             self.feeds.add(feed)
         if self.stopped.is_set():

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -26,6 +26,7 @@ from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import open_parquet
+from poolscore.engine.pool.draw import draw_pieces
 from poolscore.engine.pool.plan import Piece, Shard
 from poolscore.engine.pool.read import Rows
 from poolscore.engine.prepare import Prepared
@@ -39,8 +40,6 @@ from poolscore.engine.words import amount
 
 Array = NDArray[Any]
 
-PLACES = 32  # row groups that rows are drawn from, at least, where there are so many
-REACH = 16 << 20  # bytes from the start of a row group, uncompressed, that rows are drawn from
 FACTOR = 8.0
 ROUND = 2.0**-24  # of float32, relative
 STORED_ROUNDINGS, LOGIT_ROUNDINGS = 32, 256
@@ -122,7 +121,7 @@ def verify_run(
         reference = Reference(prepared, precision)
         pairs = _Pairs(prepared.scorer, reference, time.monotonic() + seconds, seconds * PATIENCE)
         stored = _Stored(run, prepared.config)
-        for piece, shard, some in _pieces(prepared, reports, rows):
+        for piece, shard, some in draw_pieces(prepared.plan, prepared.pool, reports, rows, prepared.config.passes.seed):
             if pairs.late or pairs.rows >= rows:
                 break
             pairs.add(piece, *stored.of(reports[shard], piece), min(some, rows - pairs.rows))
@@ -141,28 +140,6 @@ def try_to_verify(run: RunDirectory, prepared: Prepared, rows: int, seconds: flo
         return Verified(0, "float64", 0.0, note="interrupted")
     except Exception as error:  # the model is the user's code, and the pool may be gone
         return Verified(0, "float64", 0.0, note=one_line(f"{type(error).__name__}: {error}")[:300])
-
-
-def _pieces(prepared: Prepared, reports: Mapping[int, ShardReport], rows: int) -> Iterator[tuple[Piece, int, int]]:
-    """Pieces of scored shards, drawn by the seed and cut at REACH; the shard of each, and how many rows to draw."""
-    table, pool = prepared.plan.pieces, prepared.pool
-    shard_P, start_P, rows_P, row_id_P = (table[name].to_numpy() for name in ("shard", "start", "rows", "row_id"))
-    group_P = np.searchsorted(np.cumsum(pool.group_rows_G), row_id_P, side="right")
-    bytes_P = np.maximum(1, pool.group_bytes_G[group_P] // pool.group_rows_G[group_P])  # of a row
-    reach_P = np.clip(REACH // bytes_P, 1, rows_P)
-    scored_P = np.isin(shard_P, list(reports))
-    near_P = scored_P & (start_P * bytes_P <= REACH)  # to read a row is to read its row group up to it
-    at = np.flatnonzero(near_P if near_P.any() else scored_P)
-    rng = np.random.default_rng(prepared.config.passes.seed)
-    order = rng.choice(at, len(at), replace=False, p=rows_P[at] / rows_P[at].sum())
-    enough = max(PLACES, 1 + int(np.searchsorted(np.cumsum(reach_P[order]), rows)))
-    order = order[:enough]
-    each, most = -(-rows // len(order)), int(reach_P[order].sum())
-    while np.minimum(reach_P[order], each).sum() < min(rows, most):  # some row groups are shorter
-        each *= 2
-    for i in order.tolist():
-        piece = prepared.plan.shards.piece_of(int(row_id_P[i]))
-        yield replace(piece, rows=int(reach_P[i])), int(shard_P[i]), each
 
 
 class _Stored:

@@ -8,13 +8,14 @@ import resource
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -30,6 +31,7 @@ from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
+from poolscore.engine.keys import IdSet
 from poolscore.engine.model.compiled import Artefact, programs_compiled
 from poolscore.engine.model.load import load_network
 from poolscore.engine.model.passes import McDropout
@@ -42,8 +44,11 @@ from poolscore.engine.profile import choose_device, numeric_profile, numeric_set
 from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.mixed import Profile, profile_name
+from poolscore.engine.run.task import LookAgain, LookAtLabelled
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import ScoredShard, Scorer
+from poolscore.engine.shortlist.look import look_again, require_rows
+from poolscore.engine.shortlist.read import FEATURES, Written, matrix, new_name
 from poolscore.engine.storage import Storage, open_storage
 
 A = TypeVar("A")
@@ -155,6 +160,39 @@ class ShardWorker:
         """
         return self._on_device(lambda drawn: preview(self._scorer, drawn, str(self.profile["device"])), sample)
 
+    def look_again(self, task: LookAgain) -> Written:
+        """Infer rows once more and write what their scores were made of.
+
+        Raises:
+            UnreadableShard: a file of the pool cannot be read, or holds other rows by now.
+            OutOfMemory, StoppedError: see `score`.
+        """
+        found, bad = self._looked(task.shard, self._scorer.reader.only(task.row_ids), task.whole)
+        require_rows(found, bad, task.row_ids, task.keys)
+        return self._written(task.shard, found)
+
+    def look_at_labelled(self, task: LookAtLabelled) -> Written:
+        """Write the features of labelled rows.
+
+        Raises: see `look_again`.
+        """
+        config = self._scorer.config
+        columns = [column for decoder in build_decoders(config).values() for column in decoder.columns]
+        reader = ShardReader(task.root, columns, None, IdSet(), task.choice).only(task.row_ids)
+        found, _ = self._looked(task.shard, reader, whole=False)
+        finite = np.isfinite(matrix(found[FEATURES])).all(axis=1)
+        return self._written(task.shard, found.filter(pa.array(finite)))
+
+    def _looked(self, shard: Shard, reader: ShardReader, whole: bool) -> tuple[pa.Table, dict[int, str]]:
+        with _broken_devices(shard), self._scorer.feed(shard, self._threaded, reader=reader) as feed:
+            return self._on_device(lambda given: look_again(self._scorer, given, whole), feed)
+
+    def _written(self, shard: Shard, found: pa.Table) -> Written:
+        name = new_name(f"part-{shard.index:05d}", ".parquet")
+        self._storage.publish(name, lambda file: pq.write_table(found, file, compression="none", use_dictionary=False))
+        row_ids = found["row_id"].to_pylist() or [0]
+        return Written(name, row_ids[0], row_ids[-1], found.num_rows)
+
     def close(self) -> None:
         """End the thread of the model; a shard that is in it is given up, and nobody waits for storage any more."""
         self._closed.set()
@@ -165,15 +203,8 @@ class ShardWorker:
             self._scorer.decoder.close()
 
     def _scored(self, shard: Shard, blank: Blank) -> tuple[Feed, ScoredShard]:
-        try:
-            with self._scorer.feed(shard, self._threaded, blank) as feed:
-                return feed, self._scorer.collect(self._on_device(self._scorer.infer, feed))
-        except PoolscoreError:
-            raise
-        except Exception as error:
-            if not _OF_GPU.search(str(error)):
-                raise
-            raise BrokenDevice(f"shard {shard.index}: {one_line(f'{type(error).__name__}: {error}')}") from error
+        with _broken_devices(shard), self._scorer.feed(shard, self._threaded, blank) as feed:
+            return feed, self._scorer.collect(self._on_device(self._scorer.infer, feed))
 
     def _on_device(self, call: Callable[[A], B], given: A) -> B:
         def run() -> B:
@@ -215,6 +246,19 @@ class ShardWorker:
             name, lambda file: pq.write_table(table, file, compression=compression, use_dictionary=dictionary)
         )
         return name
+
+
+@contextmanager
+def _broken_devices(shard: Shard) -> Iterator[None]:
+    """Tells of a GPU that fails, by which every other shard would fail too."""
+    try:
+        yield
+    except PoolscoreError:
+        raise
+    except Exception as error:
+        if not _OF_GPU.search(str(error)):
+            raise
+        raise BrokenDevice(f"shard {shard.index}: {one_line(f'{type(error).__name__}: {error}')}") from error
 
 
 def build_scorer(job: Job) -> Scorer:

@@ -225,7 +225,9 @@ def select(
     """
     from poolscore.engine.run.directory import RunDirectory
     from poolscore.engine.run.mixed import mixed_in_words
-    from poolscore.engine.selection.batch import Choice, require_enough, selected, workers_on, write_named_selection
+    from poolscore.engine.selection.batch import require_enough, selected
+    from poolscore.engine.selection.choice import Choice
+    from poolscore.engine.selection.write import workers_on, write_named_selection
 
     runs = [RunDirectory(run_dir) for run_dir in run_dirs]
     config = runs[0].config

@@ -16,6 +16,7 @@ from poolscore.engine.errors import ConfigError, UnreadableShard
 from poolscore.engine.estimate import Estimate, Work, estimate
 from poolscore.engine.inputs.base import BadRow
 from poolscore.engine.inputs.image import encoded_bytes
+from poolscore.engine.inputs.thumbnail import picture_input
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.preview import Preview, draw_sample, preview, with_cores
 from poolscore.engine.stages import idle_share
@@ -23,7 +24,7 @@ from poolscore.engine.words import amount
 from poolscore.jobs import show
 from poolscore.jobs.report.gallery import cards, lines_of, table
 from poolscore.jobs.report.page import page
-from poolscore.jobs.report.pictures import Pictures, picture_input, thumbnail
+from poolscore.jobs.report.pictures import Pictures, thumbnail
 from poolscore.jobs.report.text import duration, esc, rows, size
 
 Fact = tuple[str, str]

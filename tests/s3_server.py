@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._answer(answer.status, headers, data)
 
-    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on  # noqa: N815 (as the base class calls them)
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass_on  # as the base class calls them
 
     def _answer(self, status: int, headers: dict[str, str], data: bytes) -> None:
         self.send_response_only(status)

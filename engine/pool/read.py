@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +93,13 @@ class ShardReader:
         self._id_column = id_column
         self._exclude = exclude
         self._choice = choice
+        self._wanted: NDArray[np.int64] | None = None
+
+    def only(self, row_ids: NDArray[np.int64]) -> ShardReader:
+        """A reader that gives these rows alone, as far as they count and the shards that are read hold them."""
+        narrow = copy(self)
+        narrow._wanted = row_ids
+        return narrow
 
     def ahead(self, shard: Shard, budget: int = REQUEST) -> ReadAhead:
         """Begin to fetch a shard, at most `budget` bytes ahead of what is read of it."""
@@ -120,7 +128,8 @@ class ShardReader:
         waiting: list[Rows] = []
         given = 0
         for part in self._parts(count, shard, rows, source):
-            waiting.append(part)
+            if len(part) or not waiting:  # of few rows in many, most parts are empty
+                waiting.append(part)
             if sum(map(len, waiting)) >= rows:
                 joined = _join(waiting)
                 whole = len(joined) - len(joined) % rows
@@ -179,10 +188,13 @@ class ShardReader:
     def _identified(self, table: pa.Table, piece: Piece, start: int) -> tuple[Rows, int]:
         """The rows that count, and how many filter and sample leave out."""
         table = self._choice.with_values(table, piece.path)
-        row_id = piece.row_id + start
+        row_ids = np.arange(piece.row_id + start, piece.row_id + start + table.num_rows, dtype=np.int64)
+        if self._wanted is not None:
+            wanted = np.isin(row_ids, self._wanted)
+            table = table.filter(pa.array(wanted)) if wanted.any() else table.slice(0, 0)  # which keeps a chunk
+            row_ids = row_ids[wanted]
         if self._id_column is None:
-            first = piece.file_row + start
-            text: list[str | bytes] = [f"{piece.path}#{row}" for row in range(first, first + table.num_rows)]
+            text: list[str | bytes] = [*_places(piece, row_ids)]
             ids: pa.Array = pa.array(text, pa.string())
         else:
             ids = _combined(table[self._id_column])
@@ -190,16 +202,23 @@ class ShardReader:
                 ids = ids.dictionary_decode()
             text = id_text(ids, f"pool.id column '{self._id_column}'")
             if ids.null_count:  # it will be rejected; until then it is known by its place
-                first = piece.file_row + start
-                text = [f"{piece.path}#{first + i}" if value is None else value for i, value in enumerate(text)]
+                text = [
+                    place if value is None else value
+                    for place, value in zip(_places(piece, row_ids), text, strict=True)
+                ]
         keys = keys_of(text)
-        rows = Rows(table, np.arange(row_id, row_id + table.num_rows, dtype=np.int64), keys, ids)
+        rows = Rows(table, row_ids, keys, ids)
         keep = ~self._exclude.contains(text, keys)
         chosen = self._choice.keep(table, keys)
         if chosen is not None:
             keep &= chosen
         filtered = 0 if chosen is None else int((~chosen).sum())
         return rows if keep.all() else rows.pick(keep), filtered
+
+
+def _places(piece: Piece, row_ids: NDArray[np.int64]) -> list[str]:
+    """By which rows without an id are known."""
+    return [f"{piece.path}#{row}" for row in (row_ids - piece.row_id + piece.file_row).tolist()]
 
 
 def _join(parts: Sequence[Rows]) -> Rows:

@@ -31,6 +31,7 @@ from poolscore.engine.storage import Storage, open_storage
 from poolscore.engine.uri import local_path
 
 EVENTS = 200  # the latest are kept
+KEEP_UP = 30.0  # seconds
 REASONS = 20  # commonest reasons of rejection that are kept
 FORMAT = 1  # of the run directory; readers of a newer one read older ones
 RUN, PLAN, SUCCESS, SELECTION = "run.json", "plan.parquet", "_SUCCESS", "selection.parquet"
@@ -121,6 +122,7 @@ class RunDirectory:
     def __init__(self, root: str, plan: Plan | None = None, patience: float = 0.0) -> None:
         self.storage: Storage = open_storage(root, patience)
         self._noted: list[dict[str, Any]] = []  # events that run.json does not have yet
+        self._written = time.monotonic()  # when run.json was
         if plan is not None:
             self.plan = plan
         require_reachable(root)
@@ -200,11 +202,17 @@ class RunDirectory:
         self.info = {**there, "events": events, **changes, "updated": _now()}
         write_json(self.storage, RUN, self.info)
         self._noted.clear()
+        self._written = time.monotonic()
 
     def note(self, event: RunEvent) -> None:
-        """Keep an event; it is written with the next change of run.json."""
+        """Keep an event; it is written with the next change of run.json, or when `keep_up` says so."""
         self._noted.append({name: value for name, value in asdict(event).items() if value not in (None, "")})
         del self._noted[:-EVENTS]
+
+    def keep_up(self, **changes: Any) -> None:
+        """The same as `update`, at most every KEEP_UP seconds: what a driver that is killed leaves to be read."""
+        if time.monotonic() - self._written >= KEEP_UP:
+            self.update(**changes)
 
 
 def create_run(

@@ -74,7 +74,7 @@ class Limits:
         self._deadline = deadline
         self.until = None if deadline is None else moment_of(parse_deadline(deadline), self._now())
         self._max_hours = max_hours
-        self._spent = spent
+        self.spent = spent  # seconds of workers, over all calls
         self._seen: tuple[float, int] | None = None  # when the workers were counted last, and how many there were
         if self.until is not None and self._now() >= self.until:
             raise ConfigError(
@@ -91,14 +91,14 @@ class Limits:
         now = time.monotonic()
         if self._seen is not None:
             since, held = self._seen
-            self._spent += held * (now - since)
+            self.spent += held * (now - since)
         self._seen = now, workers
 
     def reached(self) -> str | None:
         """Which limit is reached, in words."""
         if self.until is not None and self._now() >= self.until:
             return f"run.deadline ({self._deadline}) was reached"
-        if self._max_hours is not None and self._spent >= self._max_hours * 3600:
+        if self._max_hours is not None and self.spent >= self._max_hours * 3600:
             return f"run.max_gpu_hours ({self._max_hours:g}) are spent"
         return None
 

@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -33,6 +33,7 @@ from poolscore.engine.run.task import PreviewSample, Task
 from poolscore.engine.worker import Job, ShardWorker
 
 LOOK = 1.0  # seconds between looks at the cluster's machines
+SPOT = 5  # machines that may die under a shard before it is blamed: on a spot market they die for no fault of its own
 START_SECONDS = 1800.0  # a worker that has a place is ready by then, its model compiled, or it hangs
 
 
@@ -85,6 +86,7 @@ class RayFleet:
         self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (str(Path.cwd()),)
         self._workers: dict[int, _Worker] = {}
         self._suspects: set[int] = set()  # shards that were at work when a worker died: they are scored alone
+        self._took_along: Counter[int] = Counter()  # machines that died under a shard
         self._refused: set[str] = set()  # nodes
         self._lost: list[Lost] = []  # to be told
         self._next = 0
@@ -187,7 +189,7 @@ class RayFleet:
         leaving = [self._leave(worker) for worker in staying if worker.node in going]
         for worker in list(self._workers.values()):
             if worker.node is not None and worker.node not in nodes:
-                self._lose(worker, "its node is gone")
+                self._lose(worker, "its node is gone", with_machine=True)
             elif worker.leaving and not worker.given:
                 self._lose(worker, "its node is being drained")
             elif worker.starting is not None and worker.node is not None and now - worker.placed > START_SECONDS:
@@ -236,9 +238,10 @@ class RayFleet:
         except RayTaskError:
             raise
         except RayError as error:  # the actor or its node died, or Ray killed it for its memory
-            if worker.starting is not None and not machine_died(error) and not was_told_to_go(error):
+            with_machine, told_to_go = machine_died(error), was_told_to_go(error)
+            if worker.starting is not None and not with_machine and not told_to_go:
                 self._elastic.died_at_start(how_it_died(error), others=bool(self._ready()))
-            self._lose(worker, how_it_died(error), blame=not was_told_to_go(error))
+            self._lose(worker, how_it_died(error), blame=not told_to_go, with_machine=with_machine)
             return []
 
     def _started(self, worker: _Worker) -> Event:
@@ -265,11 +268,14 @@ class RayFleet:
         self._send(worker)
         return [event]
 
-    def _lose(self, worker: _Worker, reason: str, blame: bool = True) -> None:
+    def _lose(self, worker: _Worker, reason: str, blame: bool = True, with_machine: bool = False) -> None:
         """Give a worker up, which may only be out of reach; a late report of its is not heard."""
         del self._workers[worker.number]
         _kill(worker)
         at_work = [task for ref, task in worker.given if ref is not None]
+        if with_machine:
+            self._took_along.update(task.shard.index for task in at_work)
+            blame = blame and any(self._took_along[task.shard.index] > SPOT for task in at_work)
         if not blame or worker.leaving or not at_work:
             self._lost.append(Lost(worker.number, None, tuple(task for _, task in worker.given), reason))
         elif len(at_work) == 1:

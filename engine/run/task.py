@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
+from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.plan import Shard
 
 if TYPE_CHECKING:  # the driver hands tasks out without building a model
     from poolscore.engine.feed import Blank
     from poolscore.engine.preview import Preview
     from poolscore.engine.run.journal import ShardReport
+    from poolscore.engine.shortlist.read import Written
     from poolscore.engine.worker import ShardWorker
 
 
@@ -76,3 +81,31 @@ class PreviewSample:
     def do(self, worker: ShardWorker) -> Preview:
         """See Task."""
         return worker.preview(self.shard)
+
+
+@dataclass(frozen=True, eq=False)
+class LookAgain:
+    """Infer rows that were scored once more, and write what their scores were made of; see engine/shortlist."""
+
+    shard: Shard  # pieces from the first to the last of the rows in each row group
+    row_ids: NDArray[np.int64]  # ascending
+    keys: NDArray[np.uint64]  # theirs, as scored
+    whole: bool = True  # False: only their features
+
+    def do(self, worker: ShardWorker) -> Written:
+        """See Task."""
+        return worker.look_again(self)
+
+
+@dataclass(frozen=True, eq=False)
+class LookAtLabelled:
+    """Write the features of rows of another pool, which have labels; those that cannot be decoded are left out."""
+
+    shard: Shard  # of that pool
+    row_ids: NDArray[np.int64]
+    root: str
+    choice: RowChoice  # as its files say
+
+    def do(self, worker: ShardWorker) -> Written:
+        """See Task."""
+        return worker.look_at_labelled(self)

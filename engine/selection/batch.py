@@ -3,119 +3,103 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
-from itertools import chain
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from poolscore.engine.config import Config
 from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.exclude import read_ids
-from poolscore.engine.run.directory import SELECTION, RunDirectory
+from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
-from poolscore.engine.scores import require_score
-from poolscore.engine.selection.columns import BLOCK, Columns
-from poolscore.engine.selection.parts import parts_of
-from poolscore.engine.selection.ranking import METHODS, ranking_of
+from poolscore.engine.selection.caps import NEAR_DUPLICATES
+from poolscore.engine.selection.choice import Choice
+from poolscore.engine.selection.clusters import Listed, candidates
+from poolscore.engine.selection.columns import Columns
+from poolscore.engine.selection.control import CONTROL, control_ranks, control_rows, with_control
+from poolscore.engine.selection.methods import AWARE, BY_CHANCE
+from poolscore.engine.selection.order import NO_ROWS, Rows
+from poolscore.engine.selection.others import Others, find_others
+from poolscore.engine.selection.parts import Part, parts_of
+from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.several import ages_of, require_alike
 from poolscore.engine.selection.threshold import Question, Threads, Workers
 from poolscore.engine.selection.top import Scored, fill, fill_by_rank
-from poolscore.engine.storage import Storage
+from poolscore.engine.selection.walk import Walk
+from poolscore.engine.shortlist.read import Shortlist, read_shortlist
 
 ABOUT = b"poolscore"  # key of the schema metadata: JSON, what the rows were selected from
-LARGE = 50_000_000  # rows; fewer are selected sooner than a cluster answers
-NAME = "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"
-NAME_FORMAT = "up to 100 letters, digits, '-', '_' and '.' (not first)"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What to select. `of` takes what is not given from a run's configuration."""
-
-    score: str
-    k: int
-    method: str
-    beta: float  # of the stochastic methods
-    seed: int  # of their noise
-
-    @classmethod
-    def of(
-        cls,
-        config: Config,
-        *,
-        score: str | None = None,
-        k: int | None = None,
-        method: str | None = None,
-        beta: float | None = None,
-        seed: int | None = None,
-    ) -> Choice:
-        """
-        Raises:
-            ConfigError: there is no such score or method, or a number is out of its range.
-        """
-        select = config.select
-        seed = select.seed if seed is None else seed
-        choice = cls(
-            score or config.selected_by,
-            select.k if k is None else k,
-            method or select.method,
-            select.beta if beta is None else beta,
-            config.passes.seed if seed is None else seed,
-        )
-        require_score(choice.score, config.model.task, config.passes.count)
-        if choice.k < 0:
-            raise ConfigError(f"k must be 0 or more, got {choice.k}")
-        if choice.method not in METHODS:
-            raise ConfigError(f"--method {choice.method}: there are {', '.join(METHODS)}")
-        if not 0 < choice.beta < float("inf"):
-            raise ConfigError(f"--beta {choice.beta}: must be above 0; larger follows the scores more closely")
-        if not 0 <= choice.seed < 1 << 64:
-            raise ConfigError(f"--seed {choice.seed}: must be 0 or more, below 2^64")
-        return choice
-
-    def manifest(self) -> dict[str, Any]:
-        """What a selection's manifest says of it."""
-        chance = {"beta": self.beta, "seed": self.seed} if self.method != "topk" else {}
-        return {"method": self.method, "score": self.score, "k": self.k, **chance}
 
 
 @dataclass(frozen=True)
 class Batch:
     """The batch to label, which need not fit into memory."""
 
-    count: int  # rows
-    about: Mapping[str, Any]  # what it is made from
     choice: Choice
+    about: Mapping[str, Any]  # what it is made from
     _columns: Columns
-    _best: SortedRuns
-    _run_names: Sequence[str]  # empty where there is one run
+    _others: Others
+    _control: Rows = field(default_factory=lambda: NO_ROWS)
+    _run_names: Sequence[str] = ()  # empty where there is one run
+
+    @property
+    def count(self) -> int:
+        """Rows."""
+        return self._others.count + len(self._control)
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is to be said of it."""
+        return self._others.notes
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """What the rows of `ranked` lie in."""
+        return self._columns.parts
+
+    def ranked(self) -> Iterator[Rows]:
+        """The rows, by rank. Each call begins anew."""
+        return with_control(self._others.blocks(), self._control, self._control_ranks)
 
     def tables(self) -> Iterator[pa.Table]:
         """The batch, best first, in tables of up to BLOCK rows. Each call begins anew: a write that fails is
         repeated."""
         about = {ABOUT: json.dumps(self.about)}
-        for table in self._columns.tables(self._best.merged(), self.count):
+        for table in self._columns.tables(self.ranked(), self.count):
             yield self._with_names(table).replace_schema_metadata(about)
 
     def _with_names(self, table: pa.Table) -> pa.Table:
         names, count = self._columns.names, table.num_rows
         columns = {name: table[name] for name in ("rank", "row_id", "key", "id", "score")}
-        columns["method"] = pa.repeat(self.choice.method, count)
+        ranks_N = table["rank"].to_numpy()
+        control_N = np.isin(ranks_N, self._control_ranks)
+        of_control, picked = pa.array(control_N), None
+        if self._others.columns is not None:
+            places_N = ranks_N - 1 - np.searchsorted(self._control_ranks, ranks_N)
+            picked = self._others.columns.take(pa.array(places_N, mask=control_N))
+        columns["method"] = pc.if_else(of_control, CONTROL, picked["method"] if picked else self.choice.method)
         columns["score_name"] = pa.repeat(self.choice.score, count)
-        if self.choice.method != "topk":
-            columns["perturbed_score"] = table["value"]
+        if self.choice.method in BY_CHANCE:
+            columns["perturbed_score"] = pc.if_else(of_control, None, table["value"])
+        if picked is not None:
+            columns |= {"step": picked["step"], "gain": picked["gain"]}
         if self._run_names:
             run_of_part = [self._run_names[part.run] for part in self._columns.parts]
             columns["run"] = pa.array([run_of_part[i] for i in table["part"].to_pylist()], pa.string())
         return pa.table({**columns, **{name: table[name] for name in names if name != "id"}})
+
+    @cached_property
+    def _control_ranks(self) -> NDArray[np.int64]:
+        return control_ranks(self._control, self.count, self.choice.seed)
 
 
 def select_batch(
@@ -128,14 +112,17 @@ def select_batch(
         config: the run's configuration.
         exclude: Parquet or CSV of further ids to leave out.
         workers: where the parts are read; default: threads of this process.
-        wanted: score, k, method, beta and seed, where they are not to be the configuration's.
+        wanted: score, k, method, beta, seed, max_per_group, quotas and control, where they are not to be the
+            configuration's; see `Choice.of`.
 
-    Where rejected rows leave fewer than the configured k, fewer are selected.
+    Where rejected rows or caps leave fewer than the configured k, fewer are selected.
 
     Returns:
-        Table, best first: rank (int64, from 1), row_id, key, id, score, method, score_name, prediction, confidence, and
-        the columns of `pool.keep`; for the stochastic methods also perturbed_score (float64), by which they rank. The
-        schema's metadata say under ABOUT whether every shard of the run was scored.
+        Table, best first: rank (int64, from 1), row_id, key, id, score, method (of control rows: CONTROL), score_name,
+        prediction, confidence, and the columns of `pool.keep`; for the stochastic methods also perturbed_score
+        (float64), by which they rank, for the batch-aware ones step (int64, from 1) and gain (float64; null: nothing to
+        compare with); these are null for control rows. The schema's metadata say under ABOUT whether every shard of the
+        run was scored, and what caps and control there were.
 
     Raises:
         ConfigError: the run has no such score or no scores yet, `exclude` cannot be read, or fewer rows are left than
@@ -155,6 +142,7 @@ def selected(
     *,
     exclude: str | None = None,
     workers: Workers | None = None,
+    also: Sequence[str] = (),
 ) -> Iterator[Batch]:
     """The batch to label from the scores of one run, or of several with the same model, weights and passes.
 
@@ -163,6 +151,7 @@ def selected(
 
     Args:
         exclude, workers: see `select_batch`.
+        also: further columns of the scores to be there.
 
     Raises:
         ConfigError: see `select_batch`; or the runs are not alike.
@@ -178,88 +167,22 @@ def selected(
     scored = Scored(parts, ages_of(runs), workers or Threads(at_once))
     left_out = read_ids(exclude, config.pool.id, "--exclude")
     question = Question(choice.score, ranking_of(choice.method, choice.beta, choice.seed), left_out)
-    names = list(dict.fromkeys(["id", "prediction", "confidence", *config.pool.keep]))
+    names = list(dict.fromkeys(["id", "prediction", "confidence", *config.pool.keep, *also]))
     if len(runs) > 1 and "run" in names:
         raise ConfigError("pool.keep: 'run' is the column that tells the runs apart; select from each of them")
-    with SortedRuns(choice.k) as best:
-        if choice.method == "softrank":
-            count = fill_by_rank(best, scored, question, choice.k, choice.beta, choice.seed)
-        else:
-            count = fill(best, scored, question, choice.k)
-        run_names = [run.storage.root for run in runs] if len(runs) > 1 else []
+    shortlist = _shortlist_of(runs, choice) if choice.needs_shortlist else None
+    if shortlist is not None:
+        question = replace(question, ranking=Listed(question.ranking, candidates(shortlist)))
+    control = control_rows(scored, question, choice.control, choice.k, choice.seed)
+    groups = Columns(parts, choice.score, choice.caps.columns, at_once)
+    walk = Walk(_fill_by(choice, scored, question), groups, choice.caps, control, shortlist)
+    wanted = choice.k - len(control)
+    with SortedRuns(wanted) as best:
+        others = find_others(best, walk, choice, config.model.task, wanted)
+        limits = {**choice.limits(), **({"control_rows": len(control)} if choice.control else {}), **others.about}
         columns = Columns(parts, choice.score, names, at_once)
-        yield Batch(count, _about(runs, reports), choice, columns, best, run_names)
-
-
-def write_batch(run: RunDirectory, config: Config, rows: int = 0, before: Callable[[], object] = lambda: None) -> None:
-    """Select as configured and write `selection.parquet`; as many rows as there are where there are fewer than k.
-
-    Args:
-        rows: scored; LARGE or more of a run on a Ray cluster are read there.
-        before: called when the file is complete, before it takes the place of an older one; it may raise.
-    """
-    cluster = config.run.address or os.environ.get("RAY_ADDRESS")
-    on_cluster = config.run.executor == "ray" and rows >= LARGE
-    with (
-        workers_on(cluster if on_cluster else None) as workers,
-        selected([run], config, Choice.of(config), workers=workers) as batch,
-    ):
-        write_selection(run.storage, batch, before=before)
-
-
-def workers_on(address: str | None) -> AbstractContextManager[Workers | None]:
-    """Workers of the Ray cluster at this address; None: none, where threads of this process do."""
-    if address is None:
-        return nullcontext()
-    from poolscore.engine.selection.on_ray import ray_workers
-
-    return ray_workers(address)
-
-
-def write_selection(
-    storage: Storage, batch: pa.Table | Batch, name: str = SELECTION, before: Callable[[], object] = lambda: None
-) -> None:
-    """Write a selection; the same rows give the same bytes. `before`: see `write_batch`."""
-
-    def write(file: Any) -> None:
-        tables = iter([batch] if isinstance(batch, pa.Table) else batch.tables())
-        first = next(tables)
-        with pq.ParquetWriter(file, first.schema, compression="zstd") as writer:
-            for table in chain([first], tables):
-                writer.write_table(table, row_group_size=BLOCK)
-        before()
-
-    storage.publish(name, write)
-
-
-def write_named_selection(run: RunDirectory, name: str, batch: pa.Table | Batch, about: Mapping[str, Any]) -> str:
-    """Write `selections/NAME.parquet` and its manifest; never over an older one. Returns its path.
-
-    The manifest comes first and claims the name. Where the rows could not be written then, the same call goes on.
-
-    Args:
-        run: the run whose directory it is written to.
-        name: NAME_FORMAT.
-        batch: from `select_batch` or `selected`.
-        about: further entries of the manifest.
-
-    Raises:
-        ConfigError: the name is taken, or no name (NAME_FORMAT).
-    """
-    if not re.fullmatch(NAME, name):
-        raise ConfigError(f"--name {name}: a name has {NAME_FORMAT} only")
-    storage = run.storage
-    file, claim = f"selections/{name}.parquet", f"selections/{name}.json"
-    if isinstance(batch, pa.Table):
-        rows, source = batch.num_rows, json.loads(batch.schema.metadata[ABOUT])
-    else:
-        rows, source = batch.count, batch.about
-    manifest = (json.dumps({"name": name, "rows": rows, **about, **source}, indent=2) + "\n").encode()
-    free = f"{name}.parquet" not in storage.names("selections")
-    if not free or not (storage.create(claim, manifest) or storage.read(claim) == manifest):
-        raise ConfigError(f"--name {name}: exists in {storage.path('selections')}; choose another name")
-    write_selection(storage, batch, file)
-    return storage.path(file)
+        run_names = [run.storage.root for run in runs] if len(runs) > 1 else []
+        yield Batch(choice, {**_about(runs, reports), **limits}, columns, others, control, run_names)
 
 
 def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
@@ -270,7 +193,27 @@ def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
         exclude: what was asked to be left out.
     """
     if batch.count < batch.choice.k and (k is not None or exclude is not None):
-        raise ConfigError(f"k: {batch.choice.k} rows are asked for, {batch.count} scored rows are left to select from")
+        choice = batch.choice
+        candidates = "rows of the shortlist" if choice.needs_shortlist else "scored rows"
+        caps = f" under the caps ({choice.caps}); raise them" if choice.caps else ""
+        larger = "; `poolscore score` with more shortlist.rows makes more" if choice.needs_shortlist else ""
+        raise ConfigError(
+            f"k: {choice.k} rows are asked for, {batch.count} {candidates} are left to select from{caps}{larger}"
+        )
+
+
+def _fill_by(choice: Choice, scored: Scored, question: Question) -> Callable[[SortedRuns, int], int]:
+    """Puts so many of the best rows by a method into a sink."""
+    if choice.method == "softrank":
+        return lambda best, k: fill_by_rank(best, scored, question, k, choice.beta, choice.seed)
+    return lambda best, k: fill(best, scored, question, k)
+
+
+def _shortlist_of(runs: Sequence[RunDirectory], choice: Choice) -> Shortlist:
+    if len(runs) > 1:
+        what = choice.method if choice.method in AWARE else NEAR_DUPLICATES
+        raise ConfigError(f"{what}: a shortlist is of one run; select from each of the runs")
+    return read_shortlist(runs[0])
 
 
 def _about(runs: Sequence[RunDirectory], reports: Sequence[Mapping[int, ShardReport]]) -> dict[str, Any]:

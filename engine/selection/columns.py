@@ -41,7 +41,7 @@ class Columns:
             count: rows.
 
         Returns:
-            Tables: rank (from 1), row_id, key, value, part, score, and `names`. One, empty, where there are no rows.
+            Tables: the fields of RANKED (rank from 1), score, and `names`. One, empty, where there are no rows.
         """
         if count <= BLOCK:
             yield self._fetched(np.concatenate([np.empty(0, RANKED), *_ranked(blocks)]))
@@ -87,7 +87,7 @@ class Columns:
             places = ranked["place"].astype(np.int64)
             scores = file.numbers(self.score)[places]
             others = file.columns(self.names).take(pa.array(places))
-        own = {name: pa.array(ranked[name]) for name in ("rank", "row_id", "key", "value", "part")}
+        own = {name: pa.array(ranked[name]) for name in RANKED.names or ()}
         return pa.table({**own, "score": pa.array(scores), **{name: others[name] for name in self.names}})
 
 

@@ -15,7 +15,8 @@ from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.keys import IdSet
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.selection.batch import Choice, selected
+from poolscore.engine.selection.batch import selected
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.parts import Part, Reader, parts_of
 from poolscore.engine.selection.ranking import ByScore
 from poolscore.engine.selection.runs import SortedRuns

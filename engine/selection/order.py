@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 # 32 bytes: what decides the rank, and where the row lies: the number of its part, and its place there.
 ROW = np.dtype([("value", "f8"), ("key", "u8"), ("row_id", "i8"), ("part", "u4"), ("place", "u4")])
 Rows: TypeAlias = NDArray[Any]  # of ROW
+NO_ROWS: Rows = np.empty(0, ROW)
 DIGIT = 16  # bits
 DIGITS = 3  # two of the value, as float32, and the first of the key
 ALL_KEYS = (1 << 64) - 1
@@ -84,6 +85,14 @@ def rows_at(rows: Rows, places_N: NDArray[np.intp]) -> Rows:
 def precedes(row: Any, other: Any) -> bool:
     """Whether a row comes before another."""
     return bool((-row["value"], row["key"], row["row_id"]) < (-other["value"], other["key"], other["row_id"]))
+
+
+def among(keys_N: NDArray[np.uint64], sorted_keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of N numbers are among the sorted ones."""
+    if not len(sorted_keys):
+        return np.zeros(len(keys_N), bool)
+    found: NDArray[np.bool_] = sorted_keys[np.searchsorted(sorted_keys, keys_N) % len(sorted_keys)] == keys_N
+    return found
 
 
 def _words64(values_N: NDArray[np.float64]) -> NDArray[np.uint64]:

@@ -113,8 +113,9 @@ class Noisy:
 
 
 def ranking_of(method: str, beta: float, seed: int) -> Ranking:
-    """The ranking of a method. That of `softrank` is for the ranks, not the scores: see `softranks`."""
-    return ByScore() if method in ("topk", "softrank") else Noisy(method, beta, seed)
+    """The ranking of a method. That of `softrank` is for the ranks, not the scores: see `softranks`; that of the
+    batch-aware methods is of their candidates."""
+    return Noisy(method, beta, seed) if method in ("power", "softmax") else ByScore()
 
 
 def softranks(keys_N: NDArray[np.uint64], first_rank: int, beta: float, seed: int) -> Values:

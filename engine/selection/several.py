@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.identity import OF_ROWS, differences
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.selection.order import Rows
+from poolscore.engine.selection.order import Rows, among
 from poolscore.engine.selection.parts import Part, Reader
 from poolscore.engine.selection.threshold import Workers, grouped
 
@@ -36,6 +36,13 @@ def require_alike(runs: Sequence[RunDirectory]) -> None:
             named = ", ".join(sorted(different))
             raise ConfigError(
                 f"{run.storage.root} and {first.storage.root} differ in {named}: their scores cannot be compared; "
+                "select from each of them"
+            )
+        uris = [each.config.pool.uri.rstrip("/") for each in (run, first)]
+        if run.config.pool.id is None and uris[0] != uris[1]:
+            raise ConfigError(
+                f"{run.storage.root} and {first.storage.root}: without pool.id a row is known by its path in pool.uri, "
+                f"which is {uris[0]} and {uris[1]}, so that rows of two pools could pass for one; give pool.id, or "
                 "select from each of them"
             )
 
@@ -77,7 +84,7 @@ class Newest:
             runs = run_of_part[rows["part"]]
             keep = np.ones(len(rows), bool)
             for run, stale in self._stale.items():
-                keep &= (runs != run) | ~_among(rows["key"], stale)
+                keep &= (runs != run) | ~among(rows["key"], stale)
             yield rows[keep]
 
 
@@ -87,12 +94,5 @@ def _common(reader: Reader, sorted_keys: Keys, parts: Sequence[Part]) -> Keys:
     for part in parts:
         with reader.opened(part) as file:
             keys = file.numbers("key")
-        found.append(keys[_among(keys, sorted_keys)])
+        found.append(keys[among(keys, sorted_keys)])
     return np.unique(np.concatenate(found))
-
-
-def _among(keys_N: Keys, sorted_keys: Keys) -> NDArray[np.bool_]:
-    if not len(sorted_keys):
-        return np.zeros(len(keys_N), bool)
-    found: NDArray[np.bool_] = sorted_keys[np.searchsorted(sorted_keys, keys_N) % len(sorted_keys)] == keys_N
-    return found

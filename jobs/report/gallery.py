@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from poolscore.engine.config import Config
+from poolscore.engine.inputs.thumbnail import picture_input
 from poolscore.jobs.report.balance import class_name
 from poolscore.jobs.report.facts import SHOWN, Facts, Selection
-from poolscore.jobs.report.pictures import Picture, Pictures, picture_input
+from poolscore.jobs.report.pictures import Picture, Pictures
 from poolscore.jobs.report.text import column_texts, count, esc, number, percent, rows
 
 COLUMNS = 8  # of `pool.keep` on the page

@@ -6,29 +6,24 @@ The pool may have moved or changed since the run, so nothing here stops a report
 from __future__ import annotations
 
 import base64
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
-from poolscore.engine.config import Config, ImageDecode
+from poolscore.engine.config import ImageDecode
 from poolscore.engine.filesystem import open_parquet, reason
 from poolscore.engine.inputs.base import BadRow
 from poolscore.engine.inputs.image import encoded_bytes
-from poolscore.engine.inputs.picture import decode_picture
+from poolscore.engine.inputs.thumbnail import picture_input, shrunken
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.uri import join
 
 EDGE = 96  # pixels of a thumbnail
-SMALL = 64  # pixels: up to here a picture is kept as it is
-QUALITY = 85  # of JPEG
 BLOCK = 64  # pictures in memory at a time
 MOST_BYTES = 4 << 30  # of row groups that are read for one report
 
@@ -49,11 +44,6 @@ class Pictures:
 
     by_row: dict[int, Picture] = field(default_factory=dict)
     problems: Counter[str] = field(default_factory=Counter)  # reason → rows
-
-
-def picture_input(config: Config) -> ImageDecode | None:
-    """The input that is a picture; the first, where there are several."""
-    return next((d for d in config.pool.named_inputs().values() if isinstance(d, ImageDecode)), None)
 
 
 def read_pictures(run: RunDirectory, rows: pa.Table) -> Pictures | None:
@@ -96,20 +86,10 @@ def thumbnail(data: bytes, decode: ImageDecode) -> Picture:
     Raises:
         BadRow: no picture that can be decoded.
     """
-    pixels = decode_picture(data, decode)
-    grey = pixels.ndim == 2 or pixels.shape[2] == 1
-    image = Image.fromarray(pixels.reshape(pixels.shape[:2]) if grey else np.ascontiguousarray(pixels))
-    small = max(image.size) <= SMALL
-    image.thumbnail((EDGE, EDGE), Image.Resampling.LANCZOS)
-    out = io.BytesIO()
-    if small or grey:
-        image.save(out, "PNG", optimize=True)
-    else:
-        image.save(out, "JPEG", quality=QUALITY)
-    times = EDGE // max(image.size) if small else 1
-    kind = "png" if small or grey else "jpeg"
-    uri = f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
-    return Picture(uri, image.width * times, image.height * times, pixelated=small)
+    small = shrunken(data, decode, EDGE)
+    times = EDGE // max(small.width, small.height) if small.small else 1
+    uri = f"data:image/{small.kind};base64,{base64.b64encode(small.data).decode()}"
+    return Picture(uri, small.width * times, small.height * times, pixelated=small.small)
 
 
 def _places(plan: Plan, row_ids: Iterable[int]) -> dict[tuple[str, int], dict[int, int]]:

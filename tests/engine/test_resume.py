@@ -21,7 +21,7 @@ from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import SELECTION, RunDirectory, redacted, write_json
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.score import score_pool
-from poolscore.engine.selection.batch import write_batch
+from poolscore.engine.selection.write import write_batch
 
 Configure = Callable[..., Config]
 
@@ -170,6 +170,23 @@ def test_a_limit_before_the_first_shard_leaves_a_run_to_resume(
         score_pool(digit_config(run={"max_gpu_hours": 1.0}))
     monkeypatch.undo()
     assert score_pool(digit_config()).exit_code == DONE
+
+
+def test_what_a_driver_writes_down_on_its_way(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its events, and how long workers were held: one that is killed leaves them to be read."""
+    monkeypatch.setattr("poolscore.engine.run.directory.KEEP_UP", 0.0)
+    config, seen = digit_config(), []
+    score_pool(config, on_progress=lambda state: seen.append(RunDirectory(config.run.dir).info))
+    assert [event["what"] for event in seen[-1]["events"]] == ["joined"]
+    assert 0 < seen[-1]["held_seconds"] <= RunDirectory(config.run.dir).info["held_seconds"]
+
+
+def test_hours_of_workers_are_added_up_over_calls(digit_config: Configure) -> None:
+    config = digit_config(run={"max_gpu_hours": 1.0})
+    run = interrupt(config, 1)
+    run.update(held_seconds=3600.0)
+    with pytest.raises(ConfigError, match=r"run\.max_gpu_hours: this run has taken 1\.00 hours of workers"):
+        score_pool(config)
 
 
 def test_a_deadline_that_has_passed_does_not_keep_from_a_finished_run(digit_config: Configure) -> None:

@@ -22,6 +22,7 @@ from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run import heartbeat
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
+from poolscore.engine.shortlist.read import ABOUT, about_shortlist, read_shortlist
 from poolscore.engine.storage import LocalStorage
 
 ROWS, SHARDS = 30, 3
@@ -124,6 +125,7 @@ def test_a_driver_that_dies_at_any_write(
     assert steps["scores"] == SHARDS
     assert steps["errors"] == 1
     assert steps["_log"] == SHARDS + 2  # it opens, journals, closes
+    assert steps["shortlist"] == 4  # a part, the rows, the centre, and what names them
     for step in range(1, sum(steps.values()) + 1):
         config = configure(f"run-{step}")
         this = replace(prepared, config=config, job=replace(prepared.job, config=config))
@@ -144,5 +146,15 @@ def require_same(run: RunDirectory, whole: RunDirectory) -> None:
     assert (run.info["status"], run.info["totals"]["scored"]) == ("done", ROWS - 1)
     assert pq.read_table(root / "selection.parquet").num_rows == 9
     reports = run.reports().values()
-    for folder, counted in (("scores", {r.scores for r in reports}), ("errors", {r.errors for r in reports} - {None})):
+    mine, theirs = read_shortlist(run), read_shortlist(whole)
+    assert mine.rows.equals(theirs.rows)
+    assert mine.rows.num_rows == ROWS - 1
+    assert np.array_equal(mine.features_NF, theirs.features_NF)
+    about = about_shortlist(run) or {}
+    of_shortlist = {ABOUT, about["table"], about["centre"], *(part["name"] for part in about["parts"])}
+    for folder, counted in (
+        ("scores", {r.scores for r in reports}),
+        ("errors", {r.errors for r in reports} - {None}),
+        ("shortlist", of_shortlist),
+    ):
         assert {f"{folder}/{path.name}" for path in (root / folder).iterdir()} == counted

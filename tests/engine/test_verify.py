@@ -17,6 +17,7 @@ from conftest import TESTS, write_pool
 from poolscore.engine import verify
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, InterruptedRun
+from poolscore.engine.pool import draw
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.reference import Reference
 from poolscore.engine.run.coordinator import State
@@ -173,7 +174,7 @@ def test_rows_are_drawn_by_the_seed_from_near_the_start_of_row_groups(
 ) -> None:
     run, prepared = scored(configure())
     rows_read.clear()
-    monkeypatch.setattr(verify, "REACH", prepared.pool.group_bytes_G[0] // 20 * 4)  # bytes of four rows
+    monkeypatch.setattr(draw, "REACH", prepared.pool.group_bytes_G[0] // 20 * 4)  # bytes of four rows
     assert verify_run(run, prepared, 1000).rows == 6 * 4
     assert {row % 20 for row in rows_read} <= {0, 1, 2, 3}
     drawn = []
@@ -221,7 +222,7 @@ def test_only_what_is_scored_is_read_and_of_huge_row_groups_only_their_start(
     found = verify_run(run, prepared, 1000)
     assert (found.rows, found.strange) == (scored_rows, 0)
     score_pool(config, prepared=prepared)
-    monkeypatch.setattr(verify, "REACH", prepared.pool.group_bytes_G[0] // 120 * 40)
+    monkeypatch.setattr(draw, "REACH", prepared.pool.group_bytes_G[0] // 120 * 40)
     assert verify_run(run, prepared, 1000).rows == 3 * 60  # ranges that begin with row 0, 20 and 40 of their groups
 
 

@@ -16,7 +16,7 @@ from poolscore.engine.cores import Node
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.run import ray_fleet
 from poolscore.engine.run.fleet import Done, Event, Joined, Leaving, Lost
-from poolscore.engine.run.ray_fleet import RayFleet
+from poolscore.engine.run.ray_fleet import SPOT, RayFleet
 from poolscore.engine.run.task import ScoreShard
 from poolscore.engine.worker import Job
 
@@ -102,10 +102,27 @@ def test_machines_that_come_get_a_worker_and_those_that_go_are_not_waited_for(wo
     here.work("two")
     here.fleet.submit(1, A)
     del here.ray.machines["two"]
-    assert here.wait() == [Lost(1, A, (), "its node is gone")]
+    assert here.wait() == [Lost(1, None, (A,), "its node is gone")]
     here.wait(5)
     assert here.pending == []
     assert here.fleet.free() == [0]
+
+
+def test_a_shard_is_blamed_once_many_machines_died_under_it(world: Callable[..., World]) -> None:
+    here = world("one")
+    here.work("one")
+    blamed = []
+    for number in range(1, SPOT + 2):
+        name = f"spot {number}"
+        here.ray.machines[name] = Node(2)
+        here.wait()
+        here.work(name)
+        here.fleet.submit(number, A)
+        del here.ray.machines[name]
+        (lost,) = here.wait()
+        assert isinstance(lost, Lost)
+        blamed.append(lost.running)
+    assert blamed == [None] * SPOT + [A]
 
 
 def test_a_worker_without_a_place_is_not_kept_for_a_machine_that_is_gone(world: Callable[..., World]) -> None:

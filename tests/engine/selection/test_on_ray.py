@@ -9,8 +9,10 @@ import pytest
 from test_select import make_run
 
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.selection import batch as batch_module
-from poolscore.engine.selection.batch import Choice, selected, workers_on, write_batch, write_selection
+from poolscore.engine.selection import write as write_module
+from poolscore.engine.selection.batch import selected
+from poolscore.engine.selection.choice import Choice
+from poolscore.engine.selection.write import workers_on, write_batch, write_selection
 from poolscore.engine.storage import LocalStorage
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -49,7 +51,7 @@ def test_a_large_run_on_a_cluster_is_selected_there(tmp_path: Path, monkeypatch:
         asked.append(address)
         return real(address)
 
-    monkeypatch.setattr(batch_module, "workers_on", seen)
+    monkeypatch.setattr(write_module, "workers_on", seen)
     run = make_run(tmp_path / "run", [[1.0, 2.0, 3.0]])
     of_cluster = run.config.model_copy(update={"run": run.config.run.model_copy(update={"address": "local"})})
     for config, rows in ((of_cluster, 50_000_000), (of_cluster, 1000), (run.config, 50_000_000)):

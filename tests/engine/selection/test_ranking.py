@@ -14,7 +14,8 @@ from test_select import make_run
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.keys import keys_of
-from poolscore.engine.selection.batch import Choice, select_batch
+from poolscore.engine.selection.batch import select_batch
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.ranking import ranking_of, softranks
 from poolscore.kernels.gumbel import LARGEST, gumbel_may_reach, gumbel_of, log
 from poolscore.kernels.philox import WORD, philox_numpy
@@ -185,7 +186,7 @@ def test_choices_that_are_none(tmp_path: Path) -> None:
 
 
 def test_the_selection_of_a_run_is_by_its_method(tmp_path: Path) -> None:
-    from poolscore.engine.selection.batch import write_batch
+    from poolscore.engine.selection.write import write_batch
 
     run = make_run(tmp_path, [np.random.default_rng(0).random(30).tolist()], k=5)
     config = run.config.model_copy(

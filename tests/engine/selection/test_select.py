@@ -21,12 +21,13 @@ from poolscore.engine.patient_storage import impatient
 from poolscore.engine.pool.plan import PIECES, Plan
 from poolscore.engine.run.directory import SELECTION, RunDirectory, create_run
 from poolscore.engine.run.journal import Journal, ShardReport
-from poolscore.engine.selection.batch import select_batch, write_named_selection, write_selection
+from poolscore.engine.selection.batch import select_batch
 from poolscore.engine.selection.parts import Part, Reader, parts_of
 from poolscore.engine.selection.ranking import ByScore
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.threshold import Question, Threads
 from poolscore.engine.selection.top import Scored, fill
+from poolscore.engine.selection.write import write_named_selection, write_selection
 from poolscore.engine.storage import LocalStorage
 
 Column = Sequence[float]  # scores of a shard's rows; NaN: the row was rejected

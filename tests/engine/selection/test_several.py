@@ -16,7 +16,8 @@ from test_top import take
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.keys import keys_of
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.selection.batch import Choice, selected
+from poolscore.engine.selection.batch import selected
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.several import ages_of
 
 
@@ -86,3 +87,17 @@ def test_runs_that_are_not_alike_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"/1 and .*/0 differ in passes.count, the weights: their") as why:
         select(runs, 1)
     assert "\n" not in str(why.value)
+
+
+def test_pools_without_ids_are_not_mixed(tmp_path: Path) -> None:
+    runs = runs_of(tmp_path, [{"a": 1.0}, {"b": 2.0}])
+
+    def with_pools(identified: bool) -> list[RunDirectory]:
+        for run, uri in zip(runs, ("/p", "/q"), strict=True):
+            pool = {**run.info["config"]["pool"], "uri": uri, "id": "id" if identified else None}
+            run.update(config={**run.info["config"], "pool": pool})
+        return [RunDirectory(run.storage.root) for run in runs]
+
+    assert len(select(with_pools(True), 2)) == 2
+    with pytest.raises(ConfigError, match=r"without pool\.id .* which is /q and /p, so that .* could pass for one"):
+        select(with_pools(False), 2)

@@ -1,0 +1,221 @@
+"""Caps: at most so many rows of a batch from one group. Rows are taken one after another, each unless a group of its
+own is full.
+
+A group is the rows that have the same value in a kept column or the same prediction, or that are near-duplicates of
+each other. A null (or NaN) says nothing of what a row belongs to: each such row is a group of its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.scores import Task
+
+PREDICTION, NEAR_DUPLICATES = "prediction", "near_duplicates"
+QUOTAS = "quotas"
+ALONE = -1  # number of the group of a row that shares it with no other
+# Rows taken so far, by cap and group: about 200 bytes for each group of which a row was taken.
+Taken: TypeAlias = defaultdict[str, Counter[Any]]
+
+
+def none_taken() -> Taken:
+    """The beginning of a batch."""
+    return defaultdict(Counter)
+
+
+@dataclass(frozen=True)
+class Caps:
+    """How many rows of one group a batch may hold."""
+
+    max_per_group: Mapping[str, int] = field(default_factory=dict)  # kept column, PREDICTION or NEAR_DUPLICATES → rows
+    quotas: Mapping[int, int] = field(default_factory=dict)  # predicted class → rows; other classes have no quota
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.max_per_group or self.quotas)
+
+    def __str__(self) -> str:
+        groups = [f"max_per_group {name}={rows}" for name, rows in self.max_per_group.items()]
+        return ", ".join([*groups, *(f"quota {number}={rows}" for number, rows in self.quotas.items())])
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of a run's scores that tell the groups."""
+        named = [name for name in self.max_per_group if name != NEAR_DUPLICATES]
+        return list(dict.fromkeys([*named, *([PREDICTION] if self.quotas else [])]))
+
+    @property
+    def near_duplicates(self) -> bool:
+        """Whether clusters of near-duplicates are needed."""
+        return NEAR_DUPLICATES in self.max_per_group
+
+    def room(self, table: pa.Table, clusters_N: NDArray[np.int64] | None = None, taken: Taken | None = None) -> Room:
+        """The room that there is for N candidates.
+
+        Args:
+            table: the candidates, with `columns`.
+            clusters_N: int64 [N], number of the cluster of each; ALONE: of none. Needed for NEAR_DUPLICATES.
+            taken: the rows taken before, of other candidates; those taken here are added to it.
+
+        Raises:
+            ConfigError: a column is of a type that has no groups.
+        """
+        taken = none_taken() if taken is None else taken
+        groups = []
+        for name, limit in self.max_per_group.items():
+            column = _clusters(clusters_N) if name == NEAR_DUPLICATES else _groupable(table[name], name)
+            groups.append(_Groups(column, limit, taken[name]))
+        if self.quotas:
+            groups.append(_Groups(_groupable(table[PREDICTION], PREDICTION), self.quotas, taken[QUOTAS]))
+        return Room(table.num_rows, groups)
+
+
+NO_CAPS = Caps()
+
+
+def caps_of(
+    max_per_group: Mapping[str, int],
+    quotas: Mapping[str, int],
+    kept: Sequence[str],
+    task: Task,
+    names: Sequence[str] | None,
+    outputs: int | None,
+) -> Caps:
+    """Caps that a run can have.
+
+    Args:
+        max_per_group: see Caps.
+        quotas: class, by its name or its number → rows.
+        kept: the columns that the run keeps.
+        names, outputs: of the model's classes, where they are known.
+
+    Raises:
+        ConfigError: there is no such group or class, or a limit is below 1.
+    """
+    groups = [*kept, NEAR_DUPLICATES, *([] if task is Task.REGRESSION else [PREDICTION])]
+    for name, limit in max_per_group.items():
+        if name not in groups:
+            there = f"there are pool.keep ({', '.join(kept) or 'empty'}), {', '.join(groups[len(kept) :])}"
+            raise ConfigError(f"select.max_per_group: there is no column '{name}' to tell groups by; {there}")
+        _require_limit("max_per_group", name, limit)
+    if NEAR_DUPLICATES in kept and NEAR_DUPLICATES in max_per_group:
+        raise ConfigError(
+            f"select.max_per_group: '{NEAR_DUPLICATES}' means alike features, and is a column of pool.keep; rename it"
+        )
+    if quotas and task is Task.REGRESSION:
+        raise ConfigError("select.quotas: are by predicted class, and the task regression has none; leave them out")
+    classes = 2 if task is Task.BINARY else outputs
+    numbers = {}
+    for name, limit in quotas.items():
+        _require_limit("quotas", name, limit)
+        numbers[_class_of(name, names or (), classes)] = limit
+    return Caps(dict(max_per_group), numbers)
+
+
+def _class_of(name: str, names: Sequence[str], classes: int | None) -> int:
+    if name in names:
+        return names.index(name)
+    if name.isdecimal() and (classes is None or int(name) < classes):
+        return int(name)
+    known = ", ".join(names) or ("numbers from 0" if classes is None else f"0 to {classes - 1}")
+    raise ConfigError(f"select.quotas: there is no class '{name}'; there are: {known}")
+
+
+def _require_limit(key: str, name: str, limit: int) -> None:
+    if limit < 1:
+        raise ConfigError(f"select.{key}.{name}: must be 1 row or more, got {limit}")
+
+
+class Room:
+    """Which of N candidates may still be taken."""
+
+    def __init__(self, candidates: int, groups: list[_Groups]) -> None:
+        self.open_N: NDArray[np.bool_] = np.ones(candidates, bool)
+        self._groups = groups
+        for each in groups:
+            for full in each.full():
+                self.open_N[full] = False
+
+    def take(self, place: int) -> None:
+        """Take a candidate: it, and all of a group that it fills, are not open any more. One that is not open may be
+        taken too, and counts."""
+        self.open_N[place] = False
+        for each in self._groups:
+            full = each.take(place)
+            if full is not None:
+                self.open_N[full] = False
+
+
+class _Groups:
+    """The groups of N candidates under one cap."""
+
+    def __init__(self, column: pa.Array, limits: int | Mapping[Any, int], taken: Counter[Any]) -> None:
+        encoded = column.dictionary_encode()
+        self._values: list[Any] = encoded.dictionary.to_pylist()
+        self._limits = [limits if isinstance(limits, int) else limits.get(value) for value in self._values]
+        self._taken = taken
+        numbers_N = pc.fill_null(encoded.indices, ALONE).to_numpy(zero_copy_only=False)
+        self._numbers: list[int] = numbers_N.tolist()
+        self._order = np.argsort(numbers_N, kind="stable")
+        self._bounds = np.searchsorted(numbers_N[self._order], np.arange(len(self._values) + 1)).tolist()
+
+    def full(self) -> Iterator[NDArray[np.intp]]:
+        """The rows of each group that is full."""
+        for number, (value, limit) in enumerate(zip(self._values, self._limits, strict=True)):
+            if limit is not None and self._taken[value] >= limit:
+                yield self._rows_of(number)
+
+    def take(self, place: int) -> NDArray[np.intp] | None:
+        """Count a row. The rows of its group, if that is full now."""
+        number = self._numbers[place]
+        limit = None if number == ALONE else self._limits[number]
+        if limit is None:
+            return None
+        value = self._values[number]
+        self._taken[value] += 1
+        return self._rows_of(number) if self._taken[value] == limit else None
+
+    def _rows_of(self, number: int) -> NDArray[np.intp]:
+        return self._order[self._bounds[number] : self._bounds[number + 1]]
+
+
+def require_groups(name: str, kind: pa.DataType) -> None:
+    """Refuse a column that does not tell groups.
+
+    Raises:
+        ConfigError: lists and structs have none.
+    """
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_nested(kind) or isinstance(kind, pa.ExtensionType):
+        raise ConfigError(f"max_per_group: column '{name}' has type {kind}, which tells no groups; name a plain column")
+
+
+def _groupable(column: pa.ChunkedArray, name: str) -> pa.Array:
+    """The column in a form in which equal values are equal in Arrow and in Python, and what is no value is null."""
+    require_groups(name, column.type)
+    column = column.combine_chunks()
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        return column.cast(pa.large_binary())  # what is no UTF-8 has groups, too
+    if pa.types.is_temporal(column.type):
+        return column.cast(pa.int64() if column.type.bit_width == 64 else pa.int32())  # nanoseconds fit no datetime
+    if pa.types.is_floating(column.type):
+        column = pc.add(column.cast(pa.float64()), 0.0)  # 0.0 and -0.0 are one group
+        return pc.if_else(pc.is_nan(column), None, column)
+    return column
+
+
+def _clusters(clusters_N: NDArray[np.int64] | None) -> pa.Array:
+    assert clusters_N is not None
+    return pa.array(clusters_N, mask=clusters_N == ALONE)

@@ -1,0 +1,83 @@
+"""The rows of a run's shortlist as the only candidates, and their near-duplicates as groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from poolscore.engine.near_duplicates import clusters
+from poolscore.engine.selection.caps import ALONE
+from poolscore.engine.selection.order import among
+from poolscore.engine.selection.ranking import Places, Ranking, Values
+from poolscore.engine.shortlist.read import Shortlist
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A ranking of some rows only."""
+
+    ranking: Ranking
+    keys: NDArray[np.uint64]  # of the rows, sorted
+
+    needs_keys = True
+    exact = False  # a part's best row need not be listed
+
+    def most(self, best: float) -> float:
+        """See Ranking."""
+        return self.ranking.most(best)
+
+    def at_least(
+        self, scores_N: NDArray[np.float32], keys_N: NDArray[np.uint64] | None, edge: float
+    ) -> tuple[Places, Values]:
+        """See Ranking."""
+        assert keys_N is not None
+        places = np.flatnonzero(among(keys_N, self.keys))
+        found, values = self.ranking.at_least(scores_N[places], keys_N[places], edge)
+        return places[found], values
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Clusters of near-duplicates among the rows of a shortlist."""
+
+    row_ids: NDArray[np.int64]  # sorted
+    numbers: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, shortlist: Shortlist, row_ids_M: NDArray[np.int64]) -> Clusters:
+        """Clusters made in the order in which the rows are to be taken: a row is in the cluster of the first row that
+        it resembles and that is in no other's. So one row of each cluster, the first, are rows of which no two are
+        near-duplicates.
+
+        Args:
+            row_ids_M: others than the shortlist's, and what comes again, are passed over.
+        """
+        _, first = np.unique(row_ids_M, return_index=True)
+        in_order = row_ids_M[np.sort(first)]
+        listed = shortlist.rows["row_id"].to_numpy()
+        by_row = np.argsort(listed)
+        in_order = in_order[np.isin(in_order, listed)]
+        features = shortlist.features_NF[by_row[np.searchsorted(listed, in_order, sorter=by_row)]]
+        numbers = clusters(features, shortlist.centre_F)
+        sort = np.argsort(in_order)
+        return cls(in_order[sort], numbers[sort])
+
+    def holds(self, row_ids_N: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which rows they are made of."""
+        return np.isin(row_ids_N, self.row_ids)
+
+    def of_rows(self, row_ids_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [N]: number of the cluster of each row; ALONE: it is not on the shortlist."""
+        numbers = np.full(len(row_ids_N), ALONE, np.int64)
+        held = self.holds(row_ids_N)
+        numbers[held] = self.numbers[np.searchsorted(self.row_ids, row_ids_N[held])]
+        return numbers
+
+
+def candidates(shortlist: Shortlist) -> NDArray[np.uint64]:
+    """The keys of the rows that are on a shortlist for their score, not only as control rows; sorted."""
+    keys: NDArray[np.uint64] = shortlist.rows["key"].filter(pc.is_valid(shortlist.rows["rank"])).to_numpy()
+    return np.sort(keys)

@@ -1,0 +1,124 @@
+"""Caps and control rows around the exact selection: a walk down the total order of a method.
+
+Each row in turn is taken, unless it is a control row or a group of its own is full. Groups only ever fill, so rows that
+come later change nothing of what was taken before: it is looked at the best rows, and at WIDER times as many from the
+start where those were not enough, until k rows are taken or there are no more. Memory beside that of `fill` and
+`Columns`: about 200 bytes for each group of which a row was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from poolscore.engine.selection.caps import Caps, Room, Taken, none_taken
+from poolscore.engine.selection.clusters import Clusters
+from poolscore.engine.selection.columns import Columns
+from poolscore.engine.selection.order import ROW, Rows, among
+from poolscore.engine.selection.runs import SortedRuns
+from poolscore.engine.shortlist.read import Shortlist
+
+LOOK = 1 << 14  # rows that are looked at first, at least
+WIDER = 4
+
+
+@dataclass(frozen=True)
+class Walk:
+    """What decides which rows are taken."""
+
+    fill: Callable[[SortedRuns, int], int]  # puts so many of the best rows into a sink; see `top.fill`
+    columns: Columns  # reads those of the caps
+    caps: Caps
+    control: Rows  # which are in the batch already; they count for the caps, but are not bound by them
+    shortlist: Shortlist | None  # for NEAR_DUPLICATES: the only candidates
+
+    def into(self, best: SortedRuns, k: int) -> tuple[int, int]:
+        """Put the rows that are taken into a sink, k at most.
+
+        Returns:
+            How many they are; and how many of the first k, control rows apart, the caps refused.
+        """
+        looked_at = len(self.control) + (max(LOOK, 2 * k) if self.caps else k)
+        while True:
+            best.clear()
+            with SortedRuns(looked_at) as found:
+                count = self.fill(found, looked_at)
+                taken, refused = self._take(found, count, best, k)
+            if taken == k or count < looked_at:
+                return taken, refused
+            looked_at *= WIDER
+
+    def clusters(self, row_ids: Iterable[NDArray[np.int64]]) -> Clusters | None:
+        """Clusters of near-duplicates among the control rows and these, in this order; None: the caps need none."""
+        if self.shortlist is None or not self.caps.near_duplicates:
+            return None
+        return Clusters.of(self.shortlist, np.concatenate([self.control["row_id"], *row_ids]))
+
+    def begun(self, alike: Clusters | None) -> Taken:
+        """The groups of the control rows."""
+        counts = none_taken()
+        for rows, table in self._with_groups(iter([self.control]), len(self.control)):
+            room = self._room(rows, table, alike, counts)
+            for place in range(len(rows)):
+                room.take(place)
+        return counts
+
+    def _take(self, found: SortedRuns, count: int, best: SortedRuns, k: int) -> tuple[int, int]:
+        alike = self.clusters(rows["row_id"] for rows in found.merged())
+        counts, control = self.begun(alike), np.sort(where(self.control))
+        taken, seen, refused = 0, 0, 0
+        with closing(self._with_groups(found.merged(), count)) as blocks:
+            for rows, table in blocks:
+                if taken == k:
+                    break
+                others = ~among(where(rows), control)
+                rows, table = rows[others], table.filter(pa.array(others))
+                places = self._places(rows, table, alike, counts, k - taken)
+                best.add(rows[places])
+                first = min(len(rows), max(k - seen, 0))  # of them are among the first k
+                refused += first - int(np.searchsorted(places, first))
+                taken, seen = taken + len(places), seen + len(rows)
+        return taken, refused
+
+    def _places(
+        self, rows: Rows, table: pa.Table, alike: Clusters | None, counts: Taken, wanted: int
+    ) -> NDArray[np.intp]:
+        """The rows that are taken, one after another."""
+        if not self.caps:
+            return np.arange(min(len(rows), wanted))
+        room = self._room(rows, table, alike, counts)
+        if alike is not None:
+            room.open_N &= alike.holds(rows["row_id"])
+        places: list[int] = []
+        for place in np.flatnonzero(room.open_N).tolist():
+            if len(places) == wanted:
+                break
+            if room.open_N[place]:
+                room.take(place)
+                places.append(place)
+        return np.array(places, np.intp)
+
+    def _room(self, rows: Rows, table: pa.Table, alike: Clusters | None, counts: Taken) -> Room:
+        return self.caps.room(table, None if alike is None else alike.of_rows(rows["row_id"]), counts)
+
+    def _with_groups(self, blocks: Iterator[Rows], count: int) -> Generator[tuple[Rows, pa.Table], None, None]:
+        """The rows with the columns that tell their groups."""
+        if not self.caps.columns:
+            for rows in blocks:
+                yield rows, pa.table({"row_id": rows["row_id"]})
+            return
+        for table in self.columns.tables(blocks, count):
+            rows = np.empty(table.num_rows, ROW)
+            for name in ROW.names or ():
+                rows[name] = table[name].to_numpy()
+            yield rows, table
+
+
+def where(rows: Rows) -> NDArray[np.uint64]:
+    """A number for each row: its part, and its place there."""
+    return rows["part"].astype(np.uint64) << np.uint64(32) | rows["place"].astype(np.uint64)

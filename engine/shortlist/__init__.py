@@ -1,0 +1,1 @@
+"""The best rows of a run, inferred once more: what selections, reports and explanations need beside scores."""

@@ -1,0 +1,229 @@
+"""Making a shortlist at the end of a run, while the workers still have the model.
+
+Each row group is read from its start to the last of its rows that is wanted, and each batch has the run's shape.
+Workers write parts of unique names; `shortlist.json`, written last, says which of them count.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from poolscore.engine.config import Config
+from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.inputs.thumbnail import picture_input
+from poolscore.engine.prepare import Prepared
+from poolscore.engine.profile import numeric_settings
+from poolscore.engine.run.directory import RunDirectory, Totals, write_json
+from poolscore.engine.run.errands import Errands, run_errands
+from poolscore.engine.run.fleet import Fleet
+from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.run.mixed import Profile, differences
+from poolscore.engine.run.task import LookAgain, LookAtLabelled, Task
+from poolscore.engine.scores import Task as Kind
+from poolscore.engine.scores import scores_of
+from poolscore.engine.selection.batch import selected
+from poolscore.engine.shortlist.centre import centre_of, draw_scored
+from poolscore.engine.shortlist.cut import Labelled, tasks_of
+from poolscore.engine.shortlist.look import width_of
+from poolscore.engine.shortlist.read import ABOUT, FOLDER, FORMAT, OURS, Written, about_shortlist, new_name
+from poolscore.engine.shortlist.wanted import control_of, made_of, ranked_by, wanted_of
+from poolscore.engine.words import amount
+
+THUMBNAIL_BYTES = 8 << 10  # of one, about
+_TEMPORARY = re.compile(rf"\.({OURS}|shortlist\.json)\.[0-9a-f]{{8}}\.tmp")
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of a shortlist."""
+
+    rows: int
+    notes: Sequence[str] = ()  # why it is smaller than it was to be, or not there
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """For run.json."""
+        return asdict(self)
+
+
+def make_shortlist(
+    run: RunDirectory,
+    prepared: Prepared,
+    labelled: Labelled | None,
+    fleet: Callable[[], Fleet],
+    require_ours: Callable[[], None],
+) -> Made | None:
+    """Make the run's shortlist, if it has not the one that is wanted.
+
+    Args:
+        fleet: opens one, or gives the one that is open.
+        require_ours: raises where another driver works on the run.
+
+    Returns:
+        None: no shortlist is wanted.
+
+    Raises:
+        PoolscoreError: it cannot be made. What was written so far counts for nothing.
+    """
+    started = time.monotonic()
+    reports = run.reports()
+    wanted = wanted_of(reports, prepared.config, labelled)
+    if not wanted["rows"]:
+        return None
+    about = made_of(run, wanted)
+    if about is None:
+        about = _make(run, prepared, labelled, reports, wanted, fleet)
+        require_ours()
+        write_json(run.storage, ABOUT, about)
+    return Made(about["rows"], about["notes"], round(time.monotonic() - started, 3))
+
+
+def sweep_shortlist(run: RunDirectory, require_ours: Callable[[], None]) -> None:
+    """Take away what `shortlist.json` does not name: of attempts that were stopped, and of earlier shortlists. Only
+    names of our own form are touched.
+
+    Raises:
+        StoppedError: another driver works on the run.
+    """
+    about = about_shortlist(run) or {"table": None, "centre": None, "parts": (), "labelled": ()}
+    named = {about["table"], about["centre"], *(part["name"] for part in (*about["parts"], *about["labelled"]))}
+    found = [name for name in run.storage.names(FOLDER) if re.fullmatch(OURS, name)]
+    found += [name for name in run.storage.leftovers(FOLDER) if _TEMPORARY.fullmatch(name)]
+    require_ours()
+    for name in found:
+        if f"{FOLDER}/{name}" not in named:
+            run.storage.delete(f"{FOLDER}/{name}")
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    wanted: Sequence[LookAgain]
+    sample: Sequence[LookAgain]  # of the pool; none where all rows are wanted
+    labelled: Sequence[LookAtLabelled]
+
+
+def _make(
+    run: RunDirectory,
+    prepared: Prepared,
+    labelled: Labelled | None,
+    reports: Mapping[int, ShardReport],
+    wanted: Mapping[str, Any],
+    fleet: Callable[[], Fleet],
+) -> dict[str, Any]:
+    config = prepared.config
+    size = _bytes_of_row(prepared)
+    room = config.shortlist.max_bytes // size
+    if not room:
+        raise ConfigError(f"shortlist.max_bytes: one row takes {size:,} bytes; raise it")
+    cut = room < wanted["rows"]
+    notes = [f"{room:,} rows instead of {wanted['rows']:,}, by shortlist.max_bytes"] if cut else []
+    table = _rows(run, config, min(wanted["rows"], room))
+    tasks = _tasks(run, prepared, labelled, reports, table)
+    all_tasks: list[Task] = [*tasks.wanted, *tasks.sample, *tasks.labelled]
+    became = run_errands(fleet(), all_tasks, _why_not(run, config), run.note, config.run.shard_timeout)
+    parts = _done(became, tasks.wanted)
+    if not parts:
+        raise StoppedError(f"no row could be inferred once more: {next(iter(became.failed.values()))}")
+    there = np.concatenate([task.row_ids for task in tasks.wanted if task.shard.index in became.done])
+    missing = table.num_rows - len(there)
+    table = table.filter(pa.array(np.isin(table["row_id"].to_numpy(), there)))
+    centre_F = centre_of(run, _done(became, tasks.sample) or parts)
+    return {
+        "format": FORMAT,
+        "rows": table.num_rows,
+        "table": _publish(run, "rows", ".parquet", lambda file: pq.write_table(table, file, compression="zstd")),
+        "parts": [asdict(part) for part in parts],
+        "labelled": [asdict(part) for part in _done(became, tasks.labelled)],
+        "centre": _publish(run, "centre", ".npy", lambda file: np.save(file, centre_F)),
+        "passes": config.passes.count,
+        "log_probs": config.model.task is not Kind.REGRESSION,
+        "shared_masks": config.passes.masks == "shared",
+        "missing": missing,
+        "notes": [*notes, *_losses(became, tasks)],
+        "wanted": wanted,
+    }
+
+
+def _bytes_of_row(prepared: Prepared) -> int:
+    """Of a part, about."""
+    config, scorer = prepared.config, prepared.scorer
+    with numeric_settings(config.run.threads):
+        features_NF = scorer.model.features(scorer.decoder.blank(config.run.batch_size))
+    passes = config.passes.count * width_of(prepared.job.probe.outputs, config.model.task)
+    picture = THUMBNAIL_BYTES if config.shortlist.thumbnail and picture_input(config) is not None else 0
+    return 4 * (passes + features_NF.shape[1]) + picture
+
+
+def _rows(run: RunDirectory, config: Config, count: int) -> pa.Table:
+    """Everything but the wide columns, best first; then the batch's control rows that are not among the best."""
+    scores = scores_of(config.model.task, config.passes.count)
+    names = list(dict.fromkeys(("rank", "row_id", "key", "id", "prediction", "confidence", *scores, *config.pool.keep)))
+    with selected([run], config, ranked_by(config, count), also=scores) as batch:
+        table = pa.concat_tables([table.select(names) for table in batch.tables()])
+    if config.select.control:
+        with selected([run], config, control_of(config), also=scores) as batch:
+            tables = [table.filter(pc.equal(table["method"], "control")).select(names) for table in batch.tables()]
+        control = pa.concat_tables(tables)
+        others = control.filter(pc.invert(pc.is_in(control["row_id"], table["row_id"].combine_chunks())))
+        table = pa.concat_tables([table, others.set_column(0, "rank", pa.nulls(others.num_rows, pa.int64()))])
+    return table.replace_schema_metadata().combine_chunks()
+
+
+def _tasks(
+    run: RunDirectory,
+    prepared: Prepared,
+    labelled: Labelled | None,
+    reports: Mapping[int, ShardReport],
+    table: pa.Table,
+) -> _Tasks:
+    config, plan = prepared.config, prepared.plan
+    row_ids, keys = table["row_id"].to_numpy(), table["key"].to_numpy()
+    first = len(plan.shards)
+    wanted = tasks_of(plan, row_ids, keys, config, first, whole=True)
+    sample: list[LookAgain] = []
+    if table.num_rows < Totals.of(reports).scored:
+        sample = tasks_of(plan, *draw_scored(run, prepared, reports), config, first + len(wanted), whole=False)
+    return _Tasks(wanted, sample, labelled.numbered(first + len(wanted) + len(sample)) if labelled is not None else ())
+
+
+def _done(became: Errands, tasks: Sequence[LookAgain | LookAtLabelled]) -> list[Written]:
+    return [became.done[task.shard.index] for task in tasks if task.shard.index in became.done]
+
+
+def _losses(became: Errands, tasks: _Tasks) -> list[str]:
+    """What is missing, in words."""
+
+    def lost(some: Sequence[LookAgain | LookAtLabelled]) -> int:
+        return sum(len(task.row_ids) for task in some if task.shard.index in became.failed)
+
+    counts = {"": lost(tasks.wanted), " of the labelled rows": lost(tasks.labelled)}
+    what = [f"{amount(count, 'row')}{of}" for of, count in counts.items() if count]
+    return [f"{' and '.join(what)} missing: {next(iter(became.failed.values()))}"] if what else []
+
+
+def _why_not(run: RunDirectory, config: Config) -> Callable[[Profile], str | None]:
+    """Workers whose logits would differ in their last bits from those that were scored are not used."""
+    there: Profile | None = run.info["profile"]
+
+    def why_not(profile: Profile) -> str | None:
+        if config.run.allow_mixed or there is None or not (different := differences(profile, there)):
+            return None
+        named = ", ".join(different)
+        return f"a worker has another numeric profile than the run: {named}; use its machines, or run.allow_mixed=true"
+
+    return why_not
+
+
+def _publish(run: RunDirectory, what: str, suffix: str, fill: Callable[[Any], object]) -> str:
+    name = new_name(what, suffix)
+    run.storage.publish(name, fill)
+    return name

@@ -1,0 +1,183 @@
+"""Reading a shortlist. Needs no GPU, no model, no pool, and no torch.
+
+    shortlist/shortlist.json           what the shortlist is made of; readers believe it alone
+    shortlist/rows-*.parquet           its rows, best first: everything but the wide columns
+    shortlist/part-NNNNN-*.parquet     row_id, key, log_probs (regression: outputs), features, thumbnail of some of them
+    shortlist/centre-*.npy             float64 [F]: mean of the features of many rows of the pool
+
+Legend: N rows, T passes, C classes, M labelled rows, F features.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.filesystem import reason
+from poolscore.engine.run.directory import RunDirectory
+
+FOLDER = "shortlist"
+ABOUT = f"{FOLDER}/shortlist.json"
+FORMAT = 1
+OURS = r"(rows|part-\d{5,}|centre)-[0-9a-f]{8}\.(parquet|npy)"  # names that `new_name` gives
+LOG_PROBS, OUTPUTS, FEATURES, THUMBNAIL = "log_probs", "outputs", "features", "thumbnail"
+
+
+@dataclass(frozen=True)
+class Shortlist:
+    """The best rows of a run."""
+
+    rows: pa.Table  # best first: rank (from 1), row_id, key, id, prediction, confidence, scores, columns of pool.keep
+    log_probs_NTC: NDArray[np.float32] | None  # nats; see look.py; None: regression
+    features_NF: NDArray[np.float32]  # see McDropout.features
+    centre_F: NDArray[np.float64]  # mean of the features of many rows of the pool
+    labelled_MF: NDArray[np.float32]  # features of the rows of shortlist.labelled; [0, F] where there is none
+    shared_masks: bool  # whether pass t of one row is pass t of every other
+    outputs_NTC: NDArray[np.float32] | None = None  # regression: what the model gave
+
+
+@dataclass(frozen=True)
+class Written:
+    """An object with wide columns."""
+
+    name: str
+    first: int  # row_id
+    last: int  # row_id
+    rows: int
+
+
+def about_shortlist(run: RunDirectory) -> dict[str, Any] | None:
+    """What shortlist.json says; None: the run has none that this version can read.
+
+    Raises:
+        StoppedError: it is damaged.
+    """
+    try:
+        about = json.loads(run.storage.read(ABOUT))
+        return dict(about) if about["format"] <= FORMAT else None
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoppedError(
+            f"{run.storage.path(ABOUT)} is damaged; delete it, and `poolscore score` makes it again"
+        ) from error
+
+
+def read_shortlist(run: RunDirectory) -> Shortlist:
+    """The shortlist of a run. Memory: its own size (shortlist.max_bytes), and one part.
+
+    Raises:
+        ConfigError: the run has none.
+        StoppedError: a part of it cannot be read.
+    """
+    about = _require(run)
+    table = read_part(run, about["table"])
+    row_ids = table["row_id"].to_numpy()
+    by_row = np.argsort(row_ids)
+    T = int(about["passes"])
+    wide: dict[str, NDArray[np.float32]] = {}
+    for written in _parts(about["parts"]):
+        part = read_part(run, written.name, [*_wide(about), "row_id"])
+        places = by_row[np.searchsorted(row_ids, part["row_id"].to_numpy(), sorter=by_row)]
+        for column in _wide(about):
+            values = matrix(part[column])
+            if column not in wide:
+                wide[column] = np.empty((len(row_ids), values.shape[1]), np.float32)
+            wide[column][places] = values
+    passes = {name: x.reshape(len(x), T, -1) for name, x in wide.items() if name != FEATURES}
+    centre_F: NDArray[np.float64] = np.load(io.BytesIO(_bytes(run, about["centre"])), allow_pickle=False)
+    labelled = [matrix(read_part(run, w.name, [FEATURES])[FEATURES]) for w in _parts(about["labelled"])]
+    return Shortlist(
+        rows=table,
+        log_probs_NTC=passes.get(LOG_PROBS),
+        features_NF=wide[FEATURES],
+        centre_F=centre_F,
+        labelled_MF=np.concatenate([np.empty((0, len(centre_F)), np.float32), *labelled]),
+        shared_masks=bool(about["shared_masks"]),
+        outputs_NTC=passes.get(OUTPUTS),
+    )
+
+
+def thumbnails(run: RunDirectory, row_ids: Iterable[int]) -> dict[int, bytes]:
+    """Thumbnails (JPEG; PNG of a picture that is small already) of those of the rows that are on the shortlist and have
+    one, by row_id.
+
+    Raises:
+        ConfigError: the run has no shortlist.
+        StoppedError: a part of it cannot be read.
+    """
+    wanted = set(row_ids)
+    found: dict[int, bytes] = {}
+    for written in _parts(_require(run)["parts"]):
+        if any(written.first <= row_id <= written.last for row_id in wanted):
+            part = read_part(run, written.name, ["row_id", THUMBNAIL])
+            ids = part["row_id"].to_pylist()
+            for place in (i for i, row_id in enumerate(ids) if row_id in wanted):
+                if (picture := part[THUMBNAIL][place].as_py()) is not None:
+                    found[ids[place]] = picture
+    return found
+
+
+def new_name(what: str, suffix: str) -> str:
+    """A name for an object that no other attempt has."""
+    return f"{FOLDER}/{what}-{secrets.token_hex(4)}{suffix}"
+
+
+def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """A column of lists of one length as [rows, length]."""
+    values: NDArray[np.float32] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return values.reshape(len(column), column.type.list_size)
+
+
+def _require(run: RunDirectory) -> Mapping[str, Any]:
+    about = about_shortlist(run)
+    if about is None:
+        raise ConfigError(
+            f"{run.storage.root} has no shortlist; `poolscore score` with the run's configuration and shortlist.rows "
+            "above 0 makes one"
+        )
+    return about
+
+
+def _wide(about: Mapping[str, Any]) -> Sequence[str]:
+    return (LOG_PROBS if about["log_probs"] else OUTPUTS, FEATURES)
+
+
+def _parts(entries: Iterable[Mapping[str, Any]]) -> list[Written]:
+    return [Written(**entry) for entry in entries]
+
+
+def read_part(run: RunDirectory, name: str, columns: list[str] | None = None) -> pa.Table:
+    """Columns of an object of the shortlist.
+
+    Raises:
+        StoppedError: it cannot be read.
+    """
+    try:
+        return pq.read_table(pa.BufferReader(_bytes(run, name)), columns=columns)
+    except (pa.ArrowException, KeyError) as error:
+        raise _damaged(run, name, error) from error
+
+
+def _bytes(run: RunDirectory, name: str) -> bytes:
+    try:
+        return run.storage.read(name)
+    except FileNotFoundError as error:
+        raise _damaged(run, name, error) from error
+
+
+def _damaged(run: RunDirectory, name: str, error: Exception) -> StoppedError:
+    return StoppedError(
+        f"{run.storage.path(name)}, which {ABOUT} names, cannot be read ({reason(error)}); bring it back, or delete "
+        f"{ABOUT}: then `poolscore score` makes the shortlist again"
+    )

@@ -1,0 +1,323 @@
+"""The shortlist at the end of a run: the right rows, the same bits wherever they are inferred; no run is lost by it."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from conftest import scores_of_run, write_pool
+from numpy.typing import NDArray
+from PIL import Image
+
+from poolscore.engine.config import Config
+from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError, UnreadableShard
+from poolscore.engine.prepare import prepare_job
+from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.fleet import Done, Event, LocalFleet
+from poolscore.engine.run.task import LookAgain
+from poolscore.engine.score import RunResult, score_pool
+from poolscore.engine.scores import Task
+from poolscore.engine.selection.batch import select_batch
+from poolscore.engine.shortlist import centre, cut, look, make
+from poolscore.engine.shortlist.look import log_probabilities, require_rows
+from poolscore.engine.shortlist.read import ABOUT, Shortlist, read_shortlist, thumbnails
+
+Configure = Callable[..., Config]
+FEW = {"rows": 100}
+
+
+@pytest.fixture(autouse=True)
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cut, "TASK_ROWS", 32)
+
+
+def shortlist_of(result: RunResult) -> Shortlist:
+    assert result.shortlist is not None
+    assert result.shortlist.rows or not result.shortlist.notes, result.shortlist.notes
+    return read_shortlist(RunDirectory(result.run_dir))
+
+
+def bald_of(log_probs_NTC: NDArray[np.float32]) -> NDArray[np.float64]:
+    log_p = log_probs_NTC.astype(np.float64)
+    p = np.exp(log_p)
+    mean = p.mean(1)
+    found: NDArray[np.float64] = -(mean * np.log(mean)).sum(-1) + (p * log_p).sum(-1).mean(1)
+    return found
+
+
+def files_in(result: RunResult) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (Path(result.run_dir) / "shortlist").iterdir()}
+
+
+def same(one: Shortlist, other: Shortlist) -> bool:
+    arrays = ("log_probs_NTC", "features_NF", "centre_F", "labelled_MF")
+    return one.rows.equals(other.rows) and all(np.array_equal(getattr(one, a), getattr(other, a)) for a in arrays)
+
+
+@pytest.mark.parametrize("masks", ["shared", "independent"])
+def test_it_holds_what_the_scores_of_the_best_rows_were_made_of(
+    digit_config: Configure, digits: pa.Table, masks: str
+) -> None:
+    config = digit_config(shortlist=FEW, passes={"count": 5, "masks": masks})
+    result = score_pool(config)
+    run = RunDirectory(result.run_dir)
+    found = read_shortlist(run)
+    best = select_batch(run, config, k=100)
+    scores = scores_of_run(result.run_dir)
+    assert found.rows["rank"].to_pylist() == list(range(1, 101))
+    assert found.rows["row_id"].to_pylist() == best["row_id"].to_pylist()
+    stored = scores.take(found.rows["row_id"])  # the pool's rows are all scored, in order
+    for name in ("key", "id", "prediction", "confidence", "bald", "entropy", "margin", "label"):
+        assert found.rows[name].combine_chunks() == stored[name].combine_chunks(), name
+    assert found.log_probs_NTC is not None
+    assert found.log_probs_NTC.shape == (100, 5, 10)
+    assert np.abs(bald_of(found.log_probs_NTC) - stored["bald"].to_numpy()).max() < 1e-6
+    assert np.array_equal(np.exp(found.log_probs_NTC).mean(1).argmax(-1), stored["prediction"].to_numpy())
+    assert found.shared_masks is (masks == "shared")
+    assert found.outputs_NTC is None
+    assert result.shortlist is not None
+    assert (result.shortlist.rows, result.shortlist.notes) == (100, [])
+    assert run.info["shortlist"]["rows"] == 100
+    parts = [name for name in files_in(result) if name.startswith("part-")]
+    assert len(parts) == 4  # of 32 rows at most, and none of the sample is left
+    pictures = thumbnails(run, found.rows["row_id"].to_pylist()[:7])
+    assert list(map(len, (pictures, thumbnails(run, [])))) == [7, 0]
+    for row_id, data in pictures.items():
+        original = Image.open(io.BytesIO(digits["image"][row_id].as_py()))
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(original))
+
+
+def features_of_all(config: Config) -> NDArray[np.float32]:
+    prepared = prepare_job(config)
+    blocks = [b for shard in prepared.plan.shards for b in prepared.scorer.reader.blocks(shard, 16)]
+    every = [prepared.scorer.model.features(prepared.scorer.decoder.decode(b)[0])[: len(b)].numpy() for b in blocks]
+    return np.concatenate(every)
+
+
+def test_features_and_their_centre(digit_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = digit_config()
+    every = features_of_all(config)
+    whole = shortlist_of(score_pool(config))  # of all 600 rows
+    assert np.allclose(whole.features_NF, every[whole.rows["row_id"].to_numpy()], atol=1e-6)
+    assert np.allclose(whole.centre_F, every.mean(0), atol=1e-6)
+    monkeypatch.setattr(centre, "SHARE", 2)
+    few = shortlist_of(score_pool(digit_config(shortlist=FEW, run={"dir": str(tmp_path / "few")})))
+    off = np.abs(few.centre_F - every.mean(0)) / (every.std(0) + 1e-6)
+    of_best = np.abs(few.features_NF.mean(0) - every.mean(0)) / (every.std(0) + 1e-6)
+    assert off.max() < 4 / np.sqrt(300) < of_best.max()  # a sample of the pool, not of the best
+
+
+def test_the_bits_do_not_depend_on_the_cluster(digit_config: Configure, tmp_path: Path, ray_session: None) -> None:
+    on_ray = {"dir": str(tmp_path / "ray"), "executor": "ray", "workers": 2, "device": "cpu"}
+    local = score_pool(digit_config(shortlist=FEW))
+    assert same(shortlist_of(local), shortlist_of(score_pool(digit_config(shortlist=FEW, run=on_ray))))
+
+
+def test_a_finished_run_gets_one_and_keeps_it(
+    digit_config: Configure, monkeypatch: pytest.MonkeyPatch, rows_read: list[int]
+) -> None:
+    first = score_pool(digit_config(shortlist={"rows": 0}))
+    assert (first.shortlist, (Path(first.run_dir) / "shortlist").exists()) == (None, False)
+    with pytest.raises(ConfigError, match=r"has no shortlist; `poolscore score` .* shortlist\.rows above 0 makes one"):
+        read_shortlist(RunDirectory(first.run_dir))
+    scores = sorted((Path(first.run_dir) / "scores").iterdir())
+    prepared = prepare_job(digit_config(shortlist=FEW))
+    rows_read.clear()
+    second = score_pool(digit_config(shortlist=FEW), prepared=prepared)
+    assert len(rows_read) <= 100 + 600 // 10 + 32  # of the shortlist, and of the sample
+    assert sorted((Path(first.run_dir) / "scores").iterdir()) == scores
+    assert Path(second.selection).read_bytes() == Path(first.selection).read_bytes()
+    assert RunDirectory(first.run_dir).succeeded
+    there = files_in(second)
+    rows_read.clear()
+    for changes in ({"select": {"k": 10}}, {"shortlist": {"rows": 60}}):
+        assert score_pool(digit_config(**{"shortlist": FEW, **changes}), prepared=prepared).exit_code == DONE
+    assert (files_in(second), rows_read) == (there, [])
+    more = digit_config(shortlist={"rows": 120})
+    assert shortlist_of(score_pool(more, prepared=prepare_job(more))).rows.num_rows == 120
+    assert not there.keys() & files_in(second).keys() - {"shortlist.json"}  # the old one is swept
+
+
+def failing(*args: Any) -> Any:
+    raise ValueError("features burnt")
+
+
+def test_one_that_fails_costs_no_run(digit_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "_inferred", failing)
+    result = score_pool(digit_config())
+    assert result.exit_code == DONE
+    assert result.shortlist is not None
+    assert result.shortlist.rows == 0
+    (note,) = result.shortlist.notes
+    assert note.startswith("not made: no row could be inferred once more: ValueError: features burnt")
+    assert RunDirectory(result.run_dir).info["shortlist"]["notes"] == [note]
+    alike = digit_config(select={"max_per_group": {"near_duplicates": 1}})
+    with pytest.raises(StoppedError, match=r"the shortlist, which the batch is selected from, cannot be made \(no row"):
+        score_pool(alike)
+    monkeypatch.undo()
+    assert shortlist_of(score_pool(digit_config())).rows.num_rows == 600
+
+
+def test_rows_that_cannot_be_inferred_again_are_missing_and_told(
+    digit_config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = shortlist_of(score_pool(digit_config(shortlist=FEW)))
+    lost = sorted(whole.rows["row_id"].to_pylist())[32:64]
+    inferred = look._inferred
+
+    def sometimes(scorer: Any, inputs: Any, rows: Any, whole: bool) -> Any:
+        return failing() if whole and lost[5] in rows.row_ids else inferred(scorer, inputs, rows, whole)
+
+    monkeypatch.setattr(look, "_inferred", sometimes)
+    (Path(digit_config().run.dir) / ABOUT).unlink()
+    result = score_pool(digit_config(shortlist=FEW))
+    assert result.shortlist is not None
+    assert (result.exit_code, result.shortlist.rows) == (DONE, 68)
+    assert result.shortlist.notes == ["32 rows missing: ValueError: features burnt"]
+    found = shortlist_of(result)
+    left = [i for i, row_id in enumerate(whole.rows["row_id"].to_pylist()) if row_id not in lost]
+    assert found.rows.equals(whole.rows.take(left))
+    assert found.log_probs_NTC is not None
+    assert whole.log_probs_NTC is not None
+    assert np.array_equal(found.log_probs_NTC, whole.log_probs_NTC[left])
+    monkeypatch.undo()
+    assert same(shortlist_of(score_pool(digit_config(shortlist=FEW))), whole)  # the next call makes it whole
+
+
+def test_ctrl_c_ends_it_and_the_same_command_makes_it(
+    digit_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = score_pool(digit_config(shortlist=FEW, run={"dir": str(tmp_path / "whole")}))
+    inferred, wait = look._inferred, LocalFleet.wait
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(0.2)
+        return inferred(*args)
+
+    def interrupted(self: LocalFleet, seconds: float) -> list[Event]:
+        events = wait(self, seconds)
+        if any(isinstance(event, Done) and isinstance(event.task, LookAgain) for event in events):
+            raise KeyboardInterrupt
+        return events
+
+    monkeypatch.setattr(look, "_inferred", slowly)
+    monkeypatch.setattr(LocalFleet, "wait", interrupted)
+    config = digit_config(shortlist=FEW)
+    started = time.monotonic()
+    with pytest.raises(InterruptedRun, match="the same command goes on"):
+        score_pool(config)
+    assert time.monotonic() - started < 30
+    run = RunDirectory(config.run.dir)
+    assert (len(run.reports()), run.succeeded) == (6, False)
+    monkeypatch.undo()
+    monkeypatch.setattr(cut, "TASK_ROWS", 32)
+    resumed = score_pool(config)
+    assert same(shortlist_of(resumed), shortlist_of(whole))
+    assert Path(resumed.selection).read_bytes() == Path(whole.selection).read_bytes()
+    assert len(files_in(resumed)) == len(files_in(whole))
+
+
+def test_what_a_limit_leaves_is_not_on_it(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+    monkeypatch.setattr("poolscore.engine.run.limits.Limits.reached", lambda self: "late" if len(done) > 1 else None)
+    config = digit_config(run={"deadline": "8h"})
+    result = score_pool(config, on_progress=lambda state: done.extend([0] * (state.totals.shards - len(done))))
+    assert result.exit_code == INCOMPLETE
+    scored = set(scores_of_run(result.run_dir)["row_id"].to_pylist())
+    assert set(shortlist_of(result).rows["row_id"].to_pylist()) == scored != set(range(600))
+    monkeypatch.undo()
+    assert shortlist_of(score_pool(config)).rows.num_rows == 600
+
+
+def test_rows_that_do_not_count_are_not_on_it(digit_config: Configure, digits: pa.Table, tmp_path: Path) -> None:
+    images = [b"no picture" if i % 50 == 7 else image for i, image in enumerate(digits["image"].to_pylist()[:600])]
+    write_pool(tmp_path / "pool", digits.slice(0, 600).set_column(1, "image", pa.array(images, pa.binary())))
+    (tmp_path / "sent.csv").write_text("id\ndigit-0010\n")
+    pool = {"filter": "label < 8", "sample": 0.5, "exclude": str(tmp_path / "sent.csv")}
+    for name, rows in (("all", 600), ("few", 50)):
+        run = {"dir": str(tmp_path / name), "max_bad_fraction": 0.5}
+        result = score_pool(digit_config(pool=pool, run=run, shortlist={"rows": rows}))
+        scores = scores_of_run(result.run_dir)
+        best = scores.sort_by([("bald", "descending"), ("key", "ascending")]).slice(0, rows)
+        found = shortlist_of(result)
+        assert result.shortlist is not None
+        assert found.rows["id"].to_pylist() == best["id"].to_pylist()
+        assert result.shortlist.notes == []
+        assert found.log_probs_NTC is not None
+        assert np.abs(bald_of(found.log_probs_NTC) - best["bald"].to_numpy()).max() < 1e-6
+
+
+def test_it_takes_no_more_than_max_bytes(digit_config: Configure, tmp_path: Path) -> None:
+    config = digit_config()
+    row = make._bytes_of_row(prepare_job(config))
+    assert row == 4 * (5 * 10 + shortlist_of(score_pool(config)).features_NF.shape[1]) + (8 << 10)
+    result = score_pool(digit_config(shortlist={"max_bytes": 70 * row + 1}))
+    assert result.shortlist is not None
+    assert (result.shortlist.rows, result.shortlist.notes) == (70, ["70 rows instead of 600, by shortlist.max_bytes"])
+    none = score_pool(digit_config(shortlist={"max_bytes": row - 1}))
+    assert none.shortlist is not None
+    assert none.shortlist.notes == [f"not made: shortlist.max_bytes: one row takes {row:,} bytes; raise it"]
+    bare = digit_config(shortlist={"thumbnail": 0})
+    assert make._bytes_of_row(prepare_job(bare)) == row - (8 << 10)
+    assert thumbnails(RunDirectory(score_pool(bare).run_dir), range(600)) == {}
+
+
+def test_labelled_rows(digit_config: Configure, digits: pa.Table, tmp_path: Path) -> None:
+    images = [*digits["image"].to_pylist()[600:660], b"no picture"]
+    labelled = pa.table({"image": pa.array(images, pa.binary()), "label": [0] * 61})
+    pq.write_table(labelled, tmp_path / "labelled.parquet", row_group_size=20)
+    section = {**FEW, "labelled": str(tmp_path / "labelled.parquet")}
+    result = score_pool(digit_config(shortlist=section))
+    write_pool(tmp_path / "elsewhere", digits.slice(600, 60))
+    there = features_of_all(digit_config(pool={"uri": str(tmp_path / "elsewhere")}))
+    assert np.allclose(shortlist_of(result).labelled_MF, there, atol=1e-6)
+    assert shortlist_of(score_pool(digit_config(shortlist=FEW))).labelled_MF.shape == (0, there.shape[1])
+    pq.write_table(labelled.drop_columns(["image"]), tmp_path / "labelled.parquet")
+    with pytest.raises(ConfigError, match=r"shortlist\.labelled: .*image"):
+        score_pool(digit_config(shortlist=section, run={"dir": str(tmp_path / "never")}))
+    assert not (tmp_path / "never").exists()
+
+
+def test_control_rows_are_on_it_and_come_last(digit_config: Configure) -> None:
+    result = score_pool(digit_config(shortlist={"rows": 30}, select={"k": 40, "control": 0.5}))
+    rows = shortlist_of(result).rows
+    control = pq.read_table(result.selection).filter(pa.compute.field("method") == "control")
+    assert control.num_rows == 20
+    assert set(control["row_id"].to_pylist()) <= set(rows["row_id"].to_pylist())
+    ranks = rows["rank"].to_pylist()
+    assert ranks[:30] == list(range(1, 31))
+    assert set(ranks[30:]) == {None}
+
+
+def test_the_pool_must_still_hold_the_rows() -> None:
+    keys = np.array([5, 6], np.uint64)
+    found = pa.table({"row_id": pa.array([1, 2], pa.int64()), "key": pa.array(keys)})
+    require_rows(found, {}, np.array([1, 2]), keys)
+    with pytest.raises(UnreadableShard, match="other rows"):
+        require_rows(found, {}, np.array([1, 2]), keys[::-1])
+    with pytest.raises(UnreadableShard, match="other rows"):
+        require_rows(found, {}, np.array([1, 2, 3]), np.array([5, 6, 7], np.uint64))
+    with pytest.raises(UnreadableShard, match="row 2 was scored, and cannot be decoded now: torn"):
+        require_rows(found, {2: "torn"}, np.array([1, 2]), keys)
+
+
+def test_log_probabilities() -> None:
+    logits = torch.tensor([[[0.5, -2.0, -torch.inf], [80.0, 0.0, -80.0]]])
+    of_classes = log_probabilities(logits, Task.MULTICLASS)
+    assert torch.allclose(of_classes.exp().sum(-1), torch.ones(1, 2))
+    assert of_classes[0, 1, 2] == -160
+    labels = log_probabilities(logits, Task.MULTILABEL)
+    assert torch.allclose(labels[..., :3].exp() + labels[..., 3:].exp(), torch.ones(1, 2, 3))
+    assert torch.allclose(labels[..., :3].exp(), logits.sigmoid())
+    one = log_probabilities(logits[..., :1], Task.BINARY)
+    assert one.shape == (1, 2, 2)
+    assert torch.allclose(one[..., 1].exp(), logits[..., 0].sigmoid())  # the second is class 1
+    assert log_probabilities(logits, Task.REGRESSION) is logits
