@@ -20,10 +20,11 @@ from poolscore.engine import parse_config, score_pool
 
 Sections = Mapping[str, Mapping[str, Any]]  # of a configuration
 
+WITHOUT: Sections = {"shortlist": {"rows": 0}}  # nothing but the batch is wanted
 METHODS: dict[str, Sections] = {
-    "random": {"select": {"score": "random"}, "passes": {"count": 1}},
-    "bald": {"select": {"method": "topk"}},
-    "power": {"select": {"method": "power"}},
+    "random": {"select": {"score": "random"}, "passes": {"count": 1}, **WITHOUT},
+    "bald": {"select": {"method": "topk"}, **WITHOUT},
+    "power": {"select": {"method": "power"}, **WITHOUT},
     "batchbald": {"select": {"method": "batchbald"}},
 }
 
