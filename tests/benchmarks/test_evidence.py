@@ -65,14 +65,15 @@ def test_a_curve_goes_on_where_it_was_interrupted(tiny: Path, tmp_path: Path) ->
     assert curve_of(tiny, tmp_path / "longer", 30)[-1].labels == 30
 
 
-def test_nothing_is_labelled_twice_and_methods_differ(tiny: Path, tmp_path: Path) -> None:
-    picked = {}
+def test_nothing_is_labelled_twice_and_batches_come_from_their_methods(tiny: Path, tmp_path: Path) -> None:
+    picked, by = {}, {}
     for method in loop.METHODS:
         rounds = curve_of(tiny, tmp_path / method, 30, method)
         ids = subject_of(tiny, TINY).start(1) + [row for done in rounds for row in done.picked]
         assert len(set(ids)) == 30
-        picked[method] = rounds[0].picked
-    assert len({tuple(rows) for rows in picked.values()}) == 4
+        picked[method], by[method] = tuple(rounds[0].picked), set(rounds[0].methods)
+    assert len({picked[method] for method in ("random", "bald", "power")}) == 3
+    assert by == {"random": {"topk"}, "bald": {"topk"}, "power": {"power"}, "batchbald": {"batchbald"}}
 
 
 def test_first_labels_are_balanced_and_copies_lie_where_they_are_counted(tiny: Path) -> None:
