@@ -56,11 +56,11 @@ def best_open(
         Its place and its value; None where no candidate is open.
     """
     values_N = np.full(len(bounds_N), -np.inf)
-    waiting_N = open_N & ~np.isnan(bounds_N)
+    waiting_N = open_N.copy()
     looked_N = np.zeros(len(bounds_N), bool)
     size = min(FIRST_BLOCK, largest_block)
     while True:
-        edge = values_N.max(initial=-np.inf) - tie
+        edge = values_N.max(where=looked_N, initial=-np.inf) - tie
         # A bound that equals its value up to rounding may lie below it, hence the second `tie`.
         worthy = np.flatnonzero(waiting_N & (bounds_N >= edge - tie))
         if not len(worthy):
@@ -70,7 +70,6 @@ def best_open(
         values_N[worthy], bounds_N[worthy] = look(worthy)
         waiting_N[worthy] = False
         looked_N[worthy] = ~np.isnan(values_N[worthy])
-        values_N[worthy[np.isnan(values_N[worthy])]] = -np.inf
         size = min(2 * size, largest_block)
     tied = np.flatnonzero(looked_N & (values_N >= edge))
     if not len(tied):

@@ -17,6 +17,7 @@ from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory, Totals
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.batch import select_batch
+from poolscore.engine.selection.control import CONTROL
 
 SHOWN = 200  # best rows on the page
 
@@ -102,7 +103,7 @@ def _described(run: RunDirectory, every: pa.Table, best: pa.Table, written: bool
     return Selection(
         written=written,
         score=every["score_name"][0].as_py() if every.num_rows else config.selected_by,
-        method=every["method"][0].as_py() if every.num_rows else config.select.method,
+        method=next((m for m in every["method"].unique().to_pylist() if m != CONTROL), config.select.method),
         rows=every.num_rows,
         cutoff=pc.min(every["score"]).as_py(),
         classes=class_counts(every["prediction"]),

@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from poolscore.engine.keys import keys_of
-from poolscore.engine.selection.badge import badge, of_classes, of_labels
+from poolscore.engine.selection.badge import STREAM, badge, of_classes, of_labels
 from poolscore.engine.selection.caps import Caps, Room
+from poolscore.kernels.gumbel import gumbel_of
 
 
 def room_of(N: int) -> Room:
@@ -53,6 +54,19 @@ def test_gains_are_distances_of_the_gradients() -> None:
     assert len(set(found.places.tolist())) == 30
 
 
+def test_each_row_is_the_one_that_its_noise_and_distance_make_the_first() -> None:
+    probs, features = some(300, 5, 7, seed=6)
+    factors = of_classes(probs)
+    found = badge(factors, features, keys(300), np.arange(300), 40, room_of(300), seed=1)
+    gradients = embedded(factors, features)
+    seeds = np.random.Philox(key=1 | STREAM << 64).random_raw(40).tolist()
+    for step in range(1, 40):
+        before = found.places[:step]
+        squares = ((gradients[:, None] - gradients[before]) ** 2).sum(axis=2).min(axis=1)
+        squares[before] = 1e-300
+        assert (np.log(squares) + gumbel_of(keys(300), seeds[step])).argmax() == found.places[step]
+
+
 def test_rows_are_drawn_as_by_k_means_plus_plus() -> None:
     probs, features = some(6, 3, 2, seed=4)
     factors = of_classes(probs)
@@ -90,7 +104,7 @@ def test_neither_the_order_of_candidates_nor_the_others_count() -> None:
 
 
 def test_copies_are_taken_last() -> None:
-    probs, features = some(5, 3, 4)
+    probs, features = some(5, 30, 700)
     factors, features = np.repeat(of_classes(probs), 3, axis=0), np.repeat(features, 3, axis=0)
     order = np.arange(15)[::-1].copy()
     found = badge(factors, features, keys(15), order, 15, room_of(15), seed=0)

@@ -165,6 +165,22 @@ def test_drawn_gains_are_the_exact_ones_within_their_errors() -> None:
     assert 0.4 < np.std(deviations) < 1.2  # as many under each pass is better than at random
 
 
+def test_bounds_of_drawn_gains_hold_for_later_steps() -> None:
+    log_probs = some_log_probs(30, 10, 3, seed=1)
+    drawn = drawn_outcomes(probs_of(log_probs[:3]), samples=500, seed=0)
+    gains, bounds = module._look(drawn, log_probs, np.arange(30))
+    _, errors = gains_of(drawn, probs_of(log_probs))
+    assert errors.min() > 0
+    assert bounds == pytest.approx(gains + 5 * errors)
+
+
+def test_no_noise_is_added_where_nothing_is_left_to_learn() -> None:
+    certain = np.log(np.array([[[1 - 1e-15, 1e-15], [1e-15, 1 - 1e-15]]]))  # its label tells which pass is right
+    gains, errors = gains_of(drawn_outcomes(probs_of(certain), 100, 0), probs_of(some_log_probs(20, 2, 2)))
+    assert np.abs(gains).max() < 1e-12
+    assert errors.max() < 1e-9
+
+
 def test_the_batch_by_drawn_outcomes_is_worth_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
     log_probs = some_log_probs(100, 30, 3, seed=2)
     exact = batchbald(log_probs, np.arange(100), 5, room_of(100), samples=10, seed=0)

@@ -35,6 +35,16 @@ def test_it_finds_what_looking_at_all_would_find(rows: list[tuple[float, float, 
         assert found == (min(tied, key=lambda i: order[i]), best)
 
 
+def test_a_bound_just_above_the_best_value_is_looked_into() -> None:
+    values = np.full(100, 0.5)
+    bounds = np.full(100, 0.6)
+    values[70] = bounds[70] = 0.5 + 1e-6
+    values[71], bounds[71] = 0.5 + 1e-6 + 5e-10, 0.5 + 1e-6 - 5e-10  # the same but for rounding
+    order = np.arange(100)[::-1].copy()
+    found = best_open(bounds, np.ones(100, bool), order, lambda b: (values[b], values[b]), 1e-9)
+    assert found == (71, values[71])
+
+
 def test_those_whose_bound_is_too_low_are_left_alone() -> None:
     bounds = np.arange(1000, dtype=float)
     asked: list[int] = []

@@ -84,7 +84,7 @@ def test_few_distances_are_computed_and_the_batch_is_the_same(monkeypatch: pytes
 
 def test_far_from_the_origin_distances_keep_their_digits() -> None:
     random = np.random.default_rng(1)
-    features = (1000 + random.integers(0, 4, (60, 6))).astype(np.float32)
+    features = (2**23 + random.integers(0, 4, (60, 500))).astype(np.float32)
     middle = features.mean(axis=0, dtype=np.float64)
     found = kcenter(features, middle, features[:2], np.arange(60), 10, room_of(60), None)
     assert found.places.tolist() == greedily(features, features[:2], np.arange(60), 10, 0)[0]
