@@ -56,6 +56,7 @@ def test_gains_are_distances_of_the_gradients() -> None:
 
 def test_each_row_is_the_one_that_its_noise_and_distance_make_the_first() -> None:
     probs, features = some(300, 5, 7, seed=6)
+    features *= np.exp(np.random.default_rng(7).normal(0, 3, (300, 1))).astype(np.float32)
     factors = of_classes(probs)
     found = badge(factors, features, keys(300), np.arange(300), 40, room_of(300), seed=1)
     gradients = embedded(factors, features)

@@ -36,13 +36,17 @@ def test_it_finds_what_looking_at_all_would_find(rows: list[tuple[float, float, 
 
 
 def test_a_bound_just_above_the_best_value_is_looked_into() -> None:
-    values = np.full(100, 0.5)
-    bounds = np.full(100, 0.6)
+    values, bounds = np.full(100, 0.5), np.full(100, 0.6)
     values[70] = bounds[70] = 0.5 + 1e-6
-    values[71], bounds[71] = 0.5 + 1e-6 + 5e-10, 0.5 + 1e-6 - 5e-10  # the same but for rounding
-    order = np.arange(100)[::-1].copy()
-    found = best_open(bounds, np.ones(100, bool), order, lambda b: (values[b], values[b]), 1e-9)
-    assert found == (71, values[71])
+    found = best_open(bounds, np.ones(100, bool), np.arange(100), lambda b: (values[b], values[b]), 1e-9)
+    assert found == (70, values[70])
+
+
+def test_a_bound_that_rounding_has_put_below_its_value_is_looked_into() -> None:
+    values, bounds = np.full(17, 0.5), np.full(17, 0.6)  # a first block, and one more
+    values[:2], bounds[0] = (0.55 - 5e-10, 0.55), 0.55 - 1.5e-9
+    found = best_open(bounds, np.ones(17, bool), np.arange(17), lambda b: (values[b], values[b]), 1e-9)
+    assert found == (0, values[0])
 
 
 def test_those_whose_bound_is_too_low_are_left_alone() -> None:
