@@ -497,8 +497,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _a_shortlist_where_one_is_needed(self) -> Config:
-        for_it = [self.select.method] * (self.select.method in AWARE)
-        for_it += [NEAR_DUPLICATES] * (NEAR_DUPLICATES in self.select.max_per_group)
+        method: str = self.select.method
+        for_it = [name for name in (method, *self.select.max_per_group) if name in (*AWARE, NEAR_DUPLICATES)]
         if for_it and not self.shortlist.rows:
             raise ValueError(f"shortlist.rows: {for_it[0]} selects from the shortlist, and 0 makes none; leave it out")
         return self
@@ -513,6 +513,16 @@ class Config(Section):
         if self.model.source.endswith(".onnx") and self.passes.compile:
             raise ValueError(
                 "passes.compile: is for torch models; ONNX Runtime optimises a file by itself: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_shortlist_holds_the_batch_that_is_made_of_it(self) -> Config:
+        of_it = "near_duplicates" if "near_duplicates" in self.select.max_per_group else self.select.method
+        if of_it in (*AWARE, "near_duplicates") and self.shortlist.rows < self.select.k:
+            raise ValueError(
+                f"shortlist.rows: {self.shortlist.rows} rows are fewer than select.k={self.select.k}, and {of_it} "
+                "chooses among the shortlist's rows alone: raise it"
             )
         return self
 

@@ -459,11 +459,8 @@ def _check_outputs(config: Config, probe: Probe) -> None:
 def _identity(
     config: Config, plan: Plan, exclude: IdSet, specs: Mapping[str, RowSpec], network: Network
 ) -> dict[str, Any]:
-    settings = settings_of(config)
-    secret = {key: value for key, value in settings.items() if redacted(value, key) != value}
     return {
-        **settings,
-        "the secret settings": _digest(secret),
+        **settings_of(config),
         POOL: plan.digest,
         EXCLUDED: digest_of(exclude),
         TOKENIZERS: tokenizer_digests(config),

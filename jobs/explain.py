@@ -34,7 +34,7 @@ def lines_of(found: Explanation, config: Config) -> list[str]:
     if found.row is None:
         return lines
     lines += ["", "scores, and the place among all scored rows", *_table([_standing(s) for s in found.standings])]
-    lines += ["", "selections", *(f"  {_membership(m, found.standings)}" for m in found.selections)]
+    lines += ["", "selections", *(f"  {membership_in_words(m, found.standings)}" for m in found.selections)]
     if not found.selections:
         lines.append("  none is written yet")
     return [*lines, "", *_from_shortlist(found, config)]
@@ -113,7 +113,8 @@ def _standing(standing: Standing) -> tuple[str, str, str, str]:
     return "  ", standing.score, number(standing.value), place
 
 
-def _membership(membership: Membership, standings: Sequence[Standing]) -> str:
+def membership_in_words(membership: Membership, standings: Sequence[Standing]) -> str:
+    """Whether a row is in a selection, and why."""
     if membership.why is None:
         return f"{membership.file}: not in it, {_why_not(membership, standings)}"
     why = membership.why

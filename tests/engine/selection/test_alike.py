@@ -104,7 +104,7 @@ def test_what_cannot_be_known_does_not_lose_the_selection(tmp_path: Path, damage
         run.storage.delete("shortlist/part-1.parquet")
     if damage == "not JSON":
         run.storage.publish(ABOUT, lambda file: file.write(b"{"))
-    found = write_batch(run, run.config)
+    found = write_batch(run, run.config).near_duplicates
     assert (found.rows, found.known) == (3, 0)
     assert "shortlist" in found.in_words()
     assert "selection.parquet" in run.storage.names("")
