@@ -27,8 +27,8 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.expression import parse as parse_filter
 from poolscore.engine.run.limits import DEADLINES, parse_deadline
 from poolscore.engine.scores import Task, require_score
-from poolscore.engine.selection.caps import Caps, caps_of
-from poolscore.engine.selection.methods import require_method
+from poolscore.engine.selection.caps import NEAR_DUPLICATES, Caps, caps_of
+from poolscore.engine.selection.methods import AWARE, require_method
 
 
 def _no_flag(given: Any) -> Any:
@@ -496,6 +496,14 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _a_shortlist_where_one_is_needed(self) -> Config:
+        method: str = self.select.method
+        for_it = [name for name in (method, *self.select.max_per_group) if name in (*AWARE, NEAR_DUPLICATES)]
+        if for_it and not self.shortlist.rows:
+            raise ValueError(f"shortlist.rows: {for_it[0]} selects from the shortlist, and 0 makes none; leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _onnx_runtime_does_it_its_own_way(self) -> Config:
         if self.model.source.endswith(".onnx") and self.passes.precision != "fp32":
             raise ValueError(
@@ -505,6 +513,16 @@ class Config(Section):
         if self.model.source.endswith(".onnx") and self.passes.compile:
             raise ValueError(
                 "passes.compile: is for torch models; ONNX Runtime optimises a file by itself: leave it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_shortlist_holds_the_batch_that_is_made_of_it(self) -> Config:
+        of_it = "near_duplicates" if "near_duplicates" in self.select.max_per_group else self.select.method
+        if of_it in (*AWARE, "near_duplicates") and self.shortlist.rows < self.select.k:
+            raise ValueError(
+                f"shortlist.rows: {self.shortlist.rows} rows are fewer than select.k={self.select.k}, and {of_it} "
+                "chooses among the shortlist's rows alone: raise it"
             )
         return self
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from poolscore.engine.config import PassesConfig, RunConfig, parse_config
+from poolscore.engine.config import PassesConfig, RunConfig, ShortlistConfig, parse_config
 from poolscore.engine.config_text import from_yaml
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.files import PoolFiles, find_files
@@ -39,7 +39,7 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
     schema = files.schema
     rows = files.rows
     id_column = first_of(ID_NAMES, schema)
-    passes = PassesConfig()
+    passes, shortlist = PassesConfig(), ShortlistConfig()
     lines = [
         f"# poolscore configuration for {quoted(pool)} ({amount(rows, 'row')}, {amount(len(files), 'file')})",
         "# Relative paths are relative to this file. `poolscore schema` lists everything that can be set.",
@@ -61,6 +61,12 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
         "select:",
         f"  k: {k}",
         "  # score: bald           # the default for classification; `poolscore select` can use the others later",
+        "  # max_per_group: {near_duplicates: 1}  # rows at most of a group; by a kept column, too",
+        "  # quotas: {0: 100}      # predicted class → rows at most",
+        "  # control: 0.05         # share of k that is drawn at random, to measure what the batch gains over chance",
+        "# shortlist:             # the best rows, inferred once more at the end, for what needs more than scores",
+        f"#   rows: {shortlist.rows}         # at most; 0: none",
+        "#   labelled: labelled.parquet # rows that have labels already: kcenter begins with them",
         *_check_lines(schema),
         "run:",
         "  dir: run",

@@ -345,10 +345,16 @@ def summary(result: RunResult, report_path: str) -> None:
     if result.mixed is not None:
         facts.add("mixed", result.mixed)
     facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
+    if result.shortlist is not None:
+        told = [f"{amount(result.shortlist.rows, 'row')}"] if result.shortlist.rows else []
+        facts.add("shortlist", "; ".join([*told, *result.shortlist.notes]))
     entry = result.verified.to_json() if result.verified is not None else None
     if entry is not None:
         facts.add("verified", verified_in_words(entry))
     facts.add("selection", result.selection)
+    for note in result.notes:
+        facts.add("of it", note)
+    facts.add("near-duplicates", result.near_duplicates.in_words())
     facts.add("report", report_path)
     facts.show()
     if entry is not None:

@@ -36,6 +36,7 @@ from poolscore.engine.selection.threshold import Question, Threads, Workers
 from poolscore.engine.selection.top import Scored, fill, fill_by_rank
 from poolscore.engine.selection.walk import Walk
 from poolscore.engine.shortlist.read import Shortlist, read_shortlist
+from poolscore.engine.words import amount
 
 ABOUT = b"poolscore"  # key of the schema metadata: JSON, what the rows were selected from
 
@@ -59,7 +60,22 @@ class Batch:
     @property
     def notes(self) -> Sequence[str]:
         """What is to be said of it."""
-        return self._others.notes
+        choice, notes = self.choice, list(self._others.notes)
+        if len(self._control):
+            drawn = f"{amount(len(self._control), 'row')} of them drawn at random from all that are scored"
+            notes.append(f"{drawn}: their method is '{CONTROL}'")
+        if refused := self.about.get("refused_by_caps"):
+            notes.append(
+                f"{refused:,} of the best {choice.k:,} gave way, for groups of theirs were full ({choice.caps})"
+            )
+        if self.count < choice.k and choice.method not in AWARE:  # which say so themselves
+            notes.append(f"{amount(self.count, 'row')} instead of {choice.k:,}: {self._candidates()} hold no more")
+        return notes
+
+    def _candidates(self) -> str:
+        """What the rows are taken from, as words."""
+        caps = f" under the caps ({self.choice.caps})" if self.choice.caps else ""
+        return f"the {'shortlist' if self.choice.needs_shortlist else 'scores'}{caps}"
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -196,7 +212,7 @@ def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
         choice = batch.choice
         candidates = "rows of the shortlist" if choice.needs_shortlist else "scored rows"
         caps = f" under the caps ({choice.caps}); raise them" if choice.caps else ""
-        larger = "; `poolscore score` with more shortlist.rows makes more" if choice.needs_shortlist else ""
+        larger = "; `poolscore score` with a larger shortlist.rows makes more" if choice.needs_shortlist else ""
         raise ConfigError(
             f"k: {choice.k} rows are asked for, {batch.count} {candidates} are left to select from{caps}{larger}"
         )

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from poolscore.engine.selection.caps import Room
 from poolscore.engine.selection.greedy import LARGEST_BLOCK, Places, Taken, Values, best_open
 
-EXACT_BYTES = 64 << 20  # of p(t | o): outcomes are drawn where all of them would take more
+EXACT_BYTES = 8 << 20  # of p(t | o): outcomes are drawn where all of them would take more, and much longer
 BLOCK_BYTES = 2 << 20  # of p(y_x | o) at work at once: fits into a core's cache
 PROBS_BYTES = 32 << 20  # of p(y_x | w_t) of the candidates at work
 TIE = 1e-9  # nats; rounding is a thousand times smaller

@@ -12,6 +12,7 @@ from pyarrow import fs
 
 from poolscore.engine.filesystem import locate
 from poolscore.engine.run.directory import SELECTION, SUCCESS, RunDirectory
+from poolscore.engine.shortlist.read import ABOUT, about_shortlist, read_shortlist
 
 # What a driver writes after it has swept; killed at that it may leave a file of some bytes, and nobody comes after it.
 LAST = re.compile(r"(^|/)\.(_SUCCESS|closed\.json|report\.html)\.")
@@ -59,6 +60,7 @@ def same_results(run_dir: str, reference: Outcome) -> None:
             assert _bits(here[column]) == _bits(there[column]), f"{name}: '{column}' has other bits"
     assert found.selection == reference.selection, "another selection"
     run = RunDirectory(run_dir)
+    assert read_shortlist(run).rows.num_rows, "no shortlist"
     assert SUCCESS in run.storage.names(""), "no _SUCCESS"
     assert run.info["status"] == "done", f"run.json says '{run.info['status']}': {run.info.get('stopped_by')}"
     counted = run.info["totals"]["scored"] + run.info["totals"]["rejected"]
@@ -66,13 +68,16 @@ def same_results(run_dir: str, reference: Outcome) -> None:
 
 
 def no_orphans(run_dir: str) -> None:
-    """Require that the run directory holds no part that the journal does not count, and no half-written object."""
+    """Require that the run directory holds no part that nobody counts, and nothing half-written."""
     run = RunDirectory(run_dir)
     counted = {name for report in run.reports().values() for name in (report.scores, report.errors) if name}
     there = objects(run_dir)
     hidden = [name for name in there if name.rpartition("/")[2].startswith(".") and not LAST.search(name)]
     assert not hidden, f"left half-written: {hidden}"
-    orphans = [name for name in there if name.startswith(("scores/", "errors/")) and name not in counted]
+    about = about_shortlist(run) or {"table": None, "centre": None, "parts": (), "labelled": ()}
+    counted |= {ABOUT, about["table"], about["centre"], *(part["name"] for part in about["parts"])}
+    folders = ("scores/", "errors/", "shortlist/")
+    orphans = [name for name in there if name.startswith(folders) and name not in counted]
     assert not orphans, f"orphans: {orphans}"
 
 

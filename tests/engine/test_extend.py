@@ -17,6 +17,7 @@ from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
+from poolscore.engine.shortlist.read import read_shortlist
 
 Configure = Callable[..., Config]
 
@@ -80,6 +81,7 @@ def test_an_extension_can_be_extended_and_resumed(
     with pytest.raises(ConfigError, match=r"differs in the pool .*, the run that it extends \(give --extend as"):
         score_pool(second)
     assert score_pool(second, extends=base).totals.scored == 40
+    assert read_shortlist(RunDirectory(second.run.dir)).rows.num_rows == 40  # of what came alone
     third = more("part-9.parquet", 700, dir=str(tmp_path / "third"))
     result = score_pool(third, extends=second.run.dir)
     assert scores_of_run(result.run_dir)["id"].to_pylist() == [f"digit-{i:04d}" for i in range(700, 740)]

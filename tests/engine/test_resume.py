@@ -39,7 +39,7 @@ def interrupt(config: Config, shards: int) -> RunDirectory:
 
 
 def test_no_scored_row_is_read_again(digit_config: Configure, rows_read: list[int]) -> None:
-    config = digit_config()
+    config = digit_config(shortlist={"rows": 0})
     run = interrupt(config, 3)
     scored = set(scores_of_run(config.run.dir)["row_id"].to_pylist())
     assert 0 < len(scored) < 600
@@ -223,7 +223,7 @@ def test_a_driver_that_wakes_up_late_does_not_write_over_a_newer_ones_selection(
 
 
 def test_what_a_done_run_has_lost_of_its_journal_is_scored_anew(digit_config: Configure, rows_read: list[int]) -> None:
-    config = digit_config()
+    config = digit_config(shortlist={"rows": 0})
     whole = score_pool(config)
     run, before = RunDirectory(config.run.dir), Path(whole.selection).read_bytes()
     scores = scores_of_run(config.run.dir)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import nets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -33,6 +34,7 @@ from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
+from poolscore.engine.shortlist.read import read_shortlist
 from poolscore.engine.verify import verify_run
 from poolscore.jobs.cli import app
 
@@ -135,6 +137,9 @@ def test_a_job_in_a_bucket_gives_what_a_local_one_gives(twins: Twins) -> None:
     assert (there.exit_code, there.totals.excluded, there.totals.shards) == (DONE, 2, 6)
     assert scores_of_run(there.run_dir).equals(twins.scores)
     assert bytes_at(there.selection) == twins.selection
+    mine, theirs = (read_shortlist(RunDirectory(at)) for at in (there.run_dir, str(twins.folder / "run")))
+    assert mine.rows.equals(theirs.rows)
+    assert np.array_equal(mine.features_NF, theirs.features_NF)
     run = RunDirectory(there.run_dir)
     assert run.succeeded
     assert run.config == config

@@ -178,10 +178,15 @@ MODEL = {"source": "m:f", "task": "multiclass", "classes": ["cat", "dog"]}
         ({}, {"max_per_group": {"camera": 1}}, "no column 'camera'"),
         ({}, {"max_per_group": {"near_duplicates": 1}}, "is a column of pool.keep; rename it"),
         ({}, {"control": 1}, "select.control"),
+        ({}, {"method": "kcenter"}, "shortlist.rows: kcenter selects from the shortlist, and 0 makes none"),
     ],
 )
 def test_a_configuration_is_refused_before_anything_runs(model: Any, select: Any, why: str) -> None:
-    data = {"pool": {"uri": "/p", "input": "x", "keep": ["video", "near_duplicates"]}, "run": {"dir": "/r"}}
+    data: dict[str, Any] = {
+        "pool": {"uri": "/p", "input": "x", "keep": ["video", "near_duplicates"]},
+        "run": {"dir": "/r"},
+    }
+    data["shortlist"] = {"rows": 0 if select.get("method") == "kcenter" else 100}
     with pytest.raises(ConfigError, match=why):
         parse_config({**data, "model": {**MODEL, **model}, "select": {"k": 3, **select}})
 
