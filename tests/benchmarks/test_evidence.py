@@ -94,11 +94,11 @@ def test_another_setting_is_refused(tiny: Path, tmp_path: Path) -> None:
 
 def test_copies_are_counted() -> None:
     rounds = [
-        loop.Round(2, 0.5, [12, 3, 13], {"topk": 3}, 1, 2),  # 12 is image 2, which is labelled; 13 is image 3 again
+        loop.Round(2, 0.5, [12, 3, 13], {"topk": 3}, 1, 2),  # 12 is image 2, as the labelled 22; 13 is image 3 again
         loop.Round(5, 0.6, [4, 9, 23], {"topk": 3}, 1, 2),  # 23 is image 3 again
         loop.Round(8, 0.7, [], {}, 1, 2),
     ]
-    curve = as_curve([1, 2], rounds, images=10)
+    curve = as_curve([1, 22], rounds, images=10)
     assert curve["repeats"] == [2, 1, 0]
     assert curve["seconds"] == {"training": 3, "selecting": 6}
 
