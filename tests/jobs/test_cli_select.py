@@ -45,7 +45,7 @@ def test_select_by_chance_from_two_runs(tmp_path: Path) -> None:
 
 def test_select_says_what_is_wrong(tmp_path: Path) -> None:
     a, b, _, _ = two_runs(tmp_path)
-    with pytest.raises(ConfigError, match="there is no method 'best'; there are topk"):
+    with pytest.raises(ConfigError, match="--method best: there are topk"):
         poolscore("select", a.storage.root, "--name", "x", "--method", "best")
     with pytest.raises(ConfigError, match=r"k: 999 rows are asked for, 220 scored rows are left"):
         poolscore("select", a.storage.root, b.storage.root, "--name", "x", "--k", 999)

@@ -184,7 +184,7 @@ MODEL = {"source": "m:f", "task": "multiclass", "classes": ["cat", "dog"]}
         ({}, {"max_per_group": {"camera": 1}}, "no column 'camera'"),
         ({}, {"max_per_group": {"near_duplicates": 1}}, "is a column of pool.keep; rename it"),
         ({}, {"control": 1}, "select.control"),
-        ({}, {"method": "kcenter"}, "shortlist.rows: kcenter selects from the shortlist, and 0 makes none"),
+        ({}, {"method": "kcenter"}, "shortlist.rows: 0 rows are fewer than select.k=3, and kcenter chooses"),
     ],
 )
 def test_a_configuration_is_refused_before_anything_runs(model: Any, select: Any, why: str) -> None:
