@@ -131,6 +131,13 @@ def test_columns_of_any_plain_type_tell_groups(name: str, at_once: int) -> None:
     assert rows == [0, 1, 2, 3, 5, 6]  # row 4 is the third of its group; what has no value is alone
 
 
+def test_rows_that_are_not_a_number_are_alone() -> None:
+    room = Caps({"x": 1}).room(pa.table({"x": [float("nan"), float("nan"), 1.0, 1.0]}))
+    room.take(0)
+    room.take(2)
+    assert room.open_N.tolist() == [False, True, False, False]
+
+
 def test_room_closes_a_group_when_it_is_full() -> None:
     table = pa.table({"prediction": [0, 0, 1, 1, 1]})
     room = Caps({"near_duplicates": 2}, {1: 2}).room(table, np.array([5, 5, ALONE, 5, ALONE]))
