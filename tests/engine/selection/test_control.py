@@ -20,6 +20,7 @@ from test_top import WAYS, take, write_parts
 
 from poolscore.engine.keys import IdSet, keys_of
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.selection import walk as walk_module
 from poolscore.engine.selection.batch import select_batch, selected
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.control import control_ranks, control_rows, with_control
@@ -117,14 +118,21 @@ def test_control_rows_of_several_runs_are_of_the_newest(tmp_path: Path) -> None:
     assert len(set(table["id"].to_pylist())) == table.num_rows
 
 
-def test_control_rows_count_for_the_caps_but_are_not_bound_by_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most", [2, 3])
+def test_control_rows_count_for_the_caps_but_are_not_bound_by_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr(walk_module, "LOOK", 1)
+    monkeypatch.setattr(walk_module, "HARDLY_ANY", 2)
+    config: dict[str, Any] = {"k": 20, "control": 0.5, "max_per_group": {"prediction": most}, "seed": 1}
     run = make_run(tmp_path, [np.arange(70.0).tolist()])  # predictions are row_id % 7
-    table = select_batch(run, run.config, k=20, control=0.5, max_per_group={"prediction": 3}, seed=1)
+    with selected([run], run.config, Choice.of(run.config, **config)) as batch:
+        table = pa.concat_tables(list(batch.tables()))
     control = drawn(70, 1)[:10]
     counts = Counter(i % 7 for i in control)
     expected = []
     for row in (i for i in reversed(range(70)) if i not in control):
-        if counts[row % 7] < 3 and len(expected) < 10:
+        if counts[row % 7] < most and len(expected) < 10:
             counts[row % 7] += 1
             expected.append(row)
     assert (control_of(table), others_of(table)) == (control, expected)
