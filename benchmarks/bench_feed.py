@@ -20,11 +20,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from environment import environment
-from feed_pools import write_pool, write_weights
+from feed_pools import ARROW_PAGE, PACK_PAGE, write_pool, write_weights
 
 from poolscore.engine.filesystem import locate
 
@@ -32,6 +33,8 @@ HERE = Path(__file__).parent
 WORKERS = 2
 MEMORY_MB = (16, 64, 256, 700)  # of a row group
 BUDGET = 128 << 20  # run.read_ahead
+BATCH_ROWS, BATCHES = 16, 4  # one that is used, one that is made, and those ahead round up
+PAGES = 3  # one whose rows are in use, one that is read, and its bytes as they were fetched
 LATENCY = 0.08  # seconds before the first byte
 TARGETS = {"cpu_against_loop": 1.15, "rate_against_ray_data": 1.6, "rate_with_latency": 0.95}
 
@@ -103,21 +106,21 @@ def _show(name: str, ways: Mapping[str, Result]) -> None:
 
 
 def memory(folder: Path, scale: float) -> Result:
-    """How much a process grows that reads and decodes a shard as a worker does, without a model."""
+    """How much a process grows that reads and decodes a shard as a worker does, without a model. What is stated: a
+    shard's half of `run.read_ahead`, BATCHES batches, and PAGES pages of the file, which Arrow reads whole."""
     found: Result = {}
-    row_bytes = _row_bytes(_pool(folder, KINDS[1], 200))
-    for megabytes in MEMORY_MB:
+    row_bytes, batch = _row_bytes(_pool(folder, KINDS[1], 200)), BATCH_ROWS * 500 * 375 * 3
+    for page_rows, megabytes in product((PACK_PAGE, ARROW_PAGE), MEMORY_MB):
         group = max(1, int(megabytes * scale * 1e6 / row_bytes))
-        uri = folder / f"memory-{group}"
+        uri = folder / f"memory-{group}-{page_rows}"
         if not uri.exists():
-            write_pool(uri, max(2 * group, 500), 375, 500, group, files=1)
-        r = _run("feed", folder, str(uri), batch_size=16, read_ahead=BUDGET)
-        found[str(megabytes)] = {"grew_MB": r["peak_MB"] - r["before_MB"], "rows": r["rows"]}
-        print(
-            f"row groups of {megabytes:4} MB: {found[str(megabytes)]['grew_MB']:5} MB more than before the first shard "
-            f"(budget {BUDGET / 1e6:.0f} MB for two shards, and this is one)",
-            flush=True,
-        )
+            write_pool(uri, max(2 * group, 500), 375, 500, group, files=1, page_rows=page_rows)
+        r = _run("feed", folder, str(uri), batch_size=BATCH_ROWS, read_ahead=BUDGET)
+        page = max(1 << 20, min(page_rows, group) * row_bytes)
+        grew, stated = r["peak_MB"] - r["before_MB"], (BUDGET / 2 + BATCHES * batch + PAGES * page) / 1e6
+        case = f"row groups of {megabytes} MB, pages of {page / 1e6:.1f} MB"
+        found[case] = {"grew_MB": grew, "stated_MB": stated, "rows": r["rows"]}
+        print(f"{case}: {grew} MB more than before the first shard, stated {stated:.0f} MB", flush=True)
     return found
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 PHOTOS = Path(os.environ.get("POOLSCORE_DATA", Path(__file__).parents[2] / "shared" / "data")) / "photos/photos.parquet"
+ARROW_PAGE, PACK_PAGE = 1024, 8  # rows that Arrow writes at least into a page: by default, and in `poolscore pack`
 DISTINCT = 2000  # pictures of a pool that differ; each is used again under another id
 
 Picture = NDArray[np.uint8]
@@ -29,8 +30,11 @@ def network() -> nn.Sequential:
     )
 
 
-def write_pool(folder: Path, rows: int, height: int, width: int, group_rows: int, files: int = 4) -> Path:
-    """`rows` JPEGs in so many files: columns id and image, uncompressed as they should be."""
+def write_pool(
+    folder: Path, rows: int, height: int, width: int, group_rows: int, files: int = 4, page_rows: int = ARROW_PAGE
+) -> Path:
+    """`rows` JPEGs in so many files: columns id and image, uncompressed as they should be. A page ends at 1 MiB, which
+    Arrow looks at after every `page_rows` rows."""
     folder.mkdir(parents=True)
     pictures = [simplejpeg.encode_jpeg(p, 90) for p in _pictures(min(rows, DISTINCT), height, width)]
     step = -(-rows // files)
@@ -39,7 +43,12 @@ def write_pool(folder: Path, rows: int, height: int, width: int, group_rows: int
         images = pa.array([pictures[i % len(pictures)] for i in numbers], pa.binary())
         table = pa.table({"id": [f"picture-{i:08d}" for i in numbers], "image": images})
         pq.write_table(
-            table, folder / f"{file:03d}.parquet", row_group_size=group_rows, compression="none", use_dictionary=False
+            table,
+            folder / f"{file:03d}.parquet",
+            row_group_size=group_rows,
+            compression="none",
+            use_dictionary=False,
+            write_batch_size=page_rows,
         )
     return folder
 

@@ -27,7 +27,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.expression import parse as parse_filter
 from poolscore.engine.run.limits import DEADLINES, parse_deadline
 from poolscore.engine.scores import Task, require_score
-from poolscore.engine.selection.caps import Caps, caps_of
+from poolscore.engine.selection.caps import NEAR_DUPLICATES, Caps, caps_of
 from poolscore.engine.selection.methods import AWARE, require_method
 
 
@@ -510,10 +510,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _a_shortlist_holds_the_batch_that_is_made_of_it(self) -> Config:
-        of_it = "near_duplicates" if "near_duplicates" in self.select.max_per_group else self.select.method
-        if of_it in (*AWARE, "near_duplicates") and self.shortlist.rows < self.select.k:
+        method: str = self.select.method
+        of_it = [name for name in (NEAR_DUPLICATES, method) if name in (*self.select.max_per_group, *AWARE)]
+        if of_it and self.shortlist.rows < max(1, self.select.k):
             raise ValueError(
-                f"shortlist.rows: {self.shortlist.rows} rows are fewer than select.k={self.select.k}, and {of_it} "
+                f"shortlist.rows: {self.shortlist.rows} rows are fewer than select.k={self.select.k}, and {of_it[0]} "
                 "chooses among the shortlist's rows alone: raise it"
             )
         return self

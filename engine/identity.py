@@ -31,6 +31,7 @@ CODE = "the model's code"
 OF_ROWS = (POOL, EXCLUDED, BASE, *ESSENTIAL, "passes.split", "passes.compile", "passes.rows_per_call")
 # Settings as older versions wrote them lack what is new; these digests they had in the numeric profile alone, or not.
 NEW = (TOKENIZERS, CODE)
+GONE = ("the secret settings",)  # which older versions wrote, and redacted: a secret that changes changes no score
 
 
 def settings_of(config: Config) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def differences(here: Identity, there: Identity, config: Config, ignoring: Itera
     """
     here, there = redacted(here), _completed(there, config)
     unknown = [key for key in NEW if key not in there]
-    keys = [key for key in dict.fromkeys([*there, *here]) if key not in {*ignoring, *unknown}]
+    keys = [key for key in dict.fromkeys([*there, *here]) if key not in {*ignoring, *unknown, *GONE}]
     return [key for key in keys if _json(here.get(key)) != _json(there.get(key))]
 
 

@@ -18,26 +18,28 @@ BLOCK = 2048  # rows that are compared at a time
 def near_duplicate_rate(
     features_NF: NDArray[np.floating], centre_F: NDArray[np.floating], alike: float = ALIKE
 ) -> float:
-    """Share of rows that have a near-duplicate earlier in the batch: labelling them teaches little more.
+    """Share of `repeated` rows; nan for fewer than two rows."""
+    return float(repeated(features_NF, centre_F, alike).mean()) if len(features_NF) > 1 else float("nan")
+
+
+def repeated(
+    features_NF: NDArray[np.floating], centre_F: NDArray[np.floating], alike: float = ALIKE
+) -> NDArray[np.bool_]:
+    """[N] which rows have a near-duplicate earlier in the batch: labelling them teaches little more.
 
     Args:
         features_NF: one vector a row, in the order of the batch.
         centre_F: mean of many rows of the pool. It is subtracted first: features behind a ReLU all point the same way.
         alike: smallest cosine of two near-duplicates.
-
-    Returns:
-        0..1; nan for fewer than two rows.
     """
     unit = _directions(features_NF, centre_F)
-    if len(unit) < 2:
-        return float("nan")
     repeated_N = np.zeros(len(unit), bool)
     for block in _blocks(0, len(unit)):
         repeated_N[block] = np.tril(_alike(unit[block], unit[block], alike), k=-1).any(axis=1)
         for earlier in _blocks(0, int(block[0])):
             open_M = block[~repeated_N[block]]
             repeated_N[open_M] = _alike(unit[open_M], unit[earlier], alike).any(axis=1)
-    return float(repeated_N.mean())
+    return repeated_N
 
 
 def clusters(
@@ -47,7 +49,7 @@ def clusters(
     its own. So no two leaders are near-duplicates.
 
     Args:
-        features_NF, centre_F, alike: see `near_duplicate_rate`.
+        features_NF, centre_F, alike: see `repeated`.
 
     Returns:
         [N] the place of each row's leader, which is its own place where it leads.

@@ -44,6 +44,7 @@ from poolscore.engine.profile import choose_device, numeric_settings, tokenizer_
 from poolscore.engine.run.directory import RUN, RunDirectory, redacted
 from poolscore.engine.run.footers import RunFooters
 from poolscore.engine.scores import SCORES, Task
+from poolscore.engine.selection.caps import require_groups
 from poolscore.engine.shard import Scorer
 from poolscore.engine.storage import open_storage
 from poolscore.engine.uri import lies_in
@@ -60,6 +61,8 @@ OWN_COLUMNS = {
     "method",
     "score_name",
     "perturbed_score",
+    "step",
+    "gain",
     *SCORES,
 }
 COUNTED_PIECES = 2_000  # of row groups: in a larger pool rows are not counted in advance
@@ -363,6 +366,8 @@ def _check_columns(config: Config, pool: PoolFiles) -> None:
         decoder.check(pool.schema)
     pool.choice.check(pool.schema)
     pool.require_columns(asked | dict.fromkeys(pool.choice.columns, "pool.filter"))
+    for name in set(config.select.max_per_group) & set(config.pool.keep):
+        require_groups(name, pool.schema.field(name).type)
     if taken := sorted(set(config.pool.keep) & OWN_COLUMNS):
         raise ConfigError(f"pool.keep: '{taken[0]}' is a column that poolscore writes itself; rename it in the pool")
 
@@ -454,11 +459,8 @@ def _check_outputs(config: Config, probe: Probe) -> None:
 def _identity(
     config: Config, plan: Plan, exclude: IdSet, specs: Mapping[str, RowSpec], network: Network
 ) -> dict[str, Any]:
-    settings = settings_of(config)
-    secret = {key: value for key, value in settings.items() if redacted(value, key) != value}
     return {
-        **settings,
-        "the secret settings": _digest(secret),
+        **settings_of(config),
         POOL: plan.digest,
         EXCLUDED: digest_of(exclude),
         TOKENIZERS: tokenizer_digests(config),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -22,6 +22,7 @@ from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
 from poolscore.engine.run.mixed import mixed_in_words, with_profile
+from poolscore.engine.selection.alike import NearDuplicates
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.write import write_batch
 from poolscore.engine.shortlist.cut import Labelled, find_labelled
@@ -55,6 +56,8 @@ class RunResult:
     limit: str | None  # which one
     mixed: str | None  # what is to be known where workers of several numeric profiles scored
     shortlist: Made | None  # None: none is wanted
+    near_duplicates: NearDuplicates  # of the selection
+    notes: Sequence[str]  # what else is to be said of it
     verified: Verified | None  # rows scored again at the end
     listed: int  # ids in pool.exclude; those that no row has were not excluded
     exit_code: int
@@ -245,7 +248,7 @@ def _finish(
         directory.write_plan(run.storage, prepared.plan)
     shortlist = _shortlist(run, prepared, labelled, workers, require_ours)
     workers.close()
-    write_batch(run, config, totals.scored, before=require_ours)  # which takes minutes where rows are many
+    batch = write_batch(run, config, totals.scored, before=require_ours)  # which takes minutes where rows are many
     whole = not set_aside and not missing
     require_ours()
     run.update(
@@ -255,6 +258,8 @@ def _finish(
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
         shortlist=shortlist.to_json() if shortlist is not None else None,
+        near_duplicates=batch.near_duplicates.to_json(),
+        selection_notes=list(batch.notes),
     )
     if whole and journal is not None:
         directory.sweep(run, journal)
@@ -272,6 +277,8 @@ def _finish(
         limit=limit,
         mixed=mixed_in_words(run.info, totals.profiles),
         shortlist=shortlist,
+        near_duplicates=batch.near_duplicates,
+        notes=batch.notes,
         verified=verified,
         listed=prepared.listed,
         exit_code=DONE if whole else INCOMPLETE,

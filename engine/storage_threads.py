@@ -13,6 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
+from poolscore.engine.allocation import share_arenas
 from poolscore.engine.errors import StoppedError
 
 A = TypeVar("A")
@@ -27,6 +28,7 @@ class StorageThreads:
     end of a `with` waits for nothing."""
 
     def __init__(self, count: int, name: str) -> None:
+        share_arenas()
         self._count = count
         self._name = f"poolscore-{name}"
         self._changed = threading.Condition()

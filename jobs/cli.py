@@ -32,6 +32,9 @@ DIFFERS = 1  # exit code of `verify`
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML configuration; `poolscore init` writes one.")]
 RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Run directory.")]
+METHODS = "topk; by chance: power, softmax, softrank; on the shortlist: batchbald, kcenter, badge."
+CAPS = "At most so many rows of each value of a kept column, of 'prediction', or of 'near_duplicates'; repeatable."
+QUOTAS = "At most so many rows of a predicted class, by name or number; repeatable."
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a configuration value.")]
 
 
@@ -213,9 +216,12 @@ def select(
     name: Annotated[str, typer.Option(help="Name of the selection; it is never overwritten.")],
     k: Annotated[int | None, typer.Option("--k", help="Rows; default: as the run was configured.")] = None,
     by: Annotated[str | None, typer.Option("--score", help="Score; default: as the run was configured.")] = None,
-    method: Annotated[str | None, typer.Option(help="topk, or by chance: power, softmax, softrank.")] = None,
+    method: Annotated[str | None, typer.Option(help=METHODS)] = None,
     beta: Annotated[float | None, typer.Option(help="By chance: larger follows the scores more closely.")] = None,
-    seed: Annotated[int | None, typer.Option(help="By chance: of the noise; default: passes.seed.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of chance and control; default: passes.seed.")] = None,
+    max_per_group: Annotated[list[str] | None, typer.Option(metavar="COLUMN=ROWS", help=CAPS)] = None,
+    quotas: Annotated[list[str] | None, typer.Option("--quota", metavar="CLASS=ROWS", help=QUOTAS)] = None,
+    control: Annotated[float | None, typer.Option(help="Share of k that is drawn at random from all scored.")] = None,
     exclude: Annotated[str | None, typer.Option(help="Parquet or CSV of ids to leave out.")] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster that reads the scores; default: threads.")] = None,
 ) -> None:
@@ -225,22 +231,37 @@ def select(
     """
     from poolscore.engine.run.directory import RunDirectory
     from poolscore.engine.run.mixed import mixed_in_words
+    from poolscore.engine.selection.alike import OPTION, near_duplicates_of
     from poolscore.engine.selection.batch import require_enough, selected
     from poolscore.engine.selection.choice import Choice
     from poolscore.engine.selection.write import workers_on, write_named_selection
 
     runs = [RunDirectory(run_dir) for run_dir in run_dirs]
     config = runs[0].config
-    choice = Choice.of(config, score=by, k=k, method=method, beta=beta, seed=seed)
+    choice = Choice.of(
+        config,
+        score=by,
+        k=k,
+        method=method,
+        beta=beta,
+        seed=seed,
+        max_per_group=_limits(max_per_group, "--max-per-group"),
+        quotas=_limits(quotas, "--quota"),
+        control=control,
+    )
     with workers_on(address) as workers, selected(runs, config, choice, exclude=exclude, workers=workers) as batch:
         require_enough(batch, k, exclude)
-        path = write_named_selection(runs[0], name, batch, {**choice.manifest(), "exclude": exclude})
+        alike = near_duplicates_of(runs, batch)
+        about = {**choice.manifest(), "exclude": exclude, "near_duplicates": alike.to_json()}
+        path = write_named_selection(runs[0], name, batch, about)
     for run in runs:
         if not run.succeeded:
             show.warn(f"{run.storage.root} is not whole: the selection is made from the shards scored so far")
         if (mixed := mixed_in_words(run.info, run.totals().profiles)) is not None:
             show.warn(f"{run.storage.root} is mixed: {mixed}")
-    show.done(f"{batch.count} rows in {path}")
+    for note in batch.notes:
+        show.warn(note)
+    show.done(f"{batch.count} rows in {path}\nnear-duplicates: {alike.in_words(OPTION)}")
 
 
 @app.command()
@@ -263,6 +284,32 @@ def compare(
     if out is not None:
         write_only(found, out)
     show.done(json.dumps(found.to_dict(), indent=2, default=str) if as_json else "\n".join(lines_of(found)))
+
+
+@app.command()
+def explain(
+    run_dir: RunDir,
+    row: Annotated[
+        str | None, typer.Argument(metavar="[ID]", help="As the pool has it; path#row where it has none.")
+    ] = None,
+    row_id: Annotated[int | None, typer.Option("--row-id", metavar="N", help="Instead of an id.")] = None,
+    thumbnail: Annotated[Path | None, typer.Option(help="Where to write its picture.", metavar="FILE")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Why a row is where it is: places by each score, selections, what its passes said, rows like it."""
+    from poolscore.engine.explain.row import explain as explain_rows
+    from poolscore.engine.run.directory import RunDirectory
+    from poolscore.jobs.explain import lines_of, to_dict, write_thumbnail
+
+    run = RunDirectory(run_dir)
+    with show.busy("reading the scores"):
+        found = explain_rows(run, row, row_id)
+    if as_json:
+        show.done(json.dumps([to_dict(one, run.config) for one in found], indent=2, default=str))
+    else:
+        show.done("\n\n".join("\n".join(lines_of(one, run.config)) for one in found))
+    if thumbnail is not None:
+        show.warn(write_thumbnail(run, found, thumbnail))
 
 
 @app.command()
@@ -366,6 +413,19 @@ def demo(
     from poolscore.jobs.demo import run_demo
 
     raise typer.Exit(run_demo(folder, workers))
+
+
+def _limits(given: list[str] | None, option: str) -> dict[str, int] | None:
+    """Limits as options give them, group=rows; None: none are given."""
+    if not given:
+        return None
+    limits = {}
+    for one in given:
+        name, _, rows = one.rpartition("=")
+        if not name or not rows.isdecimal():
+            raise ConfigError(f"{option} {one}: expected NAME=ROWS, such as {option} {name or 'video'}=3")
+        limits[name] = int(rows)
+    return limits
 
 
 def _check(config: Any, prepared: Any) -> None:

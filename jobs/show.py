@@ -352,6 +352,9 @@ def summary(result: RunResult, report_path: str) -> None:
     if entry is not None:
         facts.add("verified", verified_in_words(entry))
     facts.add("selection", result.selection)
+    for note in result.notes:
+        facts.add("of it", note)
+    facts.add("near-duplicates", result.near_duplicates.in_words())
     facts.add("report", report_path)
     facts.show()
     if entry is not None:

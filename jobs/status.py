@@ -34,7 +34,8 @@ def show_status(run: RunDirectory, as_json: bool) -> None:
         facts.add("driver", driver)
     facts.add("shards", f"{totals.shards:,} of {state['shards']['all']:,}")
     left_out = f", {totals.filtered:,} filtered" if totals.filtered else ""
-    part = f", {RANDOM_PART}" if not state["finished"] and not state["set_aside"] else ""
+    whole = state["finished"] or state["set_aside"] or totals.shards == state["shards"]["all"]
+    part = "" if whole else f", {RANDOM_PART}"
     share = f" ({totals.rows / max(1, state['rows']['all']):.1%}{part})"
     facts.add(
         "rows",

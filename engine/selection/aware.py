@@ -6,19 +6,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from poolscore.engine.errors import ConfigError
-from poolscore.engine.keys import IdSet, id_text
 from poolscore.engine.scores import Task
 from poolscore.engine.selection.badge import badge, of_classes, of_labels
 from poolscore.engine.selection.batchbald import batchbald, probs_of
+from poolscore.engine.selection.caps import Room
 from poolscore.engine.selection.choice import Choice
-from poolscore.engine.selection.greedy import Places, Room, Taken, Values
+from poolscore.engine.selection.greedy import Places, Taken, Values
 from poolscore.engine.selection.kcenter import kcenter
 from poolscore.engine.selection.methods import require_method
 from poolscore.engine.selection.ranking import ranking_of
@@ -42,54 +42,38 @@ class Picked:
         return np.arange(1, len(self.places) + 1)
 
 
-def pick(shortlist: Shortlist, task: Task, choice: Choice, k: int, room: Room, exclude: IdSet) -> Picked:
+def pick(shortlist: Shortlist, task: Task, choice: Choice, k: int, room: Room) -> Picked:
     """The batch by a batch-aware method. It depends on the rows, not on their order.
 
     Args:
-        shortlist: of the run. Rows that are on it only as control rows (rank null) are not taken.
+        shortlist: of the run.
         task: of the run.
         choice: method, score, beta, seed, samples. The score decides the first row of `kcenter` without labelled rows,
             and what `power` takes once `batchbald` has taken its rows.
         k: rows to take.
-        room: which rows may be taken under the caps; it is told of each.
-        exclude: ids of rows that must not be taken.
+        room: which rows of the shortlist may be taken; it is told of each.
 
     Returns:
-        k rows; fewer only where the caps leave no more.
+        k rows; fewer where no more may be taken.
 
     Raises:
-        ConfigError: the method is not defined for these outputs, or k rows are more than the shortlist holds.
+        ConfigError: the method is not defined for these outputs.
     """
     T = 0 if shortlist.log_probs_NTC is None else shortlist.log_probs_NTC.shape[1]
     require_method(choice.method, task, T, shortlist.shared_masks)
     rows = shortlist.rows
     keys_N = rows["key"].to_numpy()
-    candidates_N = rows["rank"].is_valid().to_numpy(zero_copy_only=False)
-    candidates_N &= ~exclude.contains(id_text(rows["id"].combine_chunks(), "id"), keys_N)
-    if candidates_N.sum() < k:
-        raise ConfigError(
-            f"k: {k} rows are asked for, and {candidates_N.sum()} of the shortlist's are left to select from by "
-            f"{choice.method}; `poolscore score` with shortlist.rows: {max(2 * k, 2 * rows.num_rows)} makes a larger one"
-        )
-    room.open_N &= candidates_N
     order_N = np.empty(rows.num_rows, np.int64)  # the place of each row in the order of keys, which breaks ties
     order_N[np.lexsort((rows["row_id"].to_numpy(), keys_N))] = np.arange(rows.num_rows)
     if choice.method == "batchbald":
         return _batchbald(shortlist, choice, k, room, order_N)
+    features_NF = shortlist.features_NF
     if choice.method == "kcenter":
-        first = _best_first(rows, choice, "topk", room)[:1].tolist()
-        taken = kcenter(
-            shortlist.features_NF,
-            shortlist.centre_F,
-            shortlist.labelled_MF,
-            order_N,
-            k,
-            room,
-            first[0] if first else None,
-        )
+        first = next(iter(_best_first(rows, choice, "topk", room)), None)
+        taken = kcenter(features_NF, shortlist.centre_F, shortlist.labelled_MF, order_N, k, room, first)
     else:
-        taken = badge(_factors(shortlist, task), shortlist.features_NF, keys_N, order_N, k, room, choice.seed)
-    return _picked(taken, choice.method, [], k)
+        taken = badge(_factors(shortlist, task), features_NF, keys_N, order_N, k, room, choice.seed)
+    return _picked(taken, choice.method, k)
 
 
 def _batchbald(shortlist: Shortlist, choice: Choice, k: int, room: Room, order_N: NDArray[np.int64]) -> Picked:
@@ -97,45 +81,46 @@ def _batchbald(shortlist: Shortlist, choice: Choice, k: int, room: Room, order_N
     assert log_probs_NTC is not None
     T = log_probs_NTC.shape[1]
     found = batchbald(log_probs_NTC, order_N, k, room, samples=choice.samples, seed=choice.seed)
-    notes, fill = [], []
+    notes: list[str] = []
+    fill: list[int] = []
     if found.exact < len(found.places):
         notes.append(
             f"batchbald: {found.exact} rows by exact joint entropies, the others by {choice.samples} drawn outcomes"
         )
     if found.full:
         notes.append(
-            f"batchbald: {len(found.places)} rows tell {found.gains.sum():.2f} of the {math.log(T):.2f} nats (ln T) that "
-            f"{T} passes can tell at most, and no more is to be learnt from others; the rest is taken by power. Larger "
-            "batches need more passes (passes.count)"
+            f"batchbald: {len(found.places)} rows tell {found.gains.sum():.2f} of the {math.log(T):.2f} nats (ln T) "
+            f"that {T} passes can tell at most; the others are taken by power. A larger passes.count tells more rows "
+            "apart"
         )
-        for place in _best_first(shortlist.rows, choice, "power", room).tolist():
+        for place in _best_first(shortlist.rows, choice, "power", room):
             if len(found.places) + len(fill) == k:
                 break
             if room.open_N[place]:
                 room.take(place)
                 fill.append(place)
-    return _picked(found, "batchbald", fill, k, notes)
+    return _picked(found, "batchbald", k, fill, notes)
 
 
-def _picked(taken: Taken, method: str, fill: list[int], k: int, notes: list[str] | None = None) -> Picked:
+def _picked(taken: Taken, method: str, k: int, fill: Sequence[int] = (), notes: Sequence[str] = ()) -> Picked:
     places = np.concatenate([taken.places, np.array(fill, np.intp)])
-    notes = notes or []
     if len(places) < k:
-        notes.append(
-            f"{method}: the caps leave {len(places)} of the {k} rows asked for; a larger shortlist (shortlist.rows) "
-            "may hold more"
+        less = (
+            f"{method}: {len(places)} of the {k} rows asked for, for the shortlist holds no more that may be taken; a "
+            "larger one may (shortlist.rows)"
         )
+        notes = [*notes, less]
     gains = np.concatenate([taken.gains, np.full(len(fill), np.nan)])
     methods = (method,) * len(taken.places) + ("power",) * len(fill)
     return Picked(places, gains, methods, tuple(notes))
 
 
-def _best_first(rows: pa.Table, choice: Choice, method: str, room: Room) -> Places:
+def _best_first(rows: pa.Table, choice: Choice, method: str, room: Room) -> list[int]:
     """The open rows in the total order of a score-based method."""
     open_M = np.flatnonzero(room.open_N)
     scores, keys, row_ids = (rows[name].to_numpy()[open_M] for name in (choice.score, "key", "row_id"))
     among, values = ranking_of(method, choice.beta, choice.seed).at_least(scores, keys, -np.inf)
-    best: Places = open_M[among[np.lexsort((row_ids[among], keys[among], -values))]]
+    best: list[int] = open_M[among[np.lexsort((row_ids[among], keys[among], -values))]].tolist()
     return best
 
 

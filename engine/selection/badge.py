@@ -2,9 +2,9 @@
 
 Source: Ash, Zhang, Krishnamurthy, Langford, Agarwal 2020, "Deep Batch Active Learning by Diverse, Uncertain Gradient
 Lower Bounds" (ICLR). The gradient of the loss by the last layer's weights, were the predicted class the label, is the
-outer product a h of a = p - onehot(argmax p) and the features h. k-means++ over these gradients: the first row is the one
-with the longest (as the authors' code has it), each other one is drawn with probability proportional to the square of
-its distance to the nearest one taken before. p is the mean over the passes.
+outer product a h of a = p - onehot(argmax p) and the features h; p is the mean over the passes. k-means++ over these
+gradients: the first row is the one with the longest (as the authors' code has it), each other one is drawn with
+probability proportional to the square of its distance to the nearest one taken before.
 
 The products are never formed: |a h - b g|^2 = |a|^2 |h|^2 + |b|^2 |g|^2 - 2 (a.b)(h.g).
 
@@ -20,7 +20,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine.selection.greedy import Places, Room, Taken, Values, best_open, taken
+from poolscore.engine.selection.caps import Room
+from poolscore.engine.selection.greedy import Places, Taken, Values, best_open, taken
 from poolscore.kernels.gumbel import gumbel_of
 
 STREAM = 0xBAD6E  # high half of the Philox key of the seeds of the steps
@@ -127,7 +128,8 @@ def of_labels(probs_NC: Values) -> Values:
 
 
 def _squares(features_NF: NDArray[np.float32]) -> Values:
-    return np.einsum("nf,nf->n", features_NF, features_NF, dtype=np.float64)
+    squares: Values = np.einsum("nf,nf->n", features_NF, features_NF, dtype=np.float64)
+    return squares
 
 
 def _log(squares_N: Values) -> Values:

@@ -32,10 +32,12 @@ from poolscore.engine.selection.parts import Part, parts_of
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.several import ages_of, require_alike
+from poolscore.engine.selection.thin import Wanted, fill_thinned
 from poolscore.engine.selection.threshold import Question, Threads, Workers
 from poolscore.engine.selection.top import Scored, fill, fill_by_rank
 from poolscore.engine.selection.walk import Walk
 from poolscore.engine.shortlist.read import Shortlist, read_shortlist
+from poolscore.engine.words import amount
 
 ABOUT = b"poolscore"  # key of the schema metadata: JSON, what the rows were selected from
 
@@ -59,7 +61,22 @@ class Batch:
     @property
     def notes(self) -> Sequence[str]:
         """What is to be said of it."""
-        return self._others.notes
+        choice, notes = self.choice, list(self._others.notes)
+        if len(self._control):
+            drawn = f"{amount(len(self._control), 'row')} of them drawn at random from all that are scored"
+            notes.append(f"{drawn}: their method is '{CONTROL}'")
+        if refused := self.about.get("refused_by_caps"):
+            notes.append(
+                f"{refused:,} of the best {choice.k:,} gave way, for groups of theirs were full ({choice.caps})"
+            )
+        if self.count < choice.k and choice.method not in AWARE:  # which say so themselves
+            notes.append(f"{amount(self.count, 'row')} instead of {choice.k:,}: {self._candidates()} hold no more")
+        return notes
+
+    def _candidates(self) -> str:
+        """What the rows are taken from, as words."""
+        caps = f" under the caps ({self.choice.caps})" if self.choice.caps else ""
+        return f"the {'shortlist' if self.choice.needs_shortlist else 'scores'}{caps}"
 
     @property
     def parts(self) -> Sequence[Part]:
@@ -175,7 +192,8 @@ def selected(
         question = replace(question, ranking=Listed(question.ranking, candidates(shortlist)))
     control = control_rows(scored, question, choice.control, choice.k, choice.seed)
     groups = Columns(parts, choice.score, choice.caps.columns, at_once)
-    walk = Walk(_fill_by(choice, scored, question), groups, choice.caps, control, shortlist)
+    thinned = _thinned_by(choice, scored, question, control)
+    walk = Walk(_fill_by(choice, scored, question), groups, choice.caps, control, shortlist, thinned)
     wanted = choice.k - len(control)
     with SortedRuns(wanted) as best:
         others = find_others(best, walk, choice, config.model.task, wanted)
@@ -196,7 +214,7 @@ def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
         choice = batch.choice
         candidates = "rows of the shortlist" if choice.needs_shortlist else "scored rows"
         caps = f" under the caps ({choice.caps}); raise them" if choice.caps else ""
-        larger = "; `poolscore score` with more shortlist.rows makes more" if choice.needs_shortlist else ""
+        larger = "; `poolscore score` with a larger shortlist.rows makes more" if choice.needs_shortlist else ""
         raise ConfigError(
             f"k: {choice.k} rows are asked for, {batch.count} {candidates} are left to select from{caps}{larger}"
         )
@@ -207,6 +225,15 @@ def _fill_by(choice: Choice, scored: Scored, question: Question) -> Callable[[So
     if choice.method == "softrank":
         return lambda best, k: fill_by_rank(best, scored, question, k, choice.beta, choice.seed)
     return lambda best, k: fill(best, scored, question, k)
+
+
+def _thinned_by(
+    choice: Choice, scored: Scored, question: Question, control: Rows
+) -> Callable[[SortedRuns, int], int] | None:
+    """Puts all rows into a sink of which so many can be taken under the caps; None: only the best can be had."""
+    if choice.needs_shortlist or choice.method == "softrank" or len(scored.ages) > 1:
+        return None  # what is left out of these cannot be told from parts of their rows
+    return lambda best, k: fill_thinned(best, scored, Wanted(question, choice.caps, control, k))
 
 
 def _shortlist_of(runs: Sequence[RunDirectory], choice: Choice) -> Shortlist:

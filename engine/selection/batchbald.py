@@ -9,9 +9,9 @@ at most ln T: nothing is left to learn once it is known which pass is right. Her
 
     I(y_x; w | y_1..y_m) = sum_o p(o) [ H(sum_t p(t | o) p(y_x | w_t)) - sum_t p(t | o) H(y_x | w_t) ],
 
-where o runs over the outcomes: all C^m labels of the rows taken, or labels drawn from their joint distribution. For all
-outcomes that is the same number without taking large entropies from each other; for drawn ones it is the estimate of the
-paper with a control variate (of the expected entropy, whose mean is known), so each term is 0 or more.
+where o runs over the outcomes: all C^m labels of the rows taken, or labels drawn from their joint distribution. For
+all outcomes that is the same number, without taking large entropies from each other; for drawn ones it is the paper's
+estimate with a control variate (the expected entropy, whose mean is known), and each term is 0 or more.
 
 Legend: N candidates, B of them, T passes, C classes, M outcomes.
 """
@@ -20,13 +20,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine.selection.greedy import LARGEST_BLOCK, Places, Room, Taken, Values, best_open, taken
+from poolscore.engine.selection.caps import Room
+from poolscore.engine.selection.greedy import LARGEST_BLOCK, Places, Taken, Values, best_open
 
-EXACT_BYTES = 64 << 20  # of p(t | o): outcomes are drawn where all of them would take more
+EXACT_BYTES = 8 << 20  # of p(t | o): outcomes are drawn where all of them would take more, and much longer
 BLOCK_BYTES = 2 << 20  # of p(y_x | o) at work at once: fits into a core's cache
 PROBS_BYTES = 32 << 20  # of p(y_x | w_t) of the candidates at work
 TIE = 1e-9  # nats; rounding is a thousand times smaller
@@ -39,8 +41,8 @@ LEAST = float(np.finfo(np.float64).tiny)
 class Outcomes:
     """What the labels of the rows taken may be, and what each outcome tells of the passes."""
 
-    weights_M: Values  # p(o); their sum is 1
-    posterior_MT: Values  # p(t | o)
+    weights: Values  # [M], p(o); their sum is 1
+    posterior: Values  # [M, T], p(t | o)
     drawn: bool = False
 
 
@@ -57,9 +59,9 @@ def batchbald(
 ) -> BatchBald:
     """The batch of up to k candidates, in the order in which they were taken.
 
-    Of the exact gains only those are computed that may be the largest (see `greedy`). Estimated ones are no strict upper
-    bounds of later ones, so ERRORS of their standard errors are added: a candidate is passed over only where even that
-    much is less than what the best one is estimated at. Each step draws outcomes of its own.
+    Of the exact gains only those are computed that may be the largest (see `greedy`). Estimated ones are no strict
+    upper bounds of later ones, so ERRORS of their standard errors are added: a candidate is passed over only where even
+    that much is less than what the best one is estimated at. Each step draws outcomes of its own.
 
     Args:
         log_probs_NTC: float32 or float64 [N, T, C], ln p(y | w_t); the same pass is the same network for all rows.
@@ -82,25 +84,23 @@ def batchbald(
     exact = 0
     largest_block = max(1, min(LARGEST_BLOCK, PROBS_BYTES // (8 * T * C)))
     while len(places) < k and sum(gains) < ENOUGH * math.log(T):
-        found = best_open(
-            bounds_N, room.open_N, order_N, lambda b, o=outcomes: _look(o, log_probs_NTC, b), TIE, largest_block
-        )
+        look = partial(_look, outcomes, log_probs_NTC)
+        found = best_open(bounds_N, room.open_N, order_N, look, TIE, largest_block)
         if found is None:
-            return BatchBald(*_lists(places, gains), exact, full=False)
+            return _made(places, gains, exact, full=False)
         place, gain = found
         if gain <= TIE:
-            return BatchBald(*_lists(places, gains), exact, full=True)
+            return _made(places, gains, exact, full=True)
         exact += not outcomes.drawn
         places.append(place)
         gains.append(gain)
         room.take(place)
         outcomes = _with(outcomes, log_probs_NTC, places, samples, seed)
-    return BatchBald(*_lists(places, gains), exact, full=len(places) < k)
+    return _made(places, gains, exact, full=len(places) < k)
 
 
-def _lists(places: list[int], gains: list[float]) -> tuple[Places, Values]:
-    made = taken(places, gains)
-    return made.places, made.gains
+def _made(places: list[int], gains: list[float], exact: int, full: bool) -> BatchBald:
+    return BatchBald(np.array(places, np.intp), np.array(gains, np.float64), exact, full)
 
 
 def probs_of(log_probs_BTC: NDArray[np.floating]) -> Values:
@@ -118,20 +118,20 @@ def gains_of(outcomes: Outcomes, probs_BTC: Values) -> tuple[Values, Values]:
     flat, expected_TB = probs_TCB.reshape(T, C * B), _entropies(probs_TCB)
     mean, square = np.zeros(B), np.zeros(B)
     rows = max(1, BLOCK_BYTES // (8 * C * B))
-    for start in range(0, len(outcomes.weights_M), rows):
-        weights, posterior = outcomes.weights_M[start : start + rows], outcomes.posterior_MT[start : start + rows]
+    for start in range(0, len(outcomes.weights), rows):
+        weights, posterior = outcomes.weights[start : start + rows], outcomes.posterior[start : start + rows]
         told = _entropies((posterior @ flat).reshape(-1, C, B))
         told -= posterior @ expected_TB
         mean += weights @ told
         if outcomes.drawn:
             square += weights @ np.square(told, out=told)
     variance = np.maximum(square - mean * mean, 0) if outcomes.drawn else np.zeros(B)
-    return mean, np.sqrt(variance / len(outcomes.weights_M))
+    return mean, np.sqrt(variance / len(outcomes.weights))
 
 
 def all_outcomes(outcomes: Outcomes, probs_TC: Values) -> Outcomes:
     """The outcomes with each label of one more row; those that cannot be are left out."""
-    joint_MT = outcomes.weights_M[:, None] * outcomes.posterior_MT
+    joint_MT = outcomes.weights[:, None] * outcomes.posterior
     joint_MT = (joint_MT[:, None, :] * probs_TC.T).reshape(-1, len(probs_TC))
     weights_M = joint_MT.sum(axis=1)
     possible = weights_M > 0
@@ -163,8 +163,8 @@ def _with(
     outcomes: Outcomes, log_probs_NTC: NDArray[np.floating], places: list[int], samples: int, seed: int
 ) -> Outcomes:
     """The outcomes for the rows at `places`; `outcomes` are those of all but the last."""
-    _, T, C = log_probs_NTC.shape
-    if not outcomes.drawn and outcomes.posterior_MT.nbytes * C <= EXACT_BYTES:
+    C = log_probs_NTC.shape[2]
+    if not outcomes.drawn and outcomes.posterior.nbytes * C <= EXACT_BYTES:
         return all_outcomes(outcomes, probs_of(log_probs_NTC[places[-1:]])[0])
     return drawn_outcomes(probs_of(log_probs_NTC[places]), samples, seed)
 
@@ -173,4 +173,5 @@ def _entropies(probs_MCB: Values) -> Values:
     """H over C, [M, B], where 0 ln 0 = 0."""
     logs = np.log(np.maximum(probs_MCB, LEAST))
     logs *= probs_MCB
-    return -logs.sum(axis=1)
+    entropies: Values = -logs.sum(axis=1)
+    return entropies

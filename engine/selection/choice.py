@@ -10,7 +10,7 @@ from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.scores import require_score
 from poolscore.engine.selection.caps import NO_CAPS, Caps
-from poolscore.engine.selection.methods import AWARE, BY_CHANCE, require_method
+from poolscore.engine.selection.methods import ALL_METHODS, AWARE, BY_CHANCE, require_method
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,8 @@ class Choice:
         require_score(choice.score, config.model.task, config.passes.count)
         if choice.k < 0:
             raise ConfigError(f"k must be 0 or more, got {choice.k}")
+        if choice.method not in ALL_METHODS:
+            raise ConfigError(f"--method {choice.method}: there are {', '.join(ALL_METHODS)}")
         shared_masks = config.passes.masks == "shared"
         require_method(choice.method, config.model.task, config.passes.count, shared_masks)
         if not 0 < choice.beta < float("inf"):

@@ -58,6 +58,7 @@ class Comparison:
 
     scores: tuple[str, str]
     rows: tuple[int, int]  # scored
+    id_columns: tuple[str | None, str | None]  # by which the rows are known; None: by path and row
     common: int  # rows, by key, among those that were looked at
     sampled: bool  # whether not all rows were looked at
     spearman: float | None  # over the common rows; None: there are fewer than two, or all scores of a run are the same
@@ -72,6 +73,7 @@ class Comparison:
         return {
             "scores": self.scores,
             "rows": self.rows,
+            "id_columns": self.id_columns,
             "common": self.common,
             "sampled": self.sampled,
             "spearman": self.spearman,
@@ -115,6 +117,7 @@ def compare_runs(
     return Comparison(
         scores=(sides[0].choice.score, sides[1].choice.score),
         rows=rows,
+        id_columns=(a.config.pool.id, b.config.pool.id),
         common=common,
         sampled=max(rows) > SAMPLE,
         spearman=spearman,

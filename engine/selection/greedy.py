@@ -1,5 +1,5 @@
-"""Batches that are built one row at a time, each the best beside those taken before: which row is it, without looking at
-all candidates?
+"""Batches that are built one row at a time, each the best beside those taken before: which row is it, without looking
+at all candidates?
 
 A candidate is worth no more beside more rows (joint information is submodular, distances to the nearest centre only
 fall), so what it was worth when it was last looked at is an upper bound. Candidates are looked at again in the order of
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +19,6 @@ Places = NDArray[np.intp]
 Values = NDArray[np.float64]
 FIRST_BLOCK = 16  # candidates that are looked at first; then twice as many, and so on
 LARGEST_BLOCK = 4096
-
-
-class Room(Protocol):
-    """Which of N candidates may still be taken (`caps.Room`)."""
-
-    open_N: NDArray[np.bool_]
-
-    def take(self, place: int) -> None:
-        """Take a candidate, which and perhaps others are not open any more."""
 
 
 @dataclass(frozen=True)

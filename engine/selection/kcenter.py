@@ -3,8 +3,8 @@
 Source: Sener & Savarese 2018, "Active Learning for Convolutional Neural Networks: A Core-Set Approach" (ICLR),
 algorithm 1, k-Center-Greedy: at most twice the radius that the best k centres leave.
 
-The distance of a row to its nearest centre only falls, so a distance to some of the centres is an upper bound: only rows
-whose bound is the largest are compared with the centres that are new to them, in matrix products (see `greedy`).
+The distance of a row to its nearest centre only falls, so a distance to some of the centres is an upper bound: only
+rows whose bound is the largest are compared with the centres that are new to them, in matrix products (see `greedy`).
 
 Legend: N candidates, B of them, M labelled rows, F features.
 """
@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine.selection.greedy import Places, Room, Taken, Values, best_open, taken
+from poolscore.engine.selection.caps import Room
+from poolscore.engine.selection.greedy import Places, Taken, Values, best_open, taken
 
 TIE = 1e-12  # of the largest square of a vector's length: what float64 rounds is less
 CENTRES = 1024  # that rows are compared with at once

@@ -12,16 +12,15 @@ BY_CHANCE = ("power", "softmax", "softrank")
 
 
 def require_method(method: str, task: Task, passes: int, shared_masks: bool) -> None:
-    """Refuse a method that there is not, or that is not defined for these outputs.
+    """Refuse one of ALL_METHODS that is not defined for these outputs.
 
     Raises:
         ConfigError: says what to choose instead.
     """
-    if method not in ALL_METHODS:
-        raise ConfigError(f"select.method: there is no method '{method}'; there are {', '.join(ALL_METHODS)}")
     if method == "batchbald" and task not in (Task.MULTICLASS, Task.BINARY):
         raise ConfigError(
-            f"select.method: batchbald is for multiclass and binary tasks, and the task is {task}; choose kcenter or power"
+            f"select.method: batchbald is for the tasks multiclass and binary, and this is {task}; choose kcenter or "
+            "power"
         )
     if method == "batchbald" and passes < 2:
         raise ConfigError(

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from poolscore.engine.keys import IdSet
 from poolscore.engine.scores import Task
 from poolscore.engine.selection.aware import Picked, pick
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.methods import AWARE
-from poolscore.engine.selection.order import NO_ROWS, Rows, among
+from poolscore.engine.selection.order import NO_ROWS, Rows, among, where
 from poolscore.engine.selection.runs import SortedRuns
-from poolscore.engine.selection.walk import Walk, where
+from poolscore.engine.selection.walk import Walk
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def _picked(walk: Walk, task: Task, choice: Choice, k: int) -> tuple[Rows, Picke
     clusters_N = None if alike is None else alike.of_rows(row_ids_N)
     room = walk.caps.room(shortlist.rows, clusters_N, walk.begun(alike))
     room.open_N &= np.isin(row_ids_N, rows["row_id"])
-    picked = pick(shortlist, task, choice, min(k, len(rows)), room, IdSet())
+    picked = pick(shortlist, task, choice, k, room)
     by_row = np.argsort(rows["row_id"])
     taken = by_row[np.searchsorted(rows["row_id"], row_ids_N[picked.places], sorter=by_row)]
     return rows[taken], picked

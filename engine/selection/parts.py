@@ -70,6 +70,10 @@ class OpenPart:
         """Columns of all rows."""
         return self._patiently(lambda: self._columns(names))
 
+    def names(self) -> list[str]:
+        """Of all its columns."""
+        return self._patiently(lambda: list(self._parquet().schema_arrow.names))
+
     def close(self) -> None:
         """Nothing is read any more."""
         if self._source is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.run.directory import SELECTION, RunDirectory
+from poolscore.engine.selection.alike import NearDuplicates, near_duplicates_of
 from poolscore.engine.selection.batch import ABOUT, Batch, selected
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.columns import BLOCK
@@ -27,12 +29,25 @@ NAME = "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"
 NAME_FORMAT = "up to 100 letters, digits, '-', '_' and '.' (not first)"
 
 
-def write_batch(run: RunDirectory, config: Config, rows: int = 0, before: Callable[[], object] = lambda: None) -> None:
+@dataclass(frozen=True)
+class Written:
+    """What is to be said of a selection."""
+
+    near_duplicates: NearDuplicates
+    notes: Sequence[str]
+
+
+def write_batch(
+    run: RunDirectory, config: Config, rows: int = 0, before: Callable[[], object] = lambda: None
+) -> Written:
     """Select as configured and write `selection.parquet`; as many rows as there are where there are fewer than k.
 
     Args:
         rows: scored; LARGE or more of a run on a Ray cluster are read there.
         before: called when the file is complete, before it takes the place of an older one; it may raise.
+
+    Returns:
+        What is to be said of it.
     """
     cluster = config.run.address or os.environ.get("RAY_ADDRESS")
     on_cluster = config.run.executor == "ray" and rows >= LARGE
@@ -41,6 +56,7 @@ def write_batch(run: RunDirectory, config: Config, rows: int = 0, before: Callab
         selected([run], config, Choice.of(config), workers=workers) as batch,
     ):
         write_selection(run.storage, batch, before=before)
+        return Written(near_duplicates_of([run], batch), batch.notes)
 
 
 def workers_on(address: str | None) -> AbstractContextManager[Workers | None]:

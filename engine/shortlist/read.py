@@ -73,8 +73,11 @@ def about_shortlist(run: RunDirectory) -> dict[str, Any] | None:
         ) from error
 
 
-def read_shortlist(run: RunDirectory) -> Shortlist:
+def read_shortlist(run: RunDirectory, *, passes: bool = True) -> Shortlist:
     """The shortlist of a run. Memory: its own size (shortlist.max_bytes), and one part.
+
+    Args:
+        passes: False: without log_probs_NTC and outputs_NTC, which are most of it.
 
     Raises:
         ConfigError: the run has none.
@@ -84,27 +87,28 @@ def read_shortlist(run: RunDirectory) -> Shortlist:
     table = read_part(run, about["table"])
     row_ids = table["row_id"].to_numpy()
     by_row = np.argsort(row_ids)
+    columns = _wide(about) if passes else [FEATURES]
     T = int(about["passes"])
     wide: dict[str, NDArray[np.float32]] = {}
     for written in _parts(about["parts"]):
-        part = read_part(run, written.name, [*_wide(about), "row_id"])
+        part = read_part(run, written.name, [*columns, "row_id"])
         places = by_row[np.searchsorted(row_ids, part["row_id"].to_numpy(), sorter=by_row)]
-        for column in _wide(about):
+        for column in columns:
             values = matrix(part[column])
             if column not in wide:
                 wide[column] = np.empty((len(row_ids), values.shape[1]), np.float32)
             wide[column][places] = values
-    passes = {name: x.reshape(len(x), T, -1) for name, x in wide.items() if name != FEATURES}
+    by_pass = {name: x.reshape(len(x), T, -1) for name, x in wide.items() if name != FEATURES}
     centre_F: NDArray[np.float64] = np.load(io.BytesIO(_bytes(run, about["centre"])), allow_pickle=False)
     labelled = [matrix(read_part(run, w.name, [FEATURES])[FEATURES]) for w in _parts(about["labelled"])]
     return Shortlist(
         rows=table,
-        log_probs_NTC=passes.get(LOG_PROBS),
+        log_probs_NTC=by_pass.get(LOG_PROBS),
         features_NF=wide[FEATURES],
         centre_F=centre_F,
         labelled_MF=np.concatenate([np.empty((0, len(centre_F)), np.float32), *labelled]),
         shared_masks=bool(about["shared_masks"]),
-        outputs_NTC=passes.get(OUTPUTS),
+        outputs_NTC=by_pass.get(OUTPUTS),
     )
 
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from poolscore.engine.config import Config
 from poolscore.engine.inputs.thumbnail import picture_input
+from poolscore.engine.selection.alike import NearDuplicates
 from poolscore.jobs.report.balance import class_name
 from poolscore.jobs.report.facts import SHOWN, Facts, Selection
 from poolscore.jobs.report.pictures import Picture, Pictures
@@ -17,6 +18,7 @@ from poolscore.jobs.report.text import column_texts, count, esc, number, percent
 COLUMNS = 8  # of `pool.keep` on the page
 VALUE = 60  # characters of a kept value
 ID = 80  # characters of an id
+NOTE = 500  # characters of a sentence
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def section(facts: Facts, pictures: Pictures | None) -> str:
 <section aria-labelledby="batch">
 <h2 id="batch">{title}</h2>
 <p class="lead">{_lead(selection, facts)}</p>
+{_alike(selection, facts)}
 {_problems(pictures, len(lines))}
 {body}
 </section>"""
@@ -59,6 +62,14 @@ def _lead(selection: Selection, facts: Facts) -> str:
     if picture_input(facts.config) is None:
         text += ". The pool has no pictures to show; columns named in <code>pool.keep</code> appear here"
     return text + "."
+
+
+def _alike(selection: Selection, facts: Facts) -> str:
+    """How many near-duplicates the written batch holds."""
+    entry = facts.run.info.get("near_duplicates")
+    if not selection.written or not entry:  # none in the runs of older versions
+        return ""
+    return f'<p class="note">Near-duplicates: {esc(NearDuplicates.from_json(entry).in_words(), NOTE)}.</p>'
 
 
 def _problems(pictures: Pictures | None, of: int) -> str:

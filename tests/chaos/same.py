@@ -68,8 +68,7 @@ def same_results(run_dir: str, reference: Outcome) -> None:
 
 
 def no_orphans(run_dir: str) -> None:
-    """Require that the run directory holds no part that neither the journal nor the shortlist counts, and no half-written
-    object."""
+    """Require that the run directory holds no part that nobody counts, and nothing half-written."""
     run = RunDirectory(run_dir)
     counted = {name for report in run.reports().values() for name in (report.scores, report.errors) if name}
     there = objects(run_dir)

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from poolscore.engine.run import compaction
+
 CALLS = ("fsync", "link", "replace", "rename", "unlink")
 APPEARS = "^(link|replace) "  # calls by which readers see something new
 SLOW_IMPORTS = ("torch._dynamo",)  # of what a run imports when it comes to it
@@ -63,6 +65,7 @@ def _run(words: list[str], run_dir: str, log: Path, strike: Strike | None) -> No
     os.dup2(out, 1)
     os.dup2(out, 2)
     watch(run_dir, log, strike)
+    compaction.LEAST = compaction.STEP = 2  # records, so that a run of a few shards compacts its journal
     sys.argv = ["poolscore", *words]
     from poolscore.jobs.cli import main
 

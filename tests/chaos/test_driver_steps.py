@@ -71,6 +71,7 @@ def _killed_at_each(steps: Steps, calls: list[str], match: str, after: bool) -> 
 def test_the_driver_is_killed_after_each_thing_that_appears(steps: Steps) -> None:
     appears = [call for call in steps.calls if re.match(APPEARS, call)]
     assert any(RUN in call for call in appears)
+    assert any(re.search(r"_log/\d+/\d+-\d+", call) for call in appears), "no compaction"
     _killed_at_each(steps, appears, APPEARS, after=True)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -44,11 +45,36 @@ def test_select_by_chance_from_two_runs(tmp_path: Path) -> None:
 
 def test_select_says_what_is_wrong(tmp_path: Path) -> None:
     a, b, _, _ = two_runs(tmp_path)
-    with pytest.raises(ConfigError, match="--method best: there are topk"):
+    with pytest.raises(ConfigError, match="there is no method 'best'; there are topk"):
         poolscore("select", a.storage.root, "--name", "x", "--method", "best")
     with pytest.raises(ConfigError, match=r"k: 999 rows are asked for, 220 scored rows are left"):
         poolscore("select", a.storage.root, b.storage.root, "--name", "x", "--k", 999)
     assert a.storage.names("selections") == []
+
+
+def test_select_under_caps_with_control_rows(tmp_path: Path) -> None:
+    a, b, _, _ = two_runs(tmp_path)
+    caps = ("--max-per-group", "camera=4", "--max-per-group", "prediction=5", "--quota", "1=2")
+    both = ("select", a.storage.root, b.storage.root)
+    shown = poolscore(*both, "--name", "next", "--k", 10, *caps, "--control", 0.2)
+    assert "note: 2 rows of them drawn at random from all that are scored" in shown
+    assert "of the best 10 gave way, for groups of theirs were full (max_per_group camera=4, " in shown
+    table = pq.read_table(a.storage.path("selections/next.parquet"))
+    assert sorted(table["method"].to_pylist()) == ["control"] * 2 + ["topk"] * 8
+    for column, most in (("camera", 4), ("prediction", 5)):
+        assert max(Counter(table[column].to_pylist()).values()) <= most
+    expected = {"max_per_group": {"camera": 4, "prediction": 5}, "quotas": {"1": 2}, "control": 0.2, "control_rows": 2}
+    assert json.loads(a.storage.read("selections/next.json")).items() >= expected.items()
+    assert json.loads(table.schema.metadata[b"poolscore"]).items() >= expected.items()
+    with pytest.raises(ConfigError, match=r"k: 30 rows are asked for, .* under the caps \(max_per_group camera=1\)"):
+        poolscore(*both, "--name", "x", "--k", 30, "--max-per-group", "camera=1")
+    for option, given in (("--max-per-group", "camera"), ("--quota", "=3"), ("--quota", "1=x"), ("--quota", "1=-1")):
+        with pytest.raises(ConfigError, match=rf"^{option} "):
+            poolscore("select", a.storage.root, "--name", "x", option, given)
+    with pytest.raises(ConfigError, match="near_duplicates: a shortlist is of one run"):
+        poolscore(*both, "--name", "x", "--max-per-group", "near_duplicates=1")
+    with pytest.raises(ConfigError, match="has no shortlist"):
+        poolscore("select", a.storage.root, "--name", "x", "--max-per-group", "near_duplicates=1")
 
 
 def test_compare(tmp_path: Path) -> None:

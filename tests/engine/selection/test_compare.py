@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from test_select import full_sort, make_run
 
@@ -104,3 +106,23 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
         compare_runs(run_a, make_run(tmp_path / "c", [None]))
     with pytest.raises(ConfigError, match="not defined for task"):
         compare_runs(run_a, run_b, score="predictive_variance")
+
+
+def test_runs_without_a_common_row_say_why(tmp_path: Path) -> None:
+    a, b = (make_run(tmp_path / name, [[1.0, 2.0]]) for name in "ab")
+    name = b.reports()[0].scores
+    table = pq.read_table(b.storage.path(name))
+    others = table.set_column(1, "key", pa.array(keys_of(["x", "y"])))
+    b.storage.publish(name, lambda file: pq.write_table(others, file))
+    found = compare_runs(a, b)
+    ways = {
+        ("id", "id"): "no value of the column 'id' is in both",
+        (None, None): "rows are known by path and row, and the pools have no path in common",
+        ("id", "uuid"): "A's rows are known by the column 'id', B's by the column 'uuid'",
+        ("id", None): "A's rows are known by the column 'id', B's by path and row",
+    }
+    assert found.id_columns == ("id", "id")
+    for columns, why in ways.items():
+        first, second = lines_of(replace(found, id_columns=columns))
+        assert first == "rows: 2 in A, 2 in B; none is in both, so there is nothing to compare"
+        assert second.startswith(why)

@@ -32,6 +32,19 @@ def test_the_bytes_are_those_of_threads(tmp_path: Path) -> None:
             assert storage.read("ray") == storage.read("threads")
 
 
+def test_caps_and_control_on_ray_are_those_on_threads(tmp_path: Path) -> None:
+    random = np.random.default_rng(1)
+    run = make_run(tmp_path / "run", [random.integers(0, 9, 3000).astype(float).tolist() for _ in range(5)])
+    storage = LocalStorage(tmp_path)
+    with workers_on("local") as workers:
+        for method, k, caps in (("topk", 100, {"prediction": 20}), ("power", 9000, {"prediction": 1400})):
+            for name, where in (("ray", workers), ("threads", None)):
+                choice = Choice.of(run.config, k=k, method=method, max_per_group=caps, quotas={"3": 5}, control=0.1)
+                with selected([run], run.config, choice, workers=where) as batch:
+                    write_selection(storage, batch, name)
+            assert storage.read("ray") == storage.read("threads")
+
+
 def test_a_part_that_is_gone_is_named(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", [[1.0, 2.0]])
     Path(run.storage.path("scores/part-00000-x.parquet")).unlink()
