@@ -28,7 +28,7 @@ from poolscore.engine.scores import Task
 from poolscore.engine.selection.batch import select_batch
 from poolscore.engine.shortlist import centre, cut, look, make
 from poolscore.engine.shortlist.look import log_probabilities, require_rows
-from poolscore.engine.shortlist.read import ABOUT, Shortlist, read_shortlist, thumbnails
+from poolscore.engine.shortlist.read import ABOUT, FEATURES, Shortlist, matrix, read_shortlist, thumbnails
 
 Configure = Callable[..., Config]
 FEW = {"rows": 100}
@@ -355,3 +355,23 @@ def test_a_batch_that_is_made_of_it_needs_as_many_rows(digit_config: Configure) 
     with pytest.raises(ConfigError, match=r"shortlist\.rows: 19 rows are fewer than select\.k=20, and kcenter chooses"):
         digit_config(select={"method": "kcenter"}, shortlist={"rows": 19})
     digit_config(select={"method": "kcenter"}, shortlist={"rows": 20})
+
+
+def test_labelled_rows_without_finite_features_are_left_out(
+    digit_config: Configure, digits: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inferred = look._inferred
+
+    def spoiled(scorer: Any, inputs: Any, rows: Any, whole: bool) -> Any:
+        columns = inferred(scorer, inputs, rows, whole)
+        if not whole:
+            values_NF = torch.from_numpy(matrix(pa.chunked_array([columns[FEATURES]])).copy())
+            values_NF[0, 0] = torch.nan
+            columns[FEATURES] = look._lists(values_NF)
+        return columns
+
+    monkeypatch.setattr(look, "_inferred", spoiled)
+    pq.write_table(digits.slice(600, 40), tmp_path / "labelled.parquet")
+    found = shortlist_of(score_pool(digit_config(shortlist={"labelled": str(tmp_path / "labelled.parquet")})))
+    assert len(found.labelled_MF) == 40 - 3  # the first of each batch of 16
+    assert np.isfinite(found.labelled_MF).all()
