@@ -80,7 +80,7 @@ def test_columns_are_the_contract_s(digit_config: Configure) -> None:
         "label": "int64",
     }
     there = {path.name for path in Path(config.run.dir).iterdir()}
-    assert there == {"run.json", "plan.parquet", "scores", "_log", "_SUCCESS", "selection.parquet"}
+    assert there == {"run.json", "plan.parquet", "scores", "_log", "_SUCCESS", "selection.parquet", "shortlist"}
     info = RunDirectory(config.run.dir).info
     assert info["status"] == "done"
     assert info["totals"]["scored"] == 600

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -253,3 +254,22 @@ def test_two_readings_of_a_shard_count_what_is_left_out_apart(tmp_path: Path) ->
     assert [len(block) for block in other] == [4, 4, 4, 1]
     assert (one.filtered, other.filtered) == (5, 7)
     one.close()
+
+
+@given(st.sets(st.integers(0, 199), min_size=1), st.booleans(), st.sets(st.integers(0, 199)), st.integers(1, 40))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_only_the_rows_that_are_wanted(
+    tmp_path: Path, wanted: set[int], with_ids: bool, excluded: set[int], block_rows: int
+) -> None:
+    write(tmp_path, [[70, 30], [100]])
+    plan = plan_of(tmp_path, 1000)
+    exclude = IdSet([f"r{x}" for x in excluded])
+    reader = ShardReader(plan.root, ["x"], "id" if with_ids else None, exclude if with_ids else IdSet())
+    narrow = reader.only(np.array(sorted(wanted)))
+    (whole,) = reader.blocks(plan.shards[0], 1000)
+    found = list(narrow.blocks(plan.shards[0], block_rows))
+    there = np.isin(whole.row_ids, sorted(wanted))
+    assert [x for block in found for x in block.table["x"].to_pylist()] == whole.table.filter(there)["x"].to_pylist()
+    assert np.concatenate([block.keys for block in found]).tolist() == whole.keys[there].tolist()
+    assert [i for block in found for i in block.ids.to_pylist()] == whole.ids.filter(pa.array(there)).to_pylist()
+    assert [len(block) for block in found[:-1]] == [block_rows] * (len(found) - 1)

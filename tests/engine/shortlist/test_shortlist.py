@@ -28,7 +28,7 @@ from poolscore.engine.scores import Task
 from poolscore.engine.selection.batch import select_batch
 from poolscore.engine.shortlist import centre, cut, look, make
 from poolscore.engine.shortlist.look import log_probabilities, require_rows
-from poolscore.engine.shortlist.read import ABOUT, Shortlist, read_shortlist, thumbnails
+from poolscore.engine.shortlist.read import ABOUT, FEATURES, Shortlist, matrix, read_shortlist, thumbnails
 
 Configure = Callable[..., Config]
 FEW = {"rows": 100}
@@ -321,3 +321,57 @@ def test_log_probabilities() -> None:
     assert one.shape == (1, 2, 2)
     assert torch.allclose(one[..., 1].exp(), logits[..., 0].sigmoid())  # the second is class 1
     assert log_probabilities(logits, Task.REGRESSION) is logits
+
+
+def test_machines_of_another_kind_make_none(digit_config: Configure) -> None:
+    run = RunDirectory(score_pool(digit_config(shortlist={"rows": 0})).run_dir)
+    run.update(profile={**run.info["profile"], "threads": 7})
+    result = score_pool(digit_config(shortlist=FEW))
+    assert result.shortlist is not None
+    (note,) = result.shortlist.notes
+    assert note.startswith("not made: a worker has another numeric profile than the run: threads (7, here 1)")
+    assert shortlist_of(score_pool(digit_config(shortlist=FEW, run={"allow_mixed": True}))).rows.num_rows == 100
+
+
+def test_a_damaged_one_is_told_of_and_made_again(digit_config: Configure) -> None:
+    config = digit_config(shortlist=FEW)
+    whole = shortlist_of(score_pool(config))
+    run = RunDirectory(config.run.dir)
+    part = next((Path(config.run.dir) / "shortlist").glob("part-*"))
+    content = part.read_bytes()
+    part.write_bytes(content[:100])
+    with pytest.raises(StoppedError, match=r"part-.*, which shortlist/shortlist\.json names, cannot be read"):
+        read_shortlist(run)
+    part.unlink()
+    with pytest.raises(StoppedError, match=r"part-.*, which shortlist/shortlist\.json names, cannot be read"):
+        thumbnails(run, range(600))
+    run.storage.publish(ABOUT, lambda file: file.write(b"{"))
+    with pytest.raises(StoppedError, match=r"shortlist\.json is damaged; delete it, and `poolscore score` makes it"):
+        read_shortlist(run)
+    assert same(shortlist_of(score_pool(config)), whole)
+
+
+def test_a_batch_that_is_made_of_it_needs_as_many_rows(digit_config: Configure) -> None:
+    with pytest.raises(ConfigError, match=r"shortlist\.rows: 19 rows are fewer than select\.k=20, and kcenter chooses"):
+        digit_config(select={"method": "kcenter"}, shortlist={"rows": 19})
+    digit_config(select={"method": "kcenter"}, shortlist={"rows": 20})
+
+
+def test_labelled_rows_without_finite_features_are_left_out(
+    digit_config: Configure, digits: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inferred = look._inferred
+
+    def spoiled(scorer: Any, inputs: Any, rows: Any, whole: bool) -> Any:
+        columns = inferred(scorer, inputs, rows, whole)
+        if not whole:
+            values_NF = torch.from_numpy(matrix(pa.chunked_array([columns[FEATURES]])).copy())
+            values_NF[0, 0] = torch.nan
+            columns[FEATURES] = look._lists(values_NF)
+        return columns
+
+    monkeypatch.setattr(look, "_inferred", spoiled)
+    pq.write_table(digits.slice(600, 40), tmp_path / "labelled.parquet")
+    found = shortlist_of(score_pool(digit_config(shortlist={"labelled": str(tmp_path / "labelled.parquet")})))
+    assert len(found.labelled_MF) == 40 - 3  # the first of each batch of 16
+    assert np.isfinite(found.labelled_MF).all()
