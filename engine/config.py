@@ -496,14 +496,6 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def _a_shortlist_where_one_is_needed(self) -> Config:
-        method: str = self.select.method
-        for_it = [name for name in (method, *self.select.max_per_group) if name in (*AWARE, NEAR_DUPLICATES)]
-        if for_it and not self.shortlist.rows:
-            raise ValueError(f"shortlist.rows: {for_it[0]} selects from the shortlist, and 0 makes none; leave it out")
-        return self
-
-    @model_validator(mode="after")
     def _onnx_runtime_does_it_its_own_way(self) -> Config:
         if self.model.source.endswith(".onnx") and self.passes.precision != "fp32":
             raise ValueError(
@@ -518,10 +510,11 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _a_shortlist_holds_the_batch_that_is_made_of_it(self) -> Config:
-        of_it = "near_duplicates" if "near_duplicates" in self.select.max_per_group else self.select.method
-        if of_it in (*AWARE, "near_duplicates") and self.shortlist.rows < self.select.k:
+        method: str = self.select.method
+        of_it = [name for name in (NEAR_DUPLICATES, method) if name in (*self.select.max_per_group, *AWARE)]
+        if of_it and self.shortlist.rows < max(1, self.select.k):
             raise ValueError(
-                f"shortlist.rows: {self.shortlist.rows} rows are fewer than select.k={self.select.k}, and {of_it} "
+                f"shortlist.rows: {self.shortlist.rows} rows are fewer than select.k={self.select.k}, and {of_it[0]} "
                 "chooses among the shortlist's rows alone: raise it"
             )
         return self

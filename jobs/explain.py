@@ -24,7 +24,7 @@ from poolscore.jobs.report.balance import class_name
 from poolscore.jobs.report.text import column_texts, number, percent
 
 SHOWN = 20  # passes
-OPTIONAL = ("score", "perturbed_score", "step", "gain", "run")  # of what a selection says, shown where it says it
+OPTIONAL = ("perturbed_score", "step", "gain", "run")  # of what a selection says, shown where it says it
 
 
 def lines_of(found: Explanation, config: Config) -> list[str]:
@@ -118,12 +118,9 @@ def membership_in_words(membership: Membership, standings: Sequence[Standing]) -
     if membership.why is None:
         return f"{membership.file}: not in it, {_why_not(membership, standings)}"
     why = membership.why
-    by = "drawn at random from all rows" if why["method"] == CONTROL else f"by {why['method']} on {why['score_name']}"
-    more = "".join(
-        f", {name} {number(why[name]) if isinstance(why[name], float) else why[name]}"
-        for name in OPTIONAL
-        if name in why
-    )
+    by = "drawn at random from all rows" if why["method"] == CONTROL else f"by {why['method']}"
+    told = {why["score_name"]: why["score"], **{name: why[name] for name in OPTIONAL if name in why}}
+    more = "".join(f", {name} {number(v) if isinstance(v, float) else v}" for name, v in told.items())
     return f"{membership.file}: rank {why['rank']:,} of {membership.rows:,}, {by}{more}"
 
 

@@ -32,6 +32,7 @@ from poolscore.engine.selection.parts import Part, parts_of
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.several import ages_of, require_alike
+from poolscore.engine.selection.thin import Wanted, fill_thinned
 from poolscore.engine.selection.threshold import Question, Threads, Workers
 from poolscore.engine.selection.top import Scored, fill, fill_by_rank
 from poolscore.engine.selection.walk import Walk
@@ -191,7 +192,8 @@ def selected(
         question = replace(question, ranking=Listed(question.ranking, candidates(shortlist)))
     control = control_rows(scored, question, choice.control, choice.k, choice.seed)
     groups = Columns(parts, choice.score, choice.caps.columns, at_once)
-    walk = Walk(_fill_by(choice, scored, question), groups, choice.caps, control, shortlist)
+    thinned = _thinned_by(choice, scored, question, control)
+    walk = Walk(_fill_by(choice, scored, question), groups, choice.caps, control, shortlist, thinned)
     wanted = choice.k - len(control)
     with SortedRuns(wanted) as best:
         others = find_others(best, walk, choice, config.model.task, wanted)
@@ -223,6 +225,15 @@ def _fill_by(choice: Choice, scored: Scored, question: Question) -> Callable[[So
     if choice.method == "softrank":
         return lambda best, k: fill_by_rank(best, scored, question, k, choice.beta, choice.seed)
     return lambda best, k: fill(best, scored, question, k)
+
+
+def _thinned_by(
+    choice: Choice, scored: Scored, question: Question, control: Rows
+) -> Callable[[SortedRuns, int], int] | None:
+    """Puts all rows into a sink of which so many can be taken under the caps; None: only the best can be had."""
+    if choice.needs_shortlist or choice.method == "softrank" or len(scored.ages) > 1:
+        return None  # what is left out of these cannot be told from parts of their rows
+    return lambda best, k: fill_thinned(best, scored, Wanted(question, choice.caps, control, k))
 
 
 def _shortlist_of(runs: Sequence[RunDirectory], choice: Choice) -> Shortlist:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -69,14 +70,35 @@ class Caps:
         Raises:
             ConfigError: a column is of a type that has no groups.
         """
-        taken = none_taken() if taken is None else taken
+        return Room(table.num_rows, self._groups(table, clusters_N, none_taken() if taken is None else taken))
+
+    def may_hold(self, table: pa.Table, k: int) -> NDArray[np.bool_]:
+        """Which of N rows, best first, a batch of k may hold, whatever other rows there are: of those that have the
+        same groups, only as many of the first as the lowest of their limits.
+
+        Args:
+            table: the rows, with `columns`; NEAR_DUPLICATES are no groups here.
+        """
+        N = table.num_rows
+        same_N, most_N = np.zeros(N, np.int64), np.full(N, k)
+        for each in self._groups(table, np.full(N, ALONE), none_taken()):
+            _, same_N = np.unique(same_N * (len(each.limits) + 1) + each.numbers, return_inverse=True)
+            limits = np.array([*(k if limit is None else limit for limit in each.limits), k])
+            most_N = np.minimum(most_N, limits[each.numbers])  # the last one is for ALONE
+        order = np.argsort(same_N, kind="stable")
+        starts = np.searchsorted(same_N[order], same_N[order])
+        before_N = np.empty(N, np.int64)
+        before_N[order] = np.arange(N) - starts
+        return before_N < most_N
+
+    def _groups(self, table: pa.Table, clusters_N: NDArray[np.int64] | None, taken: Taken) -> list[_Groups]:
         groups = []
         for name, limit in self.max_per_group.items():
             column = _clusters(clusters_N) if name == NEAR_DUPLICATES else _groupable(table[name], name)
             groups.append(_Groups(column, limit, taken[name]))
         if self.quotas:
             groups.append(_Groups(_groupable(table[PREDICTION], PREDICTION), self.quotas, taken[QUOTAS]))
-        return Room(table.num_rows, groups)
+        return groups
 
 
 NO_CAPS = Caps()
@@ -161,23 +183,31 @@ class _Groups:
     def __init__(self, column: pa.Array, limits: int | Mapping[Any, int], taken: Counter[Any]) -> None:
         encoded = column.dictionary_encode()
         self._values: list[Any] = encoded.dictionary.to_pylist()
-        self._limits = [limits if isinstance(limits, int) else limits.get(value) for value in self._values]
+        self.limits = [limits if isinstance(limits, int) else limits.get(value) for value in self._values]
+        self.numbers: NDArray[np.int32] = pc.fill_null(encoded.indices, ALONE).to_numpy(zero_copy_only=False)
         self._taken = taken
-        numbers_N = pc.fill_null(encoded.indices, ALONE).to_numpy(zero_copy_only=False)
-        self._numbers: list[int] = numbers_N.tolist()
-        self._order = np.argsort(numbers_N, kind="stable")
-        self._bounds = np.searchsorted(numbers_N[self._order], np.arange(len(self._values) + 1)).tolist()
+
+    @cached_property
+    def _number_of(self) -> list[int]:  # of each row; a list tells one number sooner than an array
+        numbers: list[int] = self.numbers.tolist()
+        return numbers
+
+    @cached_property
+    def _by_group(self) -> tuple[NDArray[np.intp], list[int]]:
+        """The rows group by group, and where each group begins."""
+        order = np.argsort(self.numbers, kind="stable")
+        return order, np.searchsorted(self.numbers[order], np.arange(len(self._values) + 1)).tolist()
 
     def full(self) -> Iterator[NDArray[np.intp]]:
         """The rows of each group that is full."""
-        for number, (value, limit) in enumerate(zip(self._values, self._limits, strict=True)):
+        for number, (value, limit) in enumerate(zip(self._values, self.limits, strict=True)):
             if limit is not None and self._taken[value] >= limit:
                 yield self._rows_of(number)
 
     def take(self, place: int) -> NDArray[np.intp] | None:
         """Count a row. The rows of its group, if that is full now."""
-        number = self._numbers[place]
-        limit = None if number == ALONE else self._limits[number]
+        number = self._number_of[place]
+        limit = None if number == ALONE else self.limits[number]
         if limit is None:
             return None
         value = self._values[number]
@@ -185,7 +215,8 @@ class _Groups:
         return self._rows_of(number) if self._taken[value] == limit else None
 
     def _rows_of(self, number: int) -> NDArray[np.intp]:
-        return self._order[self._bounds[number] : self._bounds[number + 1]]
+        order, starts = self._by_group
+        return order[starts[number] : starts[number + 1]]
 
 
 def require_groups(name: str, kind: pa.DataType) -> None:

@@ -95,6 +95,11 @@ def among(keys_N: NDArray[np.uint64], sorted_keys: NDArray[np.uint64]) -> NDArra
     return found
 
 
+def where(rows: Rows) -> NDArray[np.uint64]:
+    """A number for each row: its part, and its place there."""
+    return rows["part"].astype(np.uint64) << np.uint64(32) | rows["place"].astype(np.uint64)
+
+
 def _words64(values_N: NDArray[np.float64]) -> NDArray[np.uint64]:
     bits = (values_N + 0.0).view(np.uint64)
     return bits ^ np.where(bits >> np.uint64(63), np.uint64(ALL_KEYS), np.uint64(1 << 63))

@@ -13,9 +13,9 @@ from poolscore.engine.scores import Task
 from poolscore.engine.selection.aware import Picked, pick
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.methods import AWARE
-from poolscore.engine.selection.order import NO_ROWS, Rows, among
+from poolscore.engine.selection.order import NO_ROWS, Rows, among, where
 from poolscore.engine.selection.runs import SortedRuns
-from poolscore.engine.selection.walk import Walk, where
+from poolscore.engine.selection.walk import Walk
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 Each row in turn is taken, unless it is a control row or a group of its own is full. Groups only ever fill, so rows that
 come later change nothing of what was taken before: it is looked at the best rows, and at WIDER times as many from the
-start where those were not enough, until k rows are taken or there are no more. Memory beside that of `fill` and
-`Columns`: about 200 bytes for each group of which a row was taken.
+start where those were not enough, until k rows are taken or there are no more. Where hardly any of those that were
+looked at are taken, all rows are thinned out instead (see `thin`). Memory beside that of `fill` and `Columns`: about
+200 bytes for each group of which a row was taken.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 from poolscore.engine.selection.caps import Caps, Room, Taken, none_taken
 from poolscore.engine.selection.clusters import Clusters
 from poolscore.engine.selection.columns import Columns
-from poolscore.engine.selection.order import ROW, Rows, among
+from poolscore.engine.selection.order import ROW, Rows, among, where
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.shortlist.read import Shortlist
 
 LOOK = 1 << 14  # rows that are looked at first, at least
 WIDER = 4
+HARDLY_ANY = 1 / 8
+ALL = 1 << 62  # rows
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,8 @@ class Walk:
     columns: Columns  # reads those of the caps
     caps: Caps
     control: Rows  # which are in the batch already; they count for the caps, but are not bound by them
-    shortlist: Shortlist | None  # for NEAR_DUPLICATES: the only candidates
+    shortlist: Shortlist | None = None  # for NEAR_DUPLICATES: the only candidates
+    fill_thinned: Callable[[SortedRuns, int], int] | None = None  # puts all rows into a sink that k can be made of
 
     def into(self, best: SortedRuns, k: int) -> tuple[int, int]:
         """Put the rows that are taken into a sink, k at most.
@@ -44,14 +48,17 @@ class Walk:
             How many they are; and how many of the first k, control rows apart, the caps refused.
         """
         looked_at = len(self.control) + (max(LOOK, 2 * k) if self.caps else k)
-        while True:
+        with SortedRuns(looked_at) as found:
+            count = self.fill(found, looked_at)
+            taken, refused = self._take(found, count, best, k)
+        while taken < k and count == looked_at:
+            thinned = self.fill_thinned if taken < HARDLY_ANY * count else None
+            looked_at = ALL if thinned is not None else looked_at * WIDER
             best.clear()
             with SortedRuns(looked_at) as found:
-                count = self.fill(found, looked_at)
-                taken, refused = self._take(found, count, best, k)
-            if taken == k or count < looked_at:
-                return taken, refused
-            looked_at *= WIDER
+                count = thinned(found, k) if thinned is not None else self.fill(found, looked_at)
+                taken, _ = self._take(found, count, best, k)
+        return taken, refused
 
     def clusters(self, row_ids: Iterable[NDArray[np.int64]]) -> Clusters | None:
         """Clusters of near-duplicates among the control rows and these, in this order; None: the caps need none."""
@@ -117,8 +124,3 @@ class Walk:
             for name in ROW.names or ():
                 rows[name] = table[name].to_numpy()
             yield rows, table
-
-
-def where(rows: Rows) -> NDArray[np.uint64]:
-    """A number for each row: its part, and its place there."""
-    return rows["part"].astype(np.uint64) << np.uint64(32) | rows["place"].astype(np.uint64)

@@ -57,7 +57,7 @@ def test_a_row_is_explained_from_the_run_directory_alone(run: RunDirectory, tmp_
     best = json.loads(poolscore("explain", run.storage.root, "--row-id", _row_ids(run)[0], "--json"))[0]
     shown = poolscore("explain", run.storage.root, best["id"], "--thumbnail", picture)
     assert f"row {best['id']}" in shown
-    assert "selection.parquet: rank 1 of 20, by topk on bald, score" in shown
+    assert "selection.parquet: rank 1 of 20, by topk, bald " in shown
     assert "what its 5 passes said" in shown
     assert "nearest rows of the batch" in shown
     assert best["scores"]["bald"]["rank"] == 1
@@ -88,11 +88,11 @@ def _row_ids(run: RunDirectory) -> list[int]:
 def test_why_a_row_is_or_is_not_in_a_selection() -> None:
     standings = (Standing("bald", 0.5, 7, 100),)
     why = {"rank": 1200, "method": "batchbald", "score_name": "bald", "score": 0.5, "step": 4, "gain": 0.25}
-    control = {"rank": 3, "method": "control", "score_name": "bald"}
-    by_gain = "rank 1,200 of 2,000, by batchbald on bald, score 0.5000, step 4, gain 0.2500"
+    control = {"rank": 3, "method": "control", "score_name": "bald", "score": 0.5}
+    by_gain = "rank 1,200 of 2,000, by batchbald, bald 0.5000, step 4, gain 0.2500"
     cases = [
         (Membership("s", 2000, "bald", "batchbald", why), by_gain),
-        (Membership("s", 2000, "bald", "topk", control), "rank 3 of 2,000, drawn at random from all rows"),
+        (Membership("s", 2000, "bald", "topk", control), "rank 3 of 2,000, drawn at random from all rows, bald 0.5000"),
         (Membership("s", 5, "bald", "topk", None), "not in it, place 7 by bald, and it has 5 rows"),
         (Membership("s", 9, "bald", "topk", None), "left out by an exclusion, a cap or a quota"),
         (Membership("s", 9, "bald", "power", None), "place 7 by bald, and it has 9 rows, chosen by power"),

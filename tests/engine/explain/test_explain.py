@@ -52,8 +52,10 @@ def test_places_are_those_of_a_full_sort(tmp_path: Path) -> None:
 def test_random_runs_have_the_places_of_a_full_sort(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     parts = [(random.integers(0, 40, n) / 8).tolist() for n in (70, 1, 130)]
+    parts[2][7] = float("inf")  # no selection takes it
     run = make_run(tmp_path, parts)
     ranked = full_sort(parts, 999)
+    assert explain(run, row_id=78)[0].standings[0].rank is None
     for row_id in range(0, 201, 20):
         (found,) = explain(run, row_id=row_id)
         assert found.standings[0].rank == ranked.index(row_id) + 1
@@ -268,8 +270,14 @@ def test_ids_of_all_kinds(tmp_path: Path) -> None:
     assert [found.row_id for found in explain(numbers, "17")] == [0, 2]
     assert [found.id for found in explain(numbers, "4")] == [4]
     assert [s.rank for found in explain(numbers, "17") for s in found.standings[:1]] == [3, 1]
+    write_selection(numbers.storage, select_batch(numbers, numbers.config, k=1))
+    assert [found.selections[0].why is None for found in explain(numbers, "17")] == [True, False]
+    ties = _with_ids(make_run(tmp_path / "t", [[3.0, 5.0, 3.0, 3.0]]), pa.array([1, 4, 1, 1]), ["1", "4", "1", "1"])
+    assert [found.standings[0].rank for found in explain(ties, "1")] == [2, 3, 4]
     binary = _with_ids(make_run(tmp_path / "b", [[1.0, 2.0]]), pa.array([b"\xff\x00", b"ab"]), [b"\xff\x00", b"ab"])
     assert [explain(binary, id_)[0].row_id for id_ in ("0xff00", "ab", "0x6162")] == [0, 1, 1]
+    null = _with_ids(make_run(tmp_path / "n", [[1.0, 2.0]]), pa.array([None, "x"]), ["0.parquet#0", "x"])
+    assert [found.row_id for found in explain(null, "0.parquet#0")] == [0]
     collision = _with_ids(make_run(tmp_path / "c", [[1.0, 2.0]]), pa.array(["x", "y"]), ["x", "x"])
     assert [found.row_id for found in explain(collision, "x")] == [0]
 

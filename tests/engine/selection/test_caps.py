@@ -75,14 +75,19 @@ def test_a_batch_is_that_of_a_greedy_walk(
     with pytest.MonkeyPatch.context() as patch:
         take(patch, way)
         patch.setattr(walk_module, "LOOK", 1)
+        patch.setattr(walk_module, "HARDLY_ANY", data.draw(st.sampled_from([0, 2])))  # wider, or all thinned out
         patch.setattr("poolscore.engine.selection.columns.BLOCK", 3)
-        choice = Choice.of(run.config, k=k, max_per_group={"video": limit, "even": even}, quotas={"1": quota, "2": 1})
+        caps = {"max_per_group": {"video": limit, "even": even}, "quotas": {"1": quota, "2": 1}}
+        caps = data.draw(st.sampled_from([caps, {"quotas": caps["quotas"]}, {"max_per_group": {"video": limit}}]))
+        choice = Choice.of(run.config, k=k, **caps)
         with selected([run], run.config, choice) as batch:
             rows = pa.concat_tables(list(batch.tables()))["row_id"].to_pylist()
     order = full_sort(parts, total)
     classes = {i: i % 7 for i in order}
-    caps = [(dict(enumerate(videos)), limit), ({i: i % 2 for i in order}, even), (classes, {1: quota, 2: 1})]
-    assert rows == greedy(order, k, caps)
+    groups: dict[str, Any] = {"video": (dict(enumerate(videos)), limit), "even": ({i: i % 2 for i in order}, even)}
+    bound = [groups[name] for name in caps.get("max_per_group", ())]
+    bound += [(classes, {1: quota, 2: 1})] * ("quotas" in caps)
+    assert rows == greedy(order, k, bound)
     assert batch.count == len(rows)
     assert batch.about["refused_by_caps"] == min(k, total) - len(set(rows) & set(order[:k]))
 
@@ -97,6 +102,7 @@ def test_methods_by_chance_walk_down_their_own_order(
     run = run_of(tmp_path, parts, videos)
     order = select_batch(run, run.config, k=200, method=method)["row_id"].to_pylist()
     monkeypatch.setattr(walk_module, "LOOK", 4)
+    monkeypatch.setattr(walk_module, "HARDLY_ANY", 2)
     for k in (1, 5, 40):
         table = select_batch(run, run.config, k=k, method=method, max_per_group={"video": 3})
         assert table["row_id"].to_pylist() == greedy(order, k, [(dict(enumerate(videos)), 3)])
@@ -178,7 +184,11 @@ MODEL = {"source": "m:f", "task": "multiclass", "classes": ["cat", "dog"]}
         ({}, {"max_per_group": {"camera": 1}}, "no column 'camera'"),
         ({}, {"max_per_group": {"near_duplicates": 1}}, "is a column of pool.keep; rename it"),
         ({}, {"control": 1}, "select.control"),
-        ({}, {"method": "kcenter"}, "shortlist.rows: kcenter selects from the shortlist, and 0 makes none"),
+        (
+            {},
+            {"method": "kcenter"},
+            "shortlist.rows: 0 rows are fewer than select.k=.*, and kcenter chooses among the shortlist",
+        ),
     ],
 )
 def test_a_configuration_is_refused_before_anything_runs(model: Any, select: Any, why: str) -> None:
