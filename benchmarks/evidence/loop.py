@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,8 @@ def run_curve(
         write_rounds(folder / "rounds.jsonl", rounds)
         ids += done.picked
         on_round(done)
-    return [done for done in rounds if done.labels <= until]
+    asked = [done for done in rounds if done.labels <= until]  # of a longer curve
+    return [*asked[:-1], replace(asked[-1], picked=[], methods={}, selecting=0.0)]
 
 
 def run_round(subject: Subject, method: Sections, ids: Sequence[int], seed: int, count: int, folder: Path) -> Round:
