@@ -97,7 +97,9 @@ def test_excluded_rows_are_no_control_rows(run: tuple[RunDirectory, list[list[fl
     assert not set(others_of(table)) & set(sent)
 
 
-def test_control_rows_of_several_runs_are_of_the_newest(tmp_path: Path) -> None:
+def test_control_rows_of_several_runs_are_of_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk_module, "LOOK", 1)
+    monkeypatch.setattr(walk_module, "HARDLY_ANY", 2)
     scores = [{f"x{i}": float(i) for i in range(a, b)} for a, b in ((0, 60), (30, 90), (0, 20))]
     runs = runs_of(tmp_path, scores)
     alone = runs_of(tmp_path / "alone", [{**scores[0], **scores[1], **scores[2]}])
