@@ -109,7 +109,7 @@ def test_control_rows_of_several_runs_are_of_the_newest(tmp_path: Path, monkeypa
         classes = pa.array([int(i[1:]) % 7 for i in table["id"].to_pylist()], pa.int32())
         pq.write_table(table.set_column(table.schema.get_field_index("prediction"), "prediction", classes), path)
     for k in (10, 30, 40, 90, 200):
-        wanted = {"k": k, "control": 0.3, "quotas": {"1": 3}, "max_per_group": {"prediction": 4}}
+        wanted = {"k": k, "control": 0.3, "quotas": {"1": 3}, "max_per_group": {"prediction": 5}}
         tables = []
         for chosen in (runs, alone):
             with selected(chosen, chosen[0].config, Choice.of(chosen[0].config, **wanted)) as batch:
