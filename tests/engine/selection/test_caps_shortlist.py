@@ -159,3 +159,8 @@ def test_a_batch_larger_than_the_shortlist_is_smaller(run: RunDirectory) -> None
         ConfigError, match=r"100 rows are asked for, 80 rows of the shortlist are left .*shortlist.rows"
     ):
         select_batch(run, config, k=100)
+
+
+def test_a_control_row_is_not_taken_again(run: RunDirectory) -> None:
+    row_ids = select_batch(run, run.config, k=60, control=0.5, method="kcenter")["row_id"].to_pylist()
+    assert len(set(row_ids)) == 60

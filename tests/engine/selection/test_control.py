@@ -97,7 +97,9 @@ def test_excluded_rows_are_no_control_rows(run: tuple[RunDirectory, list[list[fl
     assert not set(others_of(table)) & set(sent)
 
 
-def test_control_rows_of_several_runs_are_of_the_newest(tmp_path: Path) -> None:
+def test_control_rows_of_several_runs_are_of_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(walk_module, "LOOK", 1)
+    monkeypatch.setattr(walk_module, "HARDLY_ANY", 2)
     scores = [{f"x{i}": float(i) for i in range(a, b)} for a, b in ((0, 60), (30, 90), (0, 20))]
     runs = runs_of(tmp_path, scores)
     alone = runs_of(tmp_path / "alone", [{**scores[0], **scores[1], **scores[2]}])
@@ -106,8 +108,8 @@ def test_control_rows_of_several_runs_are_of_the_newest(tmp_path: Path) -> None:
         table = pq.read_table(path)
         classes = pa.array([int(i[1:]) % 7 for i in table["id"].to_pylist()], pa.int32())
         pq.write_table(table.set_column(table.schema.get_field_index("prediction"), "prediction", classes), path)
-    for k in (10, 40, 90, 200):
-        wanted = {"k": k, "control": 0.3, "quotas": {"1": 3}}
+    for k in (10, 30, 40, 90, 200):
+        wanted = {"k": k, "control": 0.3, "quotas": {"1": 3}, "max_per_group": {"prediction": 5}}
         tables = []
         for chosen in (runs, alone):
             with selected(chosen, chosen[0].config, Choice.of(chosen[0].config, **wanted)) as batch:
