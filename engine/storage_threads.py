@@ -12,6 +12,7 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 from poolscore.engine.allocation import share_arenas
 from poolscore.engine.errors import StoppedError
@@ -21,6 +22,7 @@ PATIENCE = 2.0  # seconds that calls on their way have to come back, when nobody
 
 _Call = tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]
 _left_behind: set[threading.Thread] = set()
+_made: WeakSet[StorageThreads] = WeakSet()
 
 
 class StorageThreads:
@@ -37,6 +39,7 @@ class StorageThreads:
         self._threads: set[threading.Thread] = set()
         self._idle = 0
         self._closed = False
+        _made.add(self)
 
     def submit(self, call: Callable[..., A], *given: Any) -> Future[A]:
         """Begin with `call(*given)` as soon as a thread is free.
@@ -55,6 +58,11 @@ class StorageThreads:
                 thread.start()
             self._changed.notify()
         return future
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is on its way, or will be."""
+        return bool(self._running or self._waiting)
 
     def close(self, patience: float | None = None) -> bool:
         """Begin nothing more, and wait at most `patience` seconds (PATIENCE) for what was begun. Whoever waits for an
@@ -130,9 +138,10 @@ def apart(call: Callable[..., A], *given: Any) -> A:
 
 
 def calls_left_behind() -> bool:
-    """Whether storage owes an answer that nobody waits for. At the end of the process Arrow's client of S3 does: it is
-    to be left by os._exit then."""
-    return any(thread.is_alive() for thread in _left_behind)
+    """Whether a call is on its way that nobody waits for, of threads that were closed or that an error holds open. The
+    end of the process is to be os._exit then: Arrow's client of S3 would wait for it, and a thread that comes back from
+    Arrow's code while Python ends aborts the process."""
+    return any(thread.is_alive() for thread in _left_behind) or any(threads.busy for threads in list(_made))
 
 
 def _ended() -> StoppedError:

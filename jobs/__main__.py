@@ -1,5 +1,5 @@
 """`python -m poolscore.jobs` is `poolscore`."""
 
-from poolscore.jobs.cli import main
+from poolscore.jobs.cli import process
 
-main()
+process()

@@ -26,6 +26,6 @@ def leave() -> None:
 
 if __name__ == "__main__":
     leave()
-    from poolscore.jobs.cli import main
+    from poolscore.jobs.cli import process
 
-    main()
+    process()

@@ -67,6 +67,17 @@ def test_answers_and_errors_come_back_and_no_more_calls_than_allowed_run_at_once
     assert not calls_left_behind()
 
 
+def test_calls_of_what_nobody_closed_are_known(silent: threading.Event) -> None:
+    """Such as of a generator that the traceback of an error holds when the process ends."""
+    threads = StorageThreads(1, "test")
+    threads.submit(silent.wait)
+    assert calls_left_behind()
+    silent.set()
+    while threads.busy:
+        time.sleep(0.001)
+    assert not calls_left_behind()
+
+
 def test_what_was_begun_is_waited_for_and_what_was_not_begun_is_not(silent: threading.Event) -> None:
     threads = StorageThreads(1, "test")
     begun, waiting = threads.submit(time.sleep, 0.05), threads.submit(silent.wait)
