@@ -13,6 +13,13 @@ where o runs over the outcomes: all C^m labels of the rows taken, or labels draw
 all outcomes that is the same number, without taking large entropies from each other; for drawn ones it is the paper's
 estimate with a control variate (the expected entropy, whose mean is known), and each term is 0 or more.
 
+Drawn outcomes are kept, and get a label of each row that is taken: it is drawn from p(y | w_t) of the pass t that the
+outcome was drawn under, which is its conditional given that pass and the labels before. So the longer outcomes are as
+good a sample of the longer joint distribution as new ones, at a cost that does not grow with the rows taken. They all
+weigh the same for ever (no importance weights that could degenerate), therefore they are never redrawn. The price: rows
+are chosen by the same draws that judge the next ones, so the noise of the gains of a batch is not independent from step
+to step. It stays within the standard errors of an estimate by draws that had no part in the choice (tested).
+
 Legend: N candidates, B of them, T passes, C classes, M outcomes.
 """
 
@@ -61,7 +68,7 @@ def batchbald(
 
     Of the exact gains only those are computed that may be the largest (see `greedy`). Estimated ones are no strict
     upper bounds of later ones, so ERRORS of their standard errors are added: a candidate is passed over only where even
-    that much is less than what the best one is estimated at. Each step draws outcomes of its own.
+    that much is less than what the best one is estimated at.
 
     Args:
         log_probs_NTC: float32 or float64 [N, T, C], ln p(y | w_t); the same pass is the same network for all rows.
@@ -74,7 +81,8 @@ def batchbald(
     Returns:
         Gains in nats; their sum is I(y_1..y_m; w). NaN probabilities are never taken.
 
-    Memory: EXACT_BYTES or samples * T * 8 bytes, PROBS_BYTES and BLOCK_BYTES; more only where one candidate takes more.
+    Memory: EXACT_BYTES or twice samples * T * 8 bytes, PROBS_BYTES and BLOCK_BYTES; more only where one candidate takes
+    more.
     """
     N, T, C = log_probs_NTC.shape
     bounds_N = np.full(N, np.inf)
@@ -141,17 +149,32 @@ def all_outcomes(outcomes: Outcomes, probs_TC: Values) -> Outcomes:
 
 
 def drawn_outcomes(probs_mTC: Values, samples: int, seed: int) -> Outcomes:
-    """Labels of m rows, drawn from their joint distribution: as many under each pass."""
-    m, T, C = probs_mTC.shape
-    each = -(-samples // T)
-    random = np.random.Generator(np.random.Philox(key=seed | m << 64))
-    posterior_MT = np.full((T * each, T), 1 / T)
-    for probs_TC in probs_mTC:
-        draws_T1 = random.random((T, each, 1))
-        labels_M = (draws_T1 >= probs_TC.cumsum(axis=1)[:, None, : C - 1]).sum(axis=2).ravel()
-        posterior_MT *= probs_TC.T[labels_M]
-        posterior_MT /= posterior_MT.sum(axis=1, keepdims=True)
-    return Outcomes(np.full(T * each, 1 / (T * each)), posterior_MT, drawn=True)
+    """Labels of m rows, drawn from their joint distribution: as many under each pass, `samples` or up to T - 1 more."""
+    T = probs_mTC.shape[1]
+    M = T * -(-samples // T)
+    outcomes = Outcomes(np.full(M, 1 / M), np.full((M, T), 1 / T), drawn=True)
+    for step, probs_TC in enumerate(probs_mTC):
+        outcomes = with_drawn_label(outcomes, probs_TC, step, seed)
+    return outcomes
+
+
+def with_drawn_label(outcomes: Outcomes, probs_TC: Values, step: int, seed: int) -> Outcomes:
+    """The drawn outcomes with a label of one more row, the one taken in `step` (from 0).
+
+    Outcome o is drawn under pass o * T // M, to its end: given the pass, labels are independent of each other. Each
+    step has a stream of its own. p(t | o) is brought back to sum 1 in each, so hundreds of factors do not underflow:
+    only passes do that are 1e-300 times as likely as others, and an outcome's own pass never is.
+    """
+    M, T = outcomes.posterior.shape
+    draws_TD = np.random.Generator(np.random.Philox(key=seed | step << 64)).random((T, M // T))
+    edges_TC = probs_TC.cumsum(axis=1)[:, :-1]
+    labels = [
+        np.searchsorted(edges_C, draws_D, side="right") for edges_C, draws_D in zip(edges_TC, draws_TD, strict=True)
+    ]
+    posterior_MT = probs_TC.T.take(np.concatenate(labels), axis=0)
+    posterior_MT *= outcomes.posterior
+    posterior_MT /= posterior_MT.sum(axis=1, keepdims=True)
+    return Outcomes(outcomes.weights, posterior_MT, drawn=True)
 
 
 def _look(outcomes: Outcomes, log_probs_NTC: NDArray[np.floating], places: Places) -> tuple[Values, Values]:
@@ -164,8 +187,11 @@ def _with(
 ) -> Outcomes:
     """The outcomes for the rows at `places`; `outcomes` are those of all but the last."""
     C = log_probs_NTC.shape[2]
-    if not outcomes.drawn and outcomes.posterior.nbytes * C <= EXACT_BYTES:
-        return all_outcomes(outcomes, probs_of(log_probs_NTC[places[-1:]])[0])
+    last_TC = probs_of(log_probs_NTC[places[-1:]])[0]
+    if outcomes.drawn:
+        return with_drawn_label(outcomes, last_TC, len(places) - 1, seed)
+    if outcomes.posterior.nbytes * C <= EXACT_BYTES:
+        return all_outcomes(outcomes, last_TC)
     return drawn_outcomes(probs_of(log_probs_NTC[places]), samples, seed)
 
 

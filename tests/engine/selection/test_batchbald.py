@@ -22,6 +22,7 @@ from poolscore.engine.selection.batchbald import (
     drawn_outcomes,
     gains_of,
     probs_of,
+    with_drawn_label,
 )
 from poolscore.engine.selection.caps import Caps, Room
 
@@ -172,6 +173,45 @@ def test_bounds_of_drawn_gains_hold_for_later_steps() -> None:
     _, errors = gains_of(drawn, probs_of(log_probs))
     assert errors.min() > 0
     assert bounds == pytest.approx(gains + 5 * errors)
+
+
+def test_a_label_is_added_to_the_outcomes_drawn_before() -> None:
+    probs = probs_of(some_log_probs(4, 5, 3))
+    longer = with_drawn_label(drawn_outcomes(probs[:3], 100, seed=9), probs[3], step=3, seed=9)
+    assert longer.posterior.tolist() == drawn_outcomes(probs, 100, seed=9).posterior.tolist()
+    assert longer.posterior.tolist() != drawn_outcomes(probs, 100, seed=8).posterior.tolist()
+
+
+def test_hundreds_of_labels_do_not_underflow() -> None:
+    outcomes = drawn_outcomes(probs_of(some_log_probs(800, 4, 5, spread=1)), samples=40, seed=0)
+    assert outcomes.posterior.sum(axis=1) == pytest.approx(1)
+    assert outcomes.posterior.argmax(axis=1).tolist() == np.repeat(range(4), 10).tolist()  # that they were drawn under
+
+
+def test_a_large_batch_draws_one_label_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    log_probs = some_log_probs(2000, 20, 10, spread=0.1)
+    drawn = []
+
+    def counted(outcomes: Outcomes, probs_TC: NDArray[np.float64], step: int, seed: int) -> Outcomes:
+        drawn.append(step)
+        return with_drawn_label(outcomes, probs_TC, step, seed)
+
+    monkeypatch.setattr(module, "with_drawn_label", counted)
+    found = batchbald(log_probs, np.arange(2000), 200, room_of(2000), samples=1000, seed=0)
+    assert (len(found.places), found.exact) == (200, 5)
+    assert drawn == list(range(200))
+
+    # The gains are judged by outcomes that had no part in the choice of the rows.
+    probs, told, deviations = probs_of(log_probs[found.places]), 0.0, []
+    judge = drawn_outcomes(probs[:5], samples=4000, seed=1)
+    for step in range(5, 200):
+        gains, errors = gains_of(judge, probs[step : step + 1])
+        told += gains[0]
+        # A fourth of the outcomes has twice the error.
+        deviations.append((found.gains[step] - gains[0]) / (errors[0] * math.sqrt(1 + 4)))
+        judge = with_drawn_label(judge, probs[step], step, seed=1)
+    assert np.abs(deviations).max() < 5
+    assert found.gains[5:].sum() == pytest.approx(told, rel=0.02)
 
 
 def test_no_noise_is_added_where_nothing_is_left_to_learn() -> None:
