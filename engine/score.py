@@ -27,6 +27,7 @@ from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.write import write_batch
 from poolscore.engine.shortlist.cut import Labelled, find_labelled
 from poolscore.engine.shortlist.make import Made, make_shortlist, sweep_shortlist
+from poolscore.engine.shortlist.read import about_shortlist
 from poolscore.engine.shortlist.wanted import lacks_shortlist
 from poolscore.engine.verify import Verified, try_to_verify
 from poolscore.engine.worker import Job
@@ -301,7 +302,16 @@ def _shortlist(
             raise StoppedError(
                 f"the shortlist, which the batch is selected from, cannot be made ({why}); the same command tries again"
             ) from error
-        return Made(0, [f"not made: {why}"])
+        left = _shortlist_left(run)
+        return Made(left, [f"not made: {why}", *(["these are of an older one"] if left else [])])
+
+
+def _shortlist_left(run: RunDirectory) -> int:
+    """Rows of the shortlist that is there, whatever it was made from."""
+    try:
+        return int((about_shortlist(run) or {"rows": 0})["rows"])
+    except StoppedError:  # damaged
+        return 0
 
 
 def _verify(run: RunDirectory, prepared: Prepared, seconds: float) -> Verified | None:

@@ -15,6 +15,7 @@ import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.filesystem import reason
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.words import amount
 
 FOLDER = "shortlist"
 ABOUT = f"{FOLDER}/shortlist.json"
@@ -44,6 +47,14 @@ class Shortlist:
     labelled_MF: NDArray[np.float32]  # features of the rows of shortlist.labelled; [0, F] where there is none
     shared_masks: bool  # whether pass t of one row is pass t of every other
     outputs_NTC: NDArray[np.float32] | None = None  # regression: what the model gave
+    scores: str = ""  # what it was made from; see `scores_digest`
+    missing: int = 0  # rows that were wanted for it and could not be inferred once more
+
+    def lacks(self, reports: Mapping[int, ShardReport]) -> str | None:
+        """In words, why it is not the shortlist of these scores; None: it is."""
+        if self.scores != scores_digest(reports):
+            return "it was made of other scores than the run has now"
+        return f"{amount(self.missing, 'row')} could not be inferred once more" if self.missing else None
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,12 @@ class Written:
     first: int  # row_id
     last: int  # row_id
     rows: int
+
+
+def scores_digest(reports: Mapping[int, ShardReport]) -> str:
+    """Of the scores of these shards: a shortlist names that of those which it was made from."""
+    names = sorted(report.scores for report in reports.values())
+    return sha256("\0".join(names).encode()).hexdigest()[:32]
 
 
 def about_shortlist(run: RunDirectory) -> dict[str, Any] | None:
@@ -109,6 +126,8 @@ def read_shortlist(run: RunDirectory, *, passes: bool = True) -> Shortlist:
         labelled_MF=np.concatenate([np.empty((0, len(centre_F)), np.float32), *labelled]),
         shared_masks=bool(about["shared_masks"]),
         outputs_NTC=by_pass.get(OUTPUTS),
+        scores=about["wanted"]["of"]["scores"],
+        missing=about["missing"],
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 
 from poolscore.engine.config import Config
@@ -13,20 +12,19 @@ from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.ranking import METHODS
 from poolscore.engine.shortlist.cut import Labelled
-from poolscore.engine.shortlist.read import about_shortlist
+from poolscore.engine.shortlist.read import about_shortlist, scores_digest
 
 
 def wanted_of(reports: Mapping[int, ShardReport], config: Config, labelled: Labelled | None) -> dict[str, Any]:
     """What the shortlist is to be made of: `rows` of them, by `of`."""
     choice = ranked_by(config, 0)
-    names = sorted(report.scores for report in reports.values())
     return {
         "rows": config.shortlist.rows_of(Totals.of(reports).scored, config.select.k),
         "control": round(config.select.control * config.select.k),
         "of": {
             **{name: value for name, value in choice.manifest().items() if name != "k"},
             "seed": choice.seed,
-            "scores": sha256("\0".join(names).encode()).hexdigest()[:32],
+            "scores": scores_digest(reports),
             "max_bytes": config.shortlist.max_bytes,
             "thumbnail": config.shortlist.thumbnail,
             "labelled": labelled.digest if labelled is not None else None,

@@ -25,7 +25,8 @@ from poolscore.engine.run.fleet import Done, Event, LocalFleet
 from poolscore.engine.run.task import LookAgain
 from poolscore.engine.score import RunResult, score_pool
 from poolscore.engine.scores import Task
-from poolscore.engine.selection.batch import select_batch
+from poolscore.engine.selection.batch import select_batch, selected
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.shortlist import centre, cut, look, make
 from poolscore.engine.shortlist.look import log_probabilities, require_rows
 from poolscore.engine.shortlist.read import ABOUT, FEATURES, Shortlist, matrix, read_shortlist, thumbnails
@@ -235,6 +236,33 @@ def test_what_a_limit_leaves_is_not_on_it(digit_config: Configure, monkeypatch: 
     assert set(shortlist_of(result).rows["row_id"].to_pylist()) == scored != set(range(600))
     monkeypatch.undo()
     assert shortlist_of(score_pool(config)).rows.num_rows == 600
+
+
+def test_one_that_is_older_than_the_scores_is_told_of(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+    with monkeypatch.context() as limited:
+        limited.setattr("poolscore.engine.run.limits.Limits.reached", lambda self: "late" if len(done) > 1 else None)
+        config = digit_config(run={"deadline": "8h"}, shortlist=FEW)
+        score_pool(config, on_progress=lambda state: done.extend([0] * (state.totals.shards - len(done))))
+    with monkeypatch.context() as burnt:
+        burnt.setattr(look, "_inferred", failing)
+        second = score_pool(config)
+    assert (second.exit_code, second.totals.scored) == (DONE, 600)
+    assert second.shortlist is not None
+    assert (second.shortlist.rows, second.shortlist.notes[1:]) == (100, ["these are of an older one"])
+    run = RunDirectory(config.run.dir)
+
+    def told() -> tuple[Any, list[str]]:
+        with selected([run], config, Choice.of(config, method="kcenter")) as batch:
+            return batch.about["shortlist_complete"], [note for note in batch.notes if "shortlist" in note]
+
+    complete, (note,) = told()
+    assert not complete
+    assert "not what it should be: it was made of other scores than the run has now" in note
+    score_pool(config)
+    assert told() == (True, [])
+    with selected([run], config, Choice.of(config)) as batch:
+        assert "shortlist_complete" not in batch.about
 
 
 def test_rows_that_do_not_count_are_not_on_it(digit_config: Configure, digits: pa.Table, tmp_path: Path) -> None:
