@@ -79,15 +79,13 @@ def look_again(scorer: Scorer, feed: Feed, whole: bool) -> tuple[pa.Table, dict[
 
 
 def require_rows(found: pa.Table, bad: dict[int, str], row_ids: NDArray[np.int64], keys: NDArray[np.uint64]) -> None:
-    """Rows that were scored are there, are the same, and can be decoded.
+    """Rows that were scored are there and are the same, but for those that cannot be decoded any more.
 
     Raises:
         UnreadableShard: not so.
     """
-    if bad:
-        row_id, why = next(iter(bad.items()))
-        raise UnreadableShard(f"row {row_id} was scored, and cannot be decoded now: {why}")
-    if not np.array_equal(found["row_id"], row_ids) or not np.array_equal(found["key"], keys):
+    left_M = ~np.isin(row_ids, list(bad))
+    if not np.array_equal(found["row_id"], row_ids[left_M]) or not np.array_equal(found["key"], keys[left_M]):
         raise UnreadableShard("the pool holds other rows than those that were scored")
 
 

@@ -67,6 +67,14 @@ class Written:
     rows: int
 
 
+@dataclass(frozen=True)
+class Looked:
+    """What became of the rows of a task."""
+
+    part: Written
+    left_out: Mapping[int, str]  # row_id → why; these are not in the part
+
+
 def scores_digest(reports: Mapping[int, ShardReport]) -> str:
     """Of the scores of these shards: a shortlist names that of those which it was made from."""
     names = sorted(report.scores for report in reports.values())

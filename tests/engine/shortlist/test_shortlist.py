@@ -292,7 +292,7 @@ def test_it_takes_no_more_than_max_bytes(digit_config: Configure, tmp_path: Path
     assert (result.shortlist.rows, result.shortlist.notes) == (70, ["70 rows instead of 600, by shortlist.max_bytes"])
     none = score_pool(digit_config(shortlist={"max_bytes": row - 1}))
     assert none.shortlist is not None
-    assert none.shortlist.notes == [f"not made: shortlist.max_bytes: one row takes {row:,} bytes; raise it"]
+    assert none.shortlist.notes[0] == f"not made: shortlist.max_bytes: one row takes {row:,} bytes; raise it"
     bare = digit_config(shortlist={"thumbnail": 0})
     assert make._bytes_of_row(prepare_job(bare)) == row - (8 << 10)
     assert thumbnails(RunDirectory(score_pool(bare).run_dir), range(600)) == {}
@@ -307,11 +307,73 @@ def test_labelled_rows(digit_config: Configure, digits: pa.Table, tmp_path: Path
     write_pool(tmp_path / "elsewhere", digits.slice(600, 60))
     there = features_of_all(digit_config(pool={"uri": str(tmp_path / "elsewhere")}))
     assert np.allclose(shortlist_of(result).labelled_MF, there, atol=1e-6)
+    assert result.shortlist is not None
+    (note,) = result.shortlist.notes
+    assert note.startswith("1 of 61 labelled rows cannot be used: ")
     assert shortlist_of(score_pool(digit_config(shortlist=FEW))).labelled_MF.shape == (0, there.shape[1])
     pq.write_table(labelled.drop_columns(["image"]), tmp_path / "labelled.parquet")
     with pytest.raises(ConfigError, match=r"shortlist\.labelled: .*image"):
         score_pool(digit_config(shortlist=section, run={"dir": str(tmp_path / "never")}))
     assert not (tmp_path / "never").exists()
+
+
+def test_a_row_that_cannot_be_decoded_any_more_is_left_out_alone(
+    digit_config: Configure, digits: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = digit_config(shortlist=FEW)
+    whole = shortlist_of(score_pool(config))
+    torn = whole.rows["row_id"][3].as_py()
+    prepared = prepare_job(config)
+    (Path(config.run.dir) / ABOUT).unlink()
+    looked = look.look_again
+
+    def without(scorer: Any, feed: Any, whole: bool) -> Any:
+        found, bad = looked(scorer, feed, whole)
+        if torn in found["row_id"].to_pylist():
+            found, bad = found.filter(pa.compute.field("row_id") != torn), {torn: "torn"}
+        return found, bad
+
+    monkeypatch.setattr("poolscore.engine.worker.look_again", without)
+    result = score_pool(config, prepared=prepared)
+    assert result.shortlist is not None
+    assert (result.shortlist.rows, result.shortlist.notes) == (99, ["1 row cannot be decoded any more: torn"])
+    left = [i for i in range(100) if i != 3]
+    found = shortlist_of(result)
+    assert found.rows.equals(whole.rows.take(left))
+    assert np.array_equal(found.features_NF, whole.features_NF[left])
+    monkeypatch.setattr(look, "_inferred", failing)
+    assert not (score_pool(config, prepared=prepared).shortlist or failing()).notes[1:]  # it is not made again
+
+
+def test_what_is_lost_of_sample_and_labelled_rows_is_told_and_made_again(
+    digit_config: Configure, digits: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(digits.slice(600, 40), tmp_path / "labelled.parquet")
+    config = digit_config(shortlist={**FEW, "labelled": str(tmp_path / "labelled.parquet")})
+    whole = shortlist_of(score_pool(config))
+    (Path(config.run.dir) / ABOUT).unlink()
+    inferred = look._inferred
+
+    def sometimes(scorer: Any, inputs: Any, rows: Any, whole: bool) -> Any:
+        return inferred(scorer, inputs, rows, whole) if whole else failing()
+
+    with monkeypatch.context() as burnt:
+        burnt.setattr(look, "_inferred", sometimes)
+        result = score_pool(config)
+    assert result.shortlist is not None
+    told = "60 rows of the sample of the pool and 40 rows of the labelled rows missing: ValueError: features burnt"
+    assert (result.shortlist.rows, result.shortlist.notes) == (100, [told])
+    assert read_shortlist(RunDirectory(config.run.dir)).missing == 100
+    assert same(shortlist_of(score_pool(config)), whole)
+
+
+def test_labelled_rows_of_which_none_can_be_decoded(digit_config: Configure, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": pa.array([b"torn"] * 3, pa.binary())}), tmp_path / "labelled.parquet")
+    section = {**FEW, "labelled": str(tmp_path / "labelled.parquet")}
+    result = score_pool(digit_config(shortlist=section))
+    assert result.shortlist is not None
+    (note,) = result.shortlist.notes
+    assert note.startswith("not made: shortlist.labelled: none of its 3 rows can be used (")
 
 
 def test_control_rows_are_on_it_and_come_last(digit_config: Configure) -> None:
@@ -333,7 +395,9 @@ def test_the_pool_must_still_hold_the_rows() -> None:
         require_rows(found, {}, np.array([1, 2]), keys[::-1])
     with pytest.raises(UnreadableShard, match="other rows"):
         require_rows(found, {}, np.array([1, 2, 3]), np.array([5, 6, 7], np.uint64))
-    with pytest.raises(UnreadableShard, match="row 2 was scored, and cannot be decoded now: torn"):
+    three = np.array([5, 7, 6], np.uint64)
+    require_rows(found.set_column(0, "row_id", pa.array([1, 3])), {2: "torn"}, np.array([1, 2, 3]), three)
+    with pytest.raises(UnreadableShard, match="other rows"):
         require_rows(found, {2: "torn"}, np.array([1, 2]), keys)
 
 
