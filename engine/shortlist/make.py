@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from poolscore.engine.config import Config
@@ -30,13 +29,12 @@ from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.mixed import Profile, differences
 from poolscore.engine.run.task import LookAgain, LookAtLabelled, Task
 from poolscore.engine.scores import Task as Kind
-from poolscore.engine.scores import scores_of
-from poolscore.engine.selection.batch import selected
 from poolscore.engine.shortlist.centre import centre_of, draw_scored
 from poolscore.engine.shortlist.cut import Labelled, tasks_of
 from poolscore.engine.shortlist.look import width_of
 from poolscore.engine.shortlist.read import ABOUT, FOLDER, FORMAT, OURS, Looked, Written, about_shortlist, new_name
-from poolscore.engine.shortlist.wanted import control_of, made_of, ranked_by, wanted_of
+from poolscore.engine.shortlist.rows import find_rows
+from poolscore.engine.shortlist.wanted import made_of, wanted_of
 from poolscore.engine.words import amount
 
 THUMBNAIL_BYTES = 8 << 10  # of one, about
@@ -132,9 +130,7 @@ def _make(
     room = config.shortlist.max_bytes // size
     if not room:
         raise ConfigError(f"shortlist.max_bytes: one row takes {size:,} bytes; raise it")
-    cut = room < wanted["rows"]
-    notes = [f"{room:,} rows instead of {wanted['rows']:,}, by shortlist.max_bytes"] if cut else []
-    table = _rows(run, config, min(wanted["rows"], room))
+    table, cut = find_rows(run, config, reports, wanted["rows"], room)
     tasks = _tasks(run, prepared, labelled, reports, table)
     all_tasks: list[Task] = list(chain(*tasks.all()))
     # Not run.shard_timeout, which is for neighbouring rows: of these each may lie in a row group of its own.
@@ -159,7 +155,9 @@ def _make(
         "log_probs": config.model.task is not Kind.REGRESSION,
         "shared_masks": config.passes.masks == "shared",
         "missing": sum(_lost(became, some) for some in tasks.all()),
-        "notes": [*notes, *_losses(became, tasks)],
+        "cut": bool(cut),
+        "row_bytes": size,
+        "notes": [*cut, *_losses(became, tasks)],
         "wanted": wanted,
     }
 
@@ -172,21 +170,6 @@ def _bytes_of_row(prepared: Prepared) -> int:
     passes = config.passes.count * width_of(prepared.job.probe.outputs, config.model.task)
     picture = THUMBNAIL_BYTES if config.shortlist.thumbnail and picture_input(config) is not None else 0
     return 4 * (passes + features_NF.shape[1]) + picture
-
-
-def _rows(run: RunDirectory, config: Config, count: int) -> pa.Table:
-    """Everything but the wide columns, best first; then the batch's control rows that are not among the best."""
-    scores = scores_of(config.model.task, config.passes.count)
-    names = list(dict.fromkeys(("rank", "row_id", "key", "id", "prediction", "confidence", *scores, *config.pool.keep)))
-    with selected([run], config, ranked_by(config, count), also=scores) as batch:
-        table = pa.concat_tables([table.select(names) for table in batch.tables()])
-    if config.select.control:
-        with selected([run], config, control_of(config), also=scores) as batch:
-            tables = [table.filter(pc.equal(table["method"], "control")).select(names) for table in batch.tables()]
-        control = pa.concat_tables(tables)
-        others = control.filter(pc.invert(pc.is_in(control["row_id"], table["row_id"].combine_chunks())))
-        table = pa.concat_tables([table, others.set_column(0, "rank", pa.nulls(others.num_rows, pa.int64()))])
-    return table.replace_schema_metadata().combine_chunks()
 
 
 def _tasks(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -139,7 +140,12 @@ def test_a_finished_run_gets_one_and_keeps_it(
     assert RunDirectory(first.run_dir).succeeded
     there = files_in(second)
     rows_read.clear()
-    for changes in ({"select": {"k": 10}}, {"shortlist": {"rows": 60}}):
+    for changes in (
+        {"select": {"k": 10}},
+        {"shortlist": {"rows": 60}},
+        {"select": {"seed": 9}},
+        {"shortlist": {**FEW, "max_bytes": 1 << 40}},
+    ):
         assert score_pool(digit_config(**{"shortlist": FEW, **changes}), prepared=prepared).exit_code == DONE
     assert (files_in(second), rows_read) == (there, [])
     more = digit_config(shortlist={"rows": 120})
@@ -293,6 +299,19 @@ def test_it_takes_no_more_than_max_bytes(digit_config: Configure, tmp_path: Path
     none = score_pool(digit_config(shortlist={"max_bytes": row - 1}))
     assert none.shortlist is not None
     assert none.shortlist.notes[0] == f"not made: shortlist.max_bytes: one row takes {row:,} bytes; raise it"
+    with_control = digit_config(
+        shortlist={"rows": 40, "max_bytes": 50 * row},
+        select={"k": 400, "control": 0.5},
+        run={"dir": str(tmp_path / "c")},
+    )
+    control = score_pool(with_control)
+    few = shortlist_of(control).rows
+    drawn = pq.read_table(control.selection).filter(pa.compute.field("method") == "control")
+    assert few.num_rows == 50
+    assert set(few["row_id"].to_pylist()[40:]) < set(drawn["row_id"].to_pylist())
+    assert control.shortlist is not None
+    (note,) = control.shortlist.notes
+    assert re.fullmatch(r"10 instead of 1\d\d control rows beside the best, by shortlist\.max_bytes", note)
     bare = digit_config(shortlist={"thumbnail": 0})
     assert make._bytes_of_row(prepare_job(bare)) == row - (8 << 10)
     assert thumbnails(RunDirectory(score_pool(bare).run_dir), range(600)) == {}
