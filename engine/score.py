@@ -26,7 +26,7 @@ from poolscore.engine.selection.alike import NearDuplicates
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.write import write_batch
 from poolscore.engine.shortlist.cut import Labelled, find_labelled
-from poolscore.engine.shortlist.make import Made, make_shortlist, sweep_shortlist
+from poolscore.engine.shortlist.make import Made, make_shortlist, require_possible, sweep_shortlist
 from poolscore.engine.shortlist.read import about_shortlist
 from poolscore.engine.shortlist.wanted import lacks_shortlist
 from poolscore.engine.verify import Verified, try_to_verify
@@ -103,6 +103,7 @@ def score_pool(
         on_check(checked)
         checked.require(config.check.min_accuracy)
     labelled = find_labelled(config)
+    require_possible(prepared, labelled)
     run = RunDirectory(config.run.dir, patience=config.run.storage_patience) if there else None
     if run is not None:
         require_same(run, prepared.identity, prepared.plan, config)
@@ -297,6 +298,8 @@ def _shortlist(
     try:
         return make_shortlist(run, prepared, labelled, workers.fleet, require_ours)
     except Exception as error:  # the model is the user's code, and the pool may be gone
+        if isinstance(error, ConfigError) and Choice.of(prepared.config).needs_shortlist:
+            raise  # the same command would fail again
         why = one_line(error if isinstance(error, PoolscoreError) else f"{type(error).__name__}: {error}")[:500]
         if Choice.of(prepared.config).needs_shortlist:
             raise StoppedError(

@@ -31,7 +31,6 @@ from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
-from poolscore.engine.keys import IdSet
 from poolscore.engine.model.compiled import Artefact, programs_compiled
 from poolscore.engine.model.load import load_network
 from poolscore.engine.model.passes import McDropout
@@ -47,7 +46,7 @@ from poolscore.engine.run.mixed import Profile, profile_name
 from poolscore.engine.run.task import LookAgain, LookAtLabelled
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import ScoredShard, Scorer
-from poolscore.engine.shortlist.look import look_again, require_rows
+from poolscore.engine.shortlist.look import look_again, reader_of, require_rows
 from poolscore.engine.shortlist.read import FEATURES, Looked, Written, matrix, new_name
 from poolscore.engine.storage import Storage, open_storage
 
@@ -177,10 +176,7 @@ class ShardWorker:
 
         Raises: see `look_again`.
         """
-        config = self._scorer.config
-        columns = [column for decoder in build_decoders(config).values() for column in decoder.columns]
-        reader = ShardReader(task.root, columns, None, IdSet(), task.choice).only(task.row_ids)
-        found, bad = self._looked(task.shard, reader, whole=False)
+        found, bad = self._looked(task.shard, reader_of(task, self._scorer.config), whole=False)
         finite = np.isfinite(matrix(found[FEATURES])).all(axis=1)
         bad |= dict.fromkeys(found["row_id"].filter(pa.array(~finite)).to_pylist(), "its features are not finite")
         return Looked(self._written(task.shard, found.filter(pa.array(finite))), bad)

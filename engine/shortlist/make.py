@@ -29,6 +29,7 @@ from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.mixed import Profile, differences
 from poolscore.engine.run.task import LookAgain, LookAtLabelled, Task
 from poolscore.engine.scores import Task as Kind
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.shortlist.centre import centre_of, draw_scored
 from poolscore.engine.shortlist.cut import Labelled, tasks_of
 from poolscore.engine.shortlist.look import width_of
@@ -55,6 +56,22 @@ class Made:
     def to_json(self) -> dict[str, Any]:
         """For run.json."""
         return asdict(self)
+
+
+def require_possible(prepared: Prepared, labelled: Labelled | None) -> None:
+    """Refuse, before hours are spent, what cannot be made a shortlist of at their end.
+
+    Raises:
+        ConfigError: no labelled row can be decoded, or the batch is to be selected from fewer rows than it has.
+    """
+    if labelled is not None:
+        labelled.require_decodable(prepared)
+    choice, most = Choice.of(prepared.config), prepared.config.shortlist.max_bytes
+    if choice.needs_shortlist and most < choice.k * (size := _bytes_of_row(prepared)):
+        raise ConfigError(
+            f"shortlist.max_bytes: {most:,} are too few for select.k={choice.k} rows of {size:,} bytes, of which the "
+            f"batch is selected; give {choice.k * size:,} or more"
+        )
 
 
 def make_shortlist(

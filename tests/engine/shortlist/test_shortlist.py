@@ -386,13 +386,32 @@ def test_what_is_lost_of_sample_and_labelled_rows_is_told_and_made_again(
     assert same(shortlist_of(score_pool(config)), whole)
 
 
-def test_labelled_rows_of_which_none_can_be_decoded(digit_config: Configure, tmp_path: Path) -> None:
+def test_what_cannot_be_made_is_refused_before_the_night(
+    digit_config: Configure, digits: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pq.write_table(pa.table({"image": pa.array([b"torn"] * 3, pa.binary())}), tmp_path / "labelled.parquet")
     section = {**FEW, "labelled": str(tmp_path / "labelled.parquet")}
+    with pytest.raises(ConfigError, match=r"shortlist\.labelled: none of its rows can be decoded \(.*image"):
+        score_pool(digit_config(shortlist=section))
+    kcenter = {"k": 20, "method": "kcenter"}
+    row = make._bytes_of_row(prepare_job(digit_config()))
+    with pytest.raises(ConfigError, match=rf"shortlist\.max_bytes: .* select\.k=20 .*; give {20 * row:,} or more"):
+        score_pool(digit_config(shortlist={"max_bytes": 20 * row - 1}, select=kcenter))
+    assert not Path(digit_config().run.dir).exists()
+    score_pool(digit_config(shortlist={"max_bytes": 20 * row}, select=kcenter))
+    pq.write_table(digits.slice(600, 5), tmp_path / "labelled.parquet")
+    inferred = look._inferred
+
+    def spoiled(scorer: Any, inputs: Any, rows: Any, whole: bool) -> Any:
+        columns = inferred(scorer, inputs, rows, whole)
+        return columns if whole else {FEATURES: look._lists(torch.full((len(rows), 3), torch.nan))}
+
+    monkeypatch.setattr(look, "_inferred", spoiled)
+    with pytest.raises(ConfigError, match=r"shortlist\.labelled: none of its 5 rows can be used \(its features are"):
+        score_pool(digit_config(shortlist=section, select=kcenter))
     result = score_pool(digit_config(shortlist=section))
     assert result.shortlist is not None
-    (note,) = result.shortlist.notes
-    assert note.startswith("not made: shortlist.labelled: none of its 3 rows can be used (")
+    assert result.shortlist.notes[0].startswith("not made: shortlist.labelled: none of its 5 rows can be used (")
 
 
 def test_control_rows_are_on_it_and_come_last(digit_config: Configure) -> None:
