@@ -13,10 +13,10 @@ from __future__ import annotations
 import io
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,8 @@ from poolscore.engine.filesystem import reason
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.words import amount
+
+A = TypeVar("A")
 
 FOLDER = "shortlist"
 ABOUT = f"{FOLDER}/shortlist.json"
@@ -108,7 +110,10 @@ def read_shortlist(run: RunDirectory, *, passes: bool = True) -> Shortlist:
         ConfigError: the run has none.
         StoppedError: a part of it cannot be read.
     """
-    about = _require(run)
+    return _of_newest(run, lambda about: _read_shortlist(run, about, passes))
+
+
+def _read_shortlist(run: RunDirectory, about: Mapping[str, Any], passes: bool) -> Shortlist:
     table = read_part(run, about["table"])
     row_ids = table["row_id"].to_numpy()
     by_row = np.argsort(row_ids)
@@ -148,8 +153,12 @@ def thumbnails(run: RunDirectory, row_ids: Iterable[int]) -> dict[int, bytes]:
         StoppedError: a part of it cannot be read.
     """
     wanted = set(row_ids)
+    return _of_newest(run, lambda about: _thumbnails(run, about, wanted))
+
+
+def _thumbnails(run: RunDirectory, about: Mapping[str, Any], wanted: Set[int]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
-    for written in _parts(_require(run)["parts"]):
+    for written in _parts(about["parts"]):
         if any(written.first <= row_id <= written.last for row_id in wanted):
             part = read_part(run, written.name, ["row_id", THUMBNAIL])
             ids = part["row_id"].to_pylist()
@@ -168,6 +177,18 @@ def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     """A column of lists of one length as [rows, length]."""
     values: NDArray[np.float32] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return values.reshape(len(column), column.type.list_size)
+
+
+def _of_newest(run: RunDirectory, read: Callable[[Mapping[str, Any]], A]) -> A:
+    """What is read of the shortlist. A driver may make another meanwhile, and take away what that does not name."""
+    about = _require(run)
+    try:
+        return read(about)
+    except StoppedError:
+        newer = _require(run)
+        if newer == about:
+            raise
+        return read(newer)
 
 
 def _require(run: RunDirectory) -> Mapping[str, Any]:

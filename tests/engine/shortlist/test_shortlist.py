@@ -21,6 +21,7 @@ from PIL import Image
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError, UnreadableShard
 from poolscore.engine.prepare import prepare_job
+from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.fleet import Done, Event, LocalFleet
 from poolscore.engine.run.task import LookAgain
@@ -87,6 +88,7 @@ def test_it_holds_what_the_scores_of_the_best_rows_were_made_of(
     assert found.outputs_NTC is None
     assert result.shortlist is not None
     assert (result.shortlist.rows, result.shortlist.notes) == (100, [])
+    assert result.near_duplicates.known == 20  # counted on the shortlist, which is made after the batch
     assert run.info["shortlist"]["rows"] == 100
     parts = [name for name in files_in(result) if name.startswith("part-")]
     assert len(parts) == 4  # of 32 rows at most, and none of the sample is left
@@ -149,7 +151,12 @@ def test_a_finished_run_gets_one_and_keeps_it(
         assert score_pool(digit_config(**{"shortlist": FEW, **changes}), prepared=prepared).exit_code == DONE
     assert (files_in(second), rows_read) == (there, [])
     more = digit_config(shortlist={"rows": 120})
+    run = RunDirectory(first.run_dir)
+    old, read = run.storage.read(ABOUT), run.storage.read
     assert shortlist_of(score_pool(more, prepared=prepare_job(more))).rows.num_rows == 120
+    once = iter([old])
+    monkeypatch.setattr(run.storage, "read", lambda name: (name == ABOUT and next(once, None)) or read(name))
+    assert read_shortlist(run).rows.num_rows == 120  # a reader that began before the old one was swept
     assert not there.keys() & files_in(second).keys() - {"shortlist.json"}  # the old one is swept
 
 
@@ -224,6 +231,7 @@ def test_ctrl_c_ends_it_and_the_same_command_makes_it(
     assert time.monotonic() - started < 30
     run = RunDirectory(config.run.dir)
     assert (len(run.reports()), run.succeeded) == (6, False)
+    assert Path(run.storage.path("selection.parquet")).read_bytes() == Path(whole.selection).read_bytes()
     monkeypatch.undo()
     monkeypatch.setattr(cut, "TASK_ROWS", 32)
     resumed = score_pool(config)
@@ -236,8 +244,16 @@ def test_what_a_limit_leaves_is_not_on_it(digit_config: Configure, monkeypatch: 
     done: list[int] = []
     monkeypatch.setattr("poolscore.engine.run.limits.Limits.reached", lambda self: "late" if len(done) > 1 else None)
     config = digit_config(run={"deadline": "8h"})
-    result = score_pool(config, on_progress=lambda state: done.extend([0] * (state.totals.shards - len(done))))
+    orphan = Path(config.run.dir) / "shortlist" / "part-00099-0123abcd.parquet"
+
+    def progress(state: State) -> None:
+        done.extend([0] * (state.totals.shards - len(done)))
+        orphan.parent.mkdir(exist_ok=True)
+        orphan.write_bytes(b"of an attempt that was stopped")
+
+    result = score_pool(config, on_progress=progress)
     assert result.exit_code == INCOMPLETE
+    assert not orphan.exists()
     scored = set(scores_of_run(result.run_dir)["row_id"].to_pylist())
     assert set(shortlist_of(result).rows["row_id"].to_pylist()) == scored != set(range(600))
     monkeypatch.undo()
