@@ -24,9 +24,10 @@ from poolscore.engine.run.limits import Limits
 from poolscore.engine.run.mixed import mixed_in_words, with_profile
 from poolscore.engine.selection.alike import NearDuplicates
 from poolscore.engine.selection.choice import Choice
-from poolscore.engine.selection.write import write_batch
+from poolscore.engine.selection.write import Written, cluster_for, write_batch
 from poolscore.engine.shortlist.cut import Labelled, find_labelled
-from poolscore.engine.shortlist.make import Made, make_shortlist, sweep_shortlist
+from poolscore.engine.shortlist.make import Made, make_shortlist, require_possible, sweep_shortlist
+from poolscore.engine.shortlist.read import about_shortlist
 from poolscore.engine.shortlist.wanted import lacks_shortlist
 from poolscore.engine.verify import Verified, try_to_verify
 from poolscore.engine.worker import Job
@@ -102,6 +103,7 @@ def score_pool(
         on_check(checked)
         checked.require(config.check.min_accuracy)
     labelled = find_labelled(config)
+    require_possible(prepared, labelled)
     run = RunDirectory(config.run.dir, patience=config.run.storage_patience) if there else None
     if run is not None:
         require_same(run, prepared.identity, prepared.plan, config)
@@ -246,9 +248,7 @@ def _finish(
     totals = Totals.of(reports)
     if directory.PLAN not in run.storage.names(""):  # the job that began the run was stopped before it wrote that
         directory.write_plan(run.storage, prepared.plan)
-    shortlist = _shortlist(run, prepared, labelled, workers, require_ours)
-    workers.close()
-    batch = write_batch(run, config, totals.scored, before=require_ours)  # which takes minutes where rows are many
+    shortlist, batch = _select(run, prepared, labelled, workers, require_ours, totals.scored)
     whole = not set_aside and not missing
     require_ours()
     run.update(
@@ -261,9 +261,10 @@ def _finish(
         near_duplicates=batch.near_duplicates.to_json(),
         selection_notes=list(batch.notes),
     )
+    if journal is not None:
+        sweep_shortlist(run, require_ours)
     if whole and journal is not None:
         directory.sweep(run, journal)
-        sweep_shortlist(run, require_ours)
         run.succeed(journal)
     verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     return RunResult(
@@ -285,6 +286,32 @@ def _finish(
     )
 
 
+def _select(
+    run: RunDirectory,
+    prepared: Prepared,
+    labelled: Labelled | None,
+    workers: _Workers,
+    require_ours: Callable[[], None],
+    rows: int,
+) -> tuple[Made | None, Written]:
+    """Write the batch, which takes minutes where rows are many, and make the shortlist. The batch comes first, for it
+    is what a night is for, unless it is selected from the shortlist. Its near-duplicates are counted on that."""
+    config, made = prepared.config, None
+
+    def make() -> None:
+        nonlocal made
+        made = _shortlist(run, prepared, labelled, workers, require_ours)
+        workers.close()
+
+    if Choice.of(config).needs_shortlist:
+        make()
+        return made, write_batch(run, config, rows, before=require_ours)
+    if cluster_for(config, rows) is not None:
+        workers.close()  # whose cores are wanted for selecting; a shortlist opens them again
+    batch = write_batch(run, config, rows, before=require_ours, then=make)
+    return made, batch
+
+
 def _shortlist(
     run: RunDirectory,
     prepared: Prepared,
@@ -296,12 +323,23 @@ def _shortlist(
     try:
         return make_shortlist(run, prepared, labelled, workers.fleet, require_ours)
     except Exception as error:  # the model is the user's code, and the pool may be gone
+        if isinstance(error, ConfigError) and Choice.of(prepared.config).needs_shortlist:
+            raise  # the same command would fail again
         why = one_line(error if isinstance(error, PoolscoreError) else f"{type(error).__name__}: {error}")[:500]
         if Choice.of(prepared.config).needs_shortlist:
             raise StoppedError(
                 f"the shortlist, which the batch is selected from, cannot be made ({why}); the same command tries again"
             ) from error
-        return Made(0, [f"not made: {why}"])
+        left = _shortlist_left(run)
+        return Made(left, [f"not made: {why}", *(["these are of an older one"] if left else [])])
+
+
+def _shortlist_left(run: RunDirectory) -> int:
+    """Rows of the shortlist that is there, whatever it was made from."""
+    try:
+        return int((about_shortlist(run) or {"rows": 0})["rows"])
+    except StoppedError:  # damaged
+        return 0
 
 
 def _verify(run: RunDirectory, prepared: Prepared, seconds: float) -> Verified | None:

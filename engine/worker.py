@@ -31,7 +31,6 @@ from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
-from poolscore.engine.keys import IdSet
 from poolscore.engine.model.compiled import Artefact, programs_compiled
 from poolscore.engine.model.load import load_network
 from poolscore.engine.model.passes import McDropout
@@ -47,8 +46,8 @@ from poolscore.engine.run.mixed import Profile, profile_name
 from poolscore.engine.run.task import LookAgain, LookAtLabelled
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import ScoredShard, Scorer
-from poolscore.engine.shortlist.look import look_again, require_rows
-from poolscore.engine.shortlist.read import FEATURES, Written, matrix, new_name
+from poolscore.engine.shortlist.look import look_again, reader_of, require_rows
+from poolscore.engine.shortlist.read import FEATURES, Looked, Written, matrix, new_name
 from poolscore.engine.storage import Storage, open_storage
 
 A = TypeVar("A")
@@ -160,8 +159,9 @@ class ShardWorker:
         """
         return self._on_device(lambda drawn: preview(self._scorer, drawn, str(self.profile["device"])), sample)
 
-    def look_again(self, task: LookAgain) -> Written:
-        """Infer rows once more and write what their scores were made of.
+    def look_again(self, task: LookAgain) -> Looked:
+        """Infer rows once more and write what their scores were made of. Rows that cannot be decoded any more are left
+        out.
 
         Raises:
             UnreadableShard: a file of the pool cannot be read, or holds other rows by now.
@@ -169,19 +169,17 @@ class ShardWorker:
         """
         found, bad = self._looked(task.shard, self._scorer.reader.only(task.row_ids), task.whole)
         require_rows(found, bad, task.row_ids, task.keys)
-        return self._written(task.shard, found)
+        return Looked(self._written(task.shard, found), bad)
 
-    def look_at_labelled(self, task: LookAtLabelled) -> Written:
-        """Write the features of labelled rows.
+    def look_at_labelled(self, task: LookAtLabelled) -> Looked:
+        """Write the features of labelled rows, of those that have finite ones.
 
         Raises: see `look_again`.
         """
-        config = self._scorer.config
-        columns = [column for decoder in build_decoders(config).values() for column in decoder.columns]
-        reader = ShardReader(task.root, columns, None, IdSet(), task.choice).only(task.row_ids)
-        found, _ = self._looked(task.shard, reader, whole=False)
+        found, bad = self._looked(task.shard, reader_of(task, self._scorer.config), whole=False)
         finite = np.isfinite(matrix(found[FEATURES])).all(axis=1)
-        return self._written(task.shard, found.filter(pa.array(finite)))
+        bad |= dict.fromkeys(found["row_id"].filter(pa.array(~finite)).to_pylist(), "its features are not finite")
+        return Looked(self._written(task.shard, found.filter(pa.array(finite))), bad)
 
     def _looked(self, shard: Shard, reader: ShardReader, whole: bool) -> tuple[pa.Table, dict[int, str]]:
         with _broken_devices(shard), self._scorer.feed(shard, self._threaded, reader=reader) as feed:

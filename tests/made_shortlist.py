@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 from poolscore.engine.keys import keys_of
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.shortlist.read import ABOUT, FEATURES, FORMAT, LOG_PROBS, OUTPUTS, THUMBNAIL
+from poolscore.engine.shortlist.read import (
+    ABOUT,
+    FEATURES,
+    FORMAT,
+    LOG_PROBS,
+    OUTPUTS,
+    THUMBNAIL,
+    scores_digest,
+)
 
 
 def write_shortlist(
@@ -59,6 +67,8 @@ def write_shortlist(
         "passes": wide_NTC.shape[1],
         "log_probs": log_probs,
         "shared_masks": True,
+        "missing": 0,
+        "wanted": {"of": {"scores": scores_digest(run.reports())}},
     }
     run.storage.publish(ABOUT, lambda file: file.write(json.dumps(about).encode()))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # the driver hands tasks out without building a model
     from poolscore.engine.feed import Blank
     from poolscore.engine.preview import Preview
     from poolscore.engine.run.journal import ShardReport
-    from poolscore.engine.shortlist.read import Written
+    from poolscore.engine.shortlist.read import Looked
     from poolscore.engine.worker import ShardWorker
 
 
@@ -85,14 +85,15 @@ class PreviewSample:
 
 @dataclass(frozen=True, eq=False)
 class LookAgain:
-    """Infer rows that were scored once more, and write what their scores were made of; see engine/shortlist."""
+    """Infer rows that were scored once more, and write what their scores were made of; see engine/shortlist. Those that
+    cannot be decoded any more are left out."""
 
     shard: Shard  # pieces from the first to the last of the rows in each row group
     row_ids: NDArray[np.int64]  # ascending
     keys: NDArray[np.uint64]  # theirs, as scored
     whole: bool = True  # False: only their features
 
-    def do(self, worker: ShardWorker) -> Written:
+    def do(self, worker: ShardWorker) -> Looked:
         """See Task."""
         return worker.look_again(self)
 
@@ -106,6 +107,6 @@ class LookAtLabelled:
     root: str
     choice: RowChoice  # as its files say
 
-    def do(self, worker: ShardWorker) -> Written:
+    def do(self, worker: ShardWorker) -> Looked:
         """See Task."""
         return worker.look_at_labelled(self)

@@ -52,6 +52,7 @@ class Batch:
     _others: Others
     _control: Rows = field(default_factory=lambda: NO_ROWS)
     _run_names: Sequence[str] = ()  # empty where there is one run
+    _lacking: str | None = None  # what the shortlist that it is selected from lacks
 
     @property
     def count(self) -> int:
@@ -62,6 +63,11 @@ class Batch:
     def notes(self) -> Sequence[str]:
         """What is to be said of it."""
         choice, notes = self.choice, list(self._others.notes)
+        if self._lacking is not None:
+            notes.append(
+                f"it is selected from a shortlist that is not what it should be: {self._lacking}; `poolscore score` "
+                "with shortlist.rows above 0 makes it anew"
+            )
         if len(self._control):
             drawn = f"{amount(len(self._control), 'row')} of them drawn at random from all that are scored"
             notes.append(f"{drawn}: their method is '{CONTROL}'")
@@ -188,6 +194,7 @@ def selected(
     if len(runs) > 1 and "run" in names:
         raise ConfigError("pool.keep: 'run' is the column that tells the runs apart; select from each of them")
     shortlist = _shortlist_of(runs, choice) if choice.needs_shortlist else None
+    lacking = shortlist.lacks(reports[0]) if shortlist is not None else None
     if shortlist is not None:
         question = replace(question, ranking=Listed(question.ranking, candidates(shortlist)))
     control = control_rows(scored, question, choice.control, choice.k, choice.seed)
@@ -200,7 +207,9 @@ def selected(
         limits = {**choice.limits(), **({"control_rows": len(control)} if choice.control else {}), **others.about}
         columns = Columns(parts, choice.score, names, at_once)
         run_names = [run.storage.root for run in runs] if len(runs) > 1 else []
-        yield Batch(choice, {**_about(runs, reports), **limits}, columns, others, control, run_names)
+        listed = {"shortlist_complete": lacking is None} if shortlist is not None else {}
+        about = {**_about(runs, reports), **listed, **limits}
+        yield Batch(choice, about, columns, others, control, run_names, lacking)
 
 
 def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -38,25 +38,34 @@ class Written:
 
 
 def write_batch(
-    run: RunDirectory, config: Config, rows: int = 0, before: Callable[[], object] = lambda: None
+    run: RunDirectory,
+    config: Config,
+    rows: int = 0,
+    before: Callable[[], object] = lambda: None,
+    then: Callable[[], object] = lambda: None,
 ) -> Written:
     """Select as configured and write `selection.parquet`; as many rows as there are where there are fewer than k.
 
     Args:
         rows: scored; LARGE or more of a run on a Ray cluster are read there.
         before: called when the file is complete, before it takes the place of an older one; it may raise.
+        then: called when it is there, before its near-duplicates are counted; it may raise.
 
     Returns:
         What is to be said of it.
     """
-    cluster = config.run.address or os.environ.get("RAY_ADDRESS")
-    on_cluster = config.run.executor == "ray" and rows >= LARGE
-    with (
-        workers_on(cluster if on_cluster else None) as workers,
-        selected([run], config, Choice.of(config), workers=workers) as batch,
-    ):
+    with ExitStack() as opened:
+        with workers_on(cluster_for(config, rows)) as workers:
+            batch = opened.enter_context(selected([run], config, Choice.of(config), workers=workers))
         write_selection(run.storage, batch, before=before)
+        then()
         return Written(near_duplicates_of([run], batch), batch.notes)
+
+
+def cluster_for(config: Config, rows: int) -> str | None:
+    """Address of the cluster that reads so many scored rows; None: threads of this process do."""
+    address = config.run.address or os.environ.get("RAY_ADDRESS")
+    return address if config.run.executor == "ray" and rows >= LARGE else None
 
 
 def workers_on(address: str | None) -> AbstractContextManager[Workers | None]:

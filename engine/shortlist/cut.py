@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolscore.engine.config import Config
+from poolscore.engine.errors import ConfigError, UnreadableShard
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.pool.files import find_files
 from poolscore.engine.pool.plan import Piece, Plan, Shard, make_plan
+from poolscore.engine.prepare import Prepared
 from poolscore.engine.run.task import LookAgain, LookAtLabelled
+from poolscore.engine.shortlist.look import reader_of
 
 TASK_ROWS = 512  # of a task, filled up to whole batches
 MOST_LABELLED = 20_000  # rows
@@ -30,6 +33,23 @@ class Labelled:
     def numbered(self, first: int) -> list[LookAtLabelled]:
         """The tasks, numbered from `first` on."""
         return [replace(task, shard=replace(task.shard, index=first + i)) for i, task in enumerate(self.tasks)]
+
+    def require_decodable(self, prepared: Prepared) -> None:
+        """
+        Raises:
+            ConfigError: no row can be read and decoded.
+        """
+        decoder, size, why = prepared.scorer.decoder, prepared.config.run.batch_size, "it has no row"
+        try:
+            for task in self.tasks:
+                for rows in reader_of(task, prepared.config).blocks(task.shard, size):
+                    bad = decoder.read(rows).bad
+                    if len(bad) < len(rows):
+                        return
+                    why = next((f"{what}: {reason}" for what, reason in bad.values()), why)
+        except UnreadableShard as error:
+            why = str(error)
+        raise ConfigError(f"shortlist.labelled: none of its rows can be decoded ({why}); look at its columns")
 
 
 def find_labelled(config: Config) -> Labelled | None:

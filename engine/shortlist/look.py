@@ -15,10 +15,13 @@ from torch.nn.functional import logsigmoid
 from poolscore.engine.config import Config
 from poolscore.engine.errors import StoppedError, UnreadableShard
 from poolscore.engine.feed import Feed
+from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import BadRow
 from poolscore.engine.inputs.image import encoded_bytes
 from poolscore.engine.inputs.thumbnail import picture_input, shrunken
-from poolscore.engine.pool.read import Rows
+from poolscore.engine.keys import IdSet
+from poolscore.engine.pool.read import Rows, ShardReader
+from poolscore.engine.run.task import LookAtLabelled
 from poolscore.engine.scores import Task
 from poolscore.engine.shard import Scorer
 from poolscore.engine.shortlist.read import FEATURES, LOG_PROBS, OUTPUTS, THUMBNAIL
@@ -78,16 +81,20 @@ def look_again(scorer: Scorer, feed: Feed, whole: bool) -> tuple[pa.Table, dict[
     return pa.concat_tables(tables), bad
 
 
+def reader_of(task: LookAtLabelled, config: Config) -> ShardReader:
+    """A reader of a task's rows."""
+    columns = [column for decoder in build_decoders(config).values() for column in decoder.columns]
+    return ShardReader(task.root, columns, None, IdSet(), task.choice).only(task.row_ids)
+
+
 def require_rows(found: pa.Table, bad: dict[int, str], row_ids: NDArray[np.int64], keys: NDArray[np.uint64]) -> None:
-    """Rows that were scored are there, are the same, and can be decoded.
+    """Rows that were scored are there and are the same, but for those that cannot be decoded any more.
 
     Raises:
         UnreadableShard: not so.
     """
-    if bad:
-        row_id, why = next(iter(bad.items()))
-        raise UnreadableShard(f"row {row_id} was scored, and cannot be decoded now: {why}")
-    if not np.array_equal(found["row_id"], row_ids) or not np.array_equal(found["key"], keys):
+    left_M = ~np.isin(row_ids, list(bad))
+    if not np.array_equal(found["row_id"], row_ids[left_M]) or not np.array_equal(found["key"], keys[left_M]):
         raise UnreadableShard("the pool holds other rows than those that were scored")
 
 

@@ -10,11 +10,11 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from poolscore.engine.config import Config
@@ -29,17 +29,20 @@ from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.mixed import Profile, differences
 from poolscore.engine.run.task import LookAgain, LookAtLabelled, Task
 from poolscore.engine.scores import Task as Kind
-from poolscore.engine.scores import scores_of
-from poolscore.engine.selection.batch import selected
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.shortlist.centre import centre_of, draw_scored
 from poolscore.engine.shortlist.cut import Labelled, tasks_of
 from poolscore.engine.shortlist.look import width_of
-from poolscore.engine.shortlist.read import ABOUT, FOLDER, FORMAT, OURS, Written, about_shortlist, new_name
-from poolscore.engine.shortlist.wanted import control_of, made_of, ranked_by, wanted_of
+from poolscore.engine.shortlist.read import ABOUT, FOLDER, FORMAT, OURS, Looked, Written, about_shortlist, new_name
+from poolscore.engine.shortlist.rows import find_rows
+from poolscore.engine.shortlist.wanted import made_of, wanted_of
 from poolscore.engine.words import amount
 
 THUMBNAIL_BYTES = 8 << 10  # of one, about
 _TEMPORARY = re.compile(rf"\.({OURS}|shortlist\.json)\.[0-9a-f]{{8}}\.tmp")
+
+
+_SomeTasks = Sequence[LookAgain] | Sequence[LookAtLabelled]
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,22 @@ class Made:
     def to_json(self) -> dict[str, Any]:
         """For run.json."""
         return asdict(self)
+
+
+def require_possible(prepared: Prepared, labelled: Labelled | None) -> None:
+    """Refuse, before hours are spent, what cannot be made a shortlist of at their end.
+
+    Raises:
+        ConfigError: no labelled row can be decoded, or the batch is to be selected from fewer rows than it has.
+    """
+    if labelled is not None:
+        labelled.require_decodable(prepared)
+    choice, most = Choice.of(prepared.config), prepared.config.shortlist.max_bytes
+    if choice.needs_shortlist and most < choice.k * (size := _bytes_of_row(prepared)):
+        raise ConfigError(
+            f"shortlist.max_bytes: {most:,} are too few for select.k={choice.k} rows of {size:,} bytes, of which the "
+            f"batch is selected; give {choice.k * size:,} or more"
+        )
 
 
 def make_shortlist(
@@ -110,6 +129,10 @@ class _Tasks:
     sample: Sequence[LookAgain]  # of the pool; none where all rows are wanted
     labelled: Sequence[LookAtLabelled]
 
+    def all(self) -> tuple[_SomeTasks, ...]:
+        """Of each kind."""
+        return self.wanted, self.sample, self.labelled
+
 
 def _make(
     run: RunDirectory,
@@ -124,17 +147,18 @@ def _make(
     room = config.shortlist.max_bytes // size
     if not room:
         raise ConfigError(f"shortlist.max_bytes: one row takes {size:,} bytes; raise it")
-    cut = room < wanted["rows"]
-    notes = [f"{room:,} rows instead of {wanted['rows']:,}, by shortlist.max_bytes"] if cut else []
-    table = _rows(run, config, min(wanted["rows"], room))
+    table, cut = find_rows(run, config, reports, wanted["rows"], room)
     tasks = _tasks(run, prepared, labelled, reports, table)
-    all_tasks: list[Task] = [*tasks.wanted, *tasks.sample, *tasks.labelled]
-    became = run_errands(fleet(), all_tasks, _why_not(run, config), run.note, config.run.shard_timeout)
+    all_tasks: list[Task] = list(chain(*tasks.all()))
+    # Not run.shard_timeout, which is for neighbouring rows: of these each may lie in a row group of its own.
+    became = run_errands(fleet(), all_tasks, _why_not(run, config), run.note)
+    _require_labelled(became, tasks.labelled)
     parts = _done(became, tasks.wanted)
     if not parts:
-        raise StoppedError(f"no row could be inferred once more: {next(iter(became.failed.values()))}")
+        whys = [*became.failed.values(), *_left_out(became, tasks.wanted).values()]
+        raise StoppedError(f"no row could be inferred once more: {whys[0]}")
     there = np.concatenate([task.row_ids for task in tasks.wanted if task.shard.index in became.done])
-    missing = table.num_rows - len(there)
+    there = np.setdiff1d(there, list(_left_out(became, tasks.wanted)))
     table = table.filter(pa.array(np.isin(table["row_id"].to_numpy(), there)))
     centre_F = centre_of(run, _done(became, tasks.sample) or parts)
     return {
@@ -147,8 +171,10 @@ def _make(
         "passes": config.passes.count,
         "log_probs": config.model.task is not Kind.REGRESSION,
         "shared_masks": config.passes.masks == "shared",
-        "missing": missing,
-        "notes": [*notes, *_losses(became, tasks)],
+        "missing": sum(_lost(became, some) for some in tasks.all()),
+        "cut": bool(cut),
+        "row_bytes": size,
+        "notes": [*cut, *_losses(became, tasks)],
         "wanted": wanted,
     }
 
@@ -161,21 +187,6 @@ def _bytes_of_row(prepared: Prepared) -> int:
     passes = config.passes.count * width_of(prepared.job.probe.outputs, config.model.task)
     picture = THUMBNAIL_BYTES if config.shortlist.thumbnail and picture_input(config) is not None else 0
     return 4 * (passes + features_NF.shape[1]) + picture
-
-
-def _rows(run: RunDirectory, config: Config, count: int) -> pa.Table:
-    """Everything but the wide columns, best first; then the batch's control rows that are not among the best."""
-    scores = scores_of(config.model.task, config.passes.count)
-    names = list(dict.fromkeys(("rank", "row_id", "key", "id", "prediction", "confidence", *scores, *config.pool.keep)))
-    with selected([run], config, ranked_by(config, count), also=scores) as batch:
-        table = pa.concat_tables([table.select(names) for table in batch.tables()])
-    if config.select.control:
-        with selected([run], config, control_of(config), also=scores) as batch:
-            tables = [table.filter(pc.equal(table["method"], "control")).select(names) for table in batch.tables()]
-        control = pa.concat_tables(tables)
-        others = control.filter(pc.invert(pc.is_in(control["row_id"], table["row_id"].combine_chunks())))
-        table = pa.concat_tables([table, others.set_column(0, "rank", pa.nulls(others.num_rows, pa.int64()))])
-    return table.replace_schema_metadata().combine_chunks()
 
 
 def _tasks(
@@ -195,19 +206,45 @@ def _tasks(
     return _Tasks(wanted, sample, labelled.numbered(first + len(wanted) + len(sample)) if labelled is not None else ())
 
 
-def _done(became: Errands, tasks: Sequence[LookAgain | LookAtLabelled]) -> list[Written]:
+def _looked(became: Errands, tasks: _SomeTasks) -> list[Looked]:
     return [became.done[task.shard.index] for task in tasks if task.shard.index in became.done]
+
+
+def _done(became: Errands, tasks: _SomeTasks) -> list[Written]:
+    """Parts that hold a row."""
+    return [looked.part for looked in _looked(became, tasks) if looked.part.rows]
+
+
+def _left_out(became: Errands, tasks: _SomeTasks) -> dict[int, str]:
+    """Rows that were read and are in no part, row_id → why. Another try would not help them."""
+    return {row_id: why for looked in _looked(became, tasks) for row_id, why in looked.left_out.items()}
+
+
+def _lost(became: Errands, tasks: _SomeTasks) -> int:
+    """Rows of tasks that could not be done. Another try may do them."""
+    return sum(len(task.row_ids) for task in tasks if task.shard.index in became.failed)
 
 
 def _losses(became: Errands, tasks: _Tasks) -> list[str]:
     """What is missing, in words."""
+    names = "", " of the sample of the pool", " of the labelled rows"
+    counts = [_lost(became, some) for some in tasks.all()]
+    what = [f"{amount(count, 'row')}{of}" for of, count in zip(names, counts, strict=True) if count]
+    notes = [f"{' and '.join(what)} missing: {next(iter(became.failed.values()))}"] if what else []
+    if bad := _left_out(became, tasks.wanted):
+        notes.append(f"{amount(len(bad), 'row')} cannot be decoded any more: {next(iter(bad.values()))}")
+    if bad := _left_out(became, tasks.labelled):
+        of = sum(len(task.row_ids) for task in tasks.labelled)
+        notes.append(f"{len(bad):,} of {amount(of, 'labelled row')} cannot be used: {next(iter(bad.values()))}")
+    return notes
 
-    def lost(some: Sequence[LookAgain | LookAtLabelled]) -> int:
-        return sum(len(task.row_ids) for task in some if task.shard.index in became.failed)
 
-    counts = {"": lost(tasks.wanted), " of the labelled rows": lost(tasks.labelled)}
-    what = [f"{amount(count, 'row')}{of}" for of, count in counts.items() if count]
-    return [f"{' and '.join(what)} missing: {next(iter(became.failed.values()))}"] if what else []
+def _require_labelled(became: Errands, tasks: _SomeTasks) -> None:
+    if (bad := _left_out(became, tasks)) and len(bad) == sum(len(task.row_ids) for task in tasks):
+        raise ConfigError(
+            f"shortlist.labelled: none of its {amount(len(bad), 'row')} can be used ({next(iter(bad.values()))}); look "
+            "at its columns, or leave it out"
+        )
 
 
 def _why_not(run: RunDirectory, config: Config) -> Callable[[Profile], str | None]:

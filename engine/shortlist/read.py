@@ -13,9 +13,10 @@ from __future__ import annotations
 import io
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any
+from hashlib import sha256
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +26,10 @@ from numpy.typing import NDArray
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.filesystem import reason
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.words import amount
+
+A = TypeVar("A")
 
 FOLDER = "shortlist"
 ABOUT = f"{FOLDER}/shortlist.json"
@@ -44,6 +49,14 @@ class Shortlist:
     labelled_MF: NDArray[np.float32]  # features of the rows of shortlist.labelled; [0, F] where there is none
     shared_masks: bool  # whether pass t of one row is pass t of every other
     outputs_NTC: NDArray[np.float32] | None = None  # regression: what the model gave
+    scores: str = ""  # what it was made from; see `scores_digest`
+    missing: int = 0  # rows that were wanted for it and could not be inferred once more
+
+    def lacks(self, reports: Mapping[int, ShardReport]) -> str | None:
+        """In words, why it is not the shortlist of these scores; None: it is."""
+        if self.scores != scores_digest(reports):
+            return "it was made of other scores than the run has now"
+        return f"{amount(self.missing, 'row')} could not be inferred once more" if self.missing else None
 
 
 @dataclass(frozen=True)
@@ -54,6 +67,20 @@ class Written:
     first: int  # row_id
     last: int  # row_id
     rows: int
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What became of the rows of a task."""
+
+    part: Written
+    left_out: Mapping[int, str]  # row_id → why; these are not in the part
+
+
+def scores_digest(reports: Mapping[int, ShardReport]) -> str:
+    """Of the scores of these shards: a shortlist names that of those which it was made from."""
+    names = sorted(report.scores for report in reports.values())
+    return sha256("\0".join(names).encode()).hexdigest()[:32]
 
 
 def about_shortlist(run: RunDirectory) -> dict[str, Any] | None:
@@ -83,7 +110,10 @@ def read_shortlist(run: RunDirectory, *, passes: bool = True) -> Shortlist:
         ConfigError: the run has none.
         StoppedError: a part of it cannot be read.
     """
-    about = _require(run)
+    return _of_newest(run, lambda about: _read_shortlist(run, about, passes))
+
+
+def _read_shortlist(run: RunDirectory, about: Mapping[str, Any], passes: bool) -> Shortlist:
     table = read_part(run, about["table"])
     row_ids = table["row_id"].to_numpy()
     by_row = np.argsort(row_ids)
@@ -109,6 +139,8 @@ def read_shortlist(run: RunDirectory, *, passes: bool = True) -> Shortlist:
         labelled_MF=np.concatenate([np.empty((0, len(centre_F)), np.float32), *labelled]),
         shared_masks=bool(about["shared_masks"]),
         outputs_NTC=by_pass.get(OUTPUTS),
+        scores=about["wanted"]["of"]["scores"],
+        missing=about["missing"],
     )
 
 
@@ -121,8 +153,12 @@ def thumbnails(run: RunDirectory, row_ids: Iterable[int]) -> dict[int, bytes]:
         StoppedError: a part of it cannot be read.
     """
     wanted = set(row_ids)
+    return _of_newest(run, lambda about: _thumbnails(run, about, wanted))
+
+
+def _thumbnails(run: RunDirectory, about: Mapping[str, Any], wanted: Set[int]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
-    for written in _parts(_require(run)["parts"]):
+    for written in _parts(about["parts"]):
         if any(written.first <= row_id <= written.last for row_id in wanted):
             part = read_part(run, written.name, ["row_id", THUMBNAIL])
             ids = part["row_id"].to_pylist()
@@ -141,6 +177,18 @@ def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     """A column of lists of one length as [rows, length]."""
     values: NDArray[np.float32] = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
     return values.reshape(len(column), column.type.list_size)
+
+
+def _of_newest(run: RunDirectory, read: Callable[[Mapping[str, Any]], A]) -> A:
+    """What is read of the shortlist. A driver may make another meanwhile, and take away what that does not name."""
+    about = _require(run)
+    try:
+        return read(about)
+    except StoppedError:
+        newer = _require(run)
+        if newer == about:
+            raise
+        return read(newer)
 
 
 def _require(run: RunDirectory) -> Mapping[str, Any]:

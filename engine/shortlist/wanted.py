@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
 
 from poolscore.engine.config import Config
@@ -13,21 +12,20 @@ from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.ranking import METHODS
 from poolscore.engine.shortlist.cut import Labelled
-from poolscore.engine.shortlist.read import about_shortlist
+from poolscore.engine.shortlist.read import about_shortlist, scores_digest
 
 
 def wanted_of(reports: Mapping[int, ShardReport], config: Config, labelled: Labelled | None) -> dict[str, Any]:
     """What the shortlist is to be made of: `rows` of them, by `of`."""
     choice = ranked_by(config, 0)
-    names = sorted(report.scores for report in reports.values())
     return {
         "rows": config.shortlist.rows_of(Totals.of(reports).scored, config.select.k),
         "control": round(config.select.control * config.select.k),
+        "control_seed": choice.seed,
+        "max_bytes": config.shortlist.max_bytes,
         "of": {
             **{name: value for name, value in choice.manifest().items() if name != "k"},
-            "seed": choice.seed,
-            "scores": sha256("\0".join(names).encode()).hexdigest()[:32],
-            "max_bytes": config.shortlist.max_bytes,
+            "scores": scores_digest(reports),
             "thumbnail": config.shortlist.thumbnail,
             "labelled": labelled.digest if labelled is not None else None,
         },
@@ -44,8 +42,14 @@ def made_of(run: RunDirectory, wanted: Mapping[str, Any]) -> dict[str, Any] | No
     if about is None or about["missing"]:
         return None
     there = about["wanted"]
-    enough = there["rows"] >= wanted["rows"] and there["control"] >= wanted["control"]
-    return about if enough and there["of"] == wanted["of"] else None
+    if there["of"] != wanted["of"] or there["rows"] < wanted["rows"]:
+        return None
+    same_draws = there["control_seed"] == wanted["control_seed"] and there["control"] >= wanted["control"]
+    if wanted["control"] and not same_draws:
+        return None
+    room = wanted["max_bytes"]
+    fits = about["rows"] * about["row_bytes"] <= room and not (about["cut"] and there["max_bytes"] < room)
+    return about if fits else None
 
 
 def lacks_shortlist(run: RunDirectory, config: Config, labelled: Labelled | None) -> bool:
@@ -58,8 +62,3 @@ def ranked_by(config: Config, rows: int) -> Choice:
     """Which rows: where the method ranks rows one by one they hold the batch; else they are the best by score."""
     method = config.select.method if config.select.method in METHODS else "topk"
     return Choice.of(config, k=rows, method=method, max_per_group={}, quotas={}, control=0.0)
-
-
-def control_of(config: Config) -> Choice:
-    """A batch with the same control rows as the run's, whatever else is in it."""
-    return Choice.of(config, method="topk", max_per_group={}, quotas={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,12 +21,14 @@ from PIL import Image
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError, UnreadableShard
 from poolscore.engine.prepare import prepare_job
+from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.fleet import Done, Event, LocalFleet
 from poolscore.engine.run.task import LookAgain
 from poolscore.engine.score import RunResult, score_pool
 from poolscore.engine.scores import Task
-from poolscore.engine.selection.batch import select_batch
+from poolscore.engine.selection.batch import select_batch, selected
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.shortlist import centre, cut, look, make
 from poolscore.engine.shortlist.look import log_probabilities, require_rows
 from poolscore.engine.shortlist.read import ABOUT, FEATURES, Shortlist, matrix, read_shortlist, thumbnails
@@ -85,6 +88,7 @@ def test_it_holds_what_the_scores_of_the_best_rows_were_made_of(
     assert found.outputs_NTC is None
     assert result.shortlist is not None
     assert (result.shortlist.rows, result.shortlist.notes) == (100, [])
+    assert result.near_duplicates.known == 20  # counted on the shortlist, which is made after the batch
     assert run.info["shortlist"]["rows"] == 100
     parts = [name for name in files_in(result) if name.startswith("part-")]
     assert len(parts) == 4  # of 32 rows at most, and none of the sample is left
@@ -138,11 +142,21 @@ def test_a_finished_run_gets_one_and_keeps_it(
     assert RunDirectory(first.run_dir).succeeded
     there = files_in(second)
     rows_read.clear()
-    for changes in ({"select": {"k": 10}}, {"shortlist": {"rows": 60}}):
+    for changes in (
+        {"select": {"k": 10}},
+        {"shortlist": {"rows": 60}},
+        {"select": {"seed": 9}},
+        {"shortlist": {**FEW, "max_bytes": 1 << 40}},
+    ):
         assert score_pool(digit_config(**{"shortlist": FEW, **changes}), prepared=prepared).exit_code == DONE
     assert (files_in(second), rows_read) == (there, [])
     more = digit_config(shortlist={"rows": 120})
+    run = RunDirectory(first.run_dir)
+    old, read = run.storage.read(ABOUT), run.storage.read
     assert shortlist_of(score_pool(more, prepared=prepare_job(more))).rows.num_rows == 120
+    once = iter([old])
+    monkeypatch.setattr(run.storage, "read", lambda name: (name == ABOUT and next(once, None)) or read(name))
+    assert read_shortlist(run).rows.num_rows == 120  # a reader that began before the old one was swept
     assert not there.keys() & files_in(second).keys() - {"shortlist.json"}  # the old one is swept
 
 
@@ -217,6 +231,7 @@ def test_ctrl_c_ends_it_and_the_same_command_makes_it(
     assert time.monotonic() - started < 30
     run = RunDirectory(config.run.dir)
     assert (len(run.reports()), run.succeeded) == (6, False)
+    assert Path(run.storage.path("selection.parquet")).read_bytes() == Path(whole.selection).read_bytes()
     monkeypatch.undo()
     monkeypatch.setattr(cut, "TASK_ROWS", 32)
     resumed = score_pool(config)
@@ -229,12 +244,47 @@ def test_what_a_limit_leaves_is_not_on_it(digit_config: Configure, monkeypatch: 
     done: list[int] = []
     monkeypatch.setattr("poolscore.engine.run.limits.Limits.reached", lambda self: "late" if len(done) > 1 else None)
     config = digit_config(run={"deadline": "8h"})
-    result = score_pool(config, on_progress=lambda state: done.extend([0] * (state.totals.shards - len(done))))
+    orphan = Path(config.run.dir) / "shortlist" / "part-00099-0123abcd.parquet"
+
+    def progress(state: State) -> None:
+        done.extend([0] * (state.totals.shards - len(done)))
+        orphan.parent.mkdir(exist_ok=True)
+        orphan.write_bytes(b"of an attempt that was stopped")
+
+    result = score_pool(config, on_progress=progress)
     assert result.exit_code == INCOMPLETE
+    assert not orphan.exists()
     scored = set(scores_of_run(result.run_dir)["row_id"].to_pylist())
     assert set(shortlist_of(result).rows["row_id"].to_pylist()) == scored != set(range(600))
     monkeypatch.undo()
     assert shortlist_of(score_pool(config)).rows.num_rows == 600
+
+
+def test_one_that_is_older_than_the_scores_is_told_of(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+    with monkeypatch.context() as limited:
+        limited.setattr("poolscore.engine.run.limits.Limits.reached", lambda self: "late" if len(done) > 1 else None)
+        config = digit_config(run={"deadline": "8h"}, shortlist=FEW)
+        score_pool(config, on_progress=lambda state: done.extend([0] * (state.totals.shards - len(done))))
+    with monkeypatch.context() as burnt:
+        burnt.setattr(look, "_inferred", failing)
+        second = score_pool(config)
+    assert (second.exit_code, second.totals.scored) == (DONE, 600)
+    assert second.shortlist is not None
+    assert (second.shortlist.rows, second.shortlist.notes[1:]) == (100, ["these are of an older one"])
+    run = RunDirectory(config.run.dir)
+
+    def told() -> tuple[Any, list[str]]:
+        with selected([run], config, Choice.of(config, method="kcenter")) as batch:
+            return batch.about["shortlist_complete"], [note for note in batch.notes if "shortlist" in note]
+
+    complete, (note,) = told()
+    assert not complete
+    assert "not what it should be: it was made of other scores than the run has now" in note
+    score_pool(config)
+    assert told() == (True, [])
+    with selected([run], config, Choice.of(config)) as batch:
+        assert "shortlist_complete" not in batch.about
 
 
 def test_rows_that_do_not_count_are_not_on_it(digit_config: Configure, digits: pa.Table, tmp_path: Path) -> None:
@@ -264,7 +314,20 @@ def test_it_takes_no_more_than_max_bytes(digit_config: Configure, tmp_path: Path
     assert (result.shortlist.rows, result.shortlist.notes) == (70, ["70 rows instead of 600, by shortlist.max_bytes"])
     none = score_pool(digit_config(shortlist={"max_bytes": row - 1}))
     assert none.shortlist is not None
-    assert none.shortlist.notes == [f"not made: shortlist.max_bytes: one row takes {row:,} bytes; raise it"]
+    assert none.shortlist.notes[0] == f"not made: shortlist.max_bytes: one row takes {row:,} bytes; raise it"
+    with_control = digit_config(
+        shortlist={"rows": 40, "max_bytes": 50 * row},
+        select={"k": 400, "control": 0.5},
+        run={"dir": str(tmp_path / "c")},
+    )
+    control = score_pool(with_control)
+    few = shortlist_of(control).rows
+    drawn = pq.read_table(control.selection).filter(pa.compute.field("method") == "control")
+    assert few.num_rows == 50
+    assert set(few["row_id"].to_pylist()[40:]) < set(drawn["row_id"].to_pylist())
+    assert control.shortlist is not None
+    (note,) = control.shortlist.notes
+    assert re.fullmatch(r"10 instead of 1\d\d control rows beside the best, by shortlist\.max_bytes", note)
     bare = digit_config(shortlist={"thumbnail": 0})
     assert make._bytes_of_row(prepare_job(bare)) == row - (8 << 10)
     assert thumbnails(RunDirectory(score_pool(bare).run_dir), range(600)) == {}
@@ -279,11 +342,92 @@ def test_labelled_rows(digit_config: Configure, digits: pa.Table, tmp_path: Path
     write_pool(tmp_path / "elsewhere", digits.slice(600, 60))
     there = features_of_all(digit_config(pool={"uri": str(tmp_path / "elsewhere")}))
     assert np.allclose(shortlist_of(result).labelled_MF, there, atol=1e-6)
+    assert result.shortlist is not None
+    (note,) = result.shortlist.notes
+    assert note.startswith("1 of 61 labelled rows cannot be used: ")
     assert shortlist_of(score_pool(digit_config(shortlist=FEW))).labelled_MF.shape == (0, there.shape[1])
     pq.write_table(labelled.drop_columns(["image"]), tmp_path / "labelled.parquet")
     with pytest.raises(ConfigError, match=r"shortlist\.labelled: .*image"):
         score_pool(digit_config(shortlist=section, run={"dir": str(tmp_path / "never")}))
     assert not (tmp_path / "never").exists()
+
+
+def test_a_row_that_cannot_be_decoded_any_more_is_left_out_alone(
+    digit_config: Configure, digits: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = digit_config(shortlist=FEW)
+    whole = shortlist_of(score_pool(config))
+    torn = whole.rows["row_id"][3].as_py()
+    prepared = prepare_job(config)
+    (Path(config.run.dir) / ABOUT).unlink()
+    looked = look.look_again
+
+    def without(scorer: Any, feed: Any, whole: bool) -> Any:
+        found, bad = looked(scorer, feed, whole)
+        if torn in found["row_id"].to_pylist():
+            found, bad = found.filter(pa.compute.field("row_id") != torn), {torn: "torn"}
+        return found, bad
+
+    monkeypatch.setattr("poolscore.engine.worker.look_again", without)
+    result = score_pool(config, prepared=prepared)
+    assert result.shortlist is not None
+    assert (result.shortlist.rows, result.shortlist.notes) == (99, ["1 row cannot be decoded any more: torn"])
+    left = [i for i in range(100) if i != 3]
+    found = shortlist_of(result)
+    assert found.rows.equals(whole.rows.take(left))
+    assert np.array_equal(found.features_NF, whole.features_NF[left])
+    monkeypatch.setattr(look, "_inferred", failing)
+    assert not (score_pool(config, prepared=prepared).shortlist or failing()).notes[1:]  # it is not made again
+
+
+def test_what_is_lost_of_sample_and_labelled_rows_is_told_and_made_again(
+    digit_config: Configure, digits: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(digits.slice(600, 40), tmp_path / "labelled.parquet")
+    config = digit_config(shortlist={**FEW, "labelled": str(tmp_path / "labelled.parquet")})
+    whole = shortlist_of(score_pool(config))
+    (Path(config.run.dir) / ABOUT).unlink()
+    inferred = look._inferred
+
+    def sometimes(scorer: Any, inputs: Any, rows: Any, whole: bool) -> Any:
+        return inferred(scorer, inputs, rows, whole) if whole else failing()
+
+    with monkeypatch.context() as burnt:
+        burnt.setattr(look, "_inferred", sometimes)
+        result = score_pool(config)
+    assert result.shortlist is not None
+    told = "60 rows of the sample of the pool and 40 rows of the labelled rows missing: ValueError: features burnt"
+    assert (result.shortlist.rows, result.shortlist.notes) == (100, [told])
+    assert read_shortlist(RunDirectory(config.run.dir)).missing == 100
+    assert same(shortlist_of(score_pool(config)), whole)
+
+
+def test_what_cannot_be_made_is_refused_before_the_night(
+    digit_config: Configure, digits: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(pa.table({"image": pa.array([b"torn"] * 3, pa.binary())}), tmp_path / "labelled.parquet")
+    section = {**FEW, "labelled": str(tmp_path / "labelled.parquet")}
+    with pytest.raises(ConfigError, match=r"shortlist\.labelled: none of its rows can be decoded \(.*image"):
+        score_pool(digit_config(shortlist=section))
+    kcenter = {"k": 20, "method": "kcenter"}
+    row = make._bytes_of_row(prepare_job(digit_config()))
+    with pytest.raises(ConfigError, match=rf"shortlist\.max_bytes: .* select\.k=20 .*; give {20 * row:,} or more"):
+        score_pool(digit_config(shortlist={"max_bytes": 20 * row - 1}, select=kcenter))
+    assert not Path(digit_config().run.dir).exists()
+    score_pool(digit_config(shortlist={"max_bytes": 20 * row}, select=kcenter))
+    pq.write_table(digits.slice(600, 5), tmp_path / "labelled.parquet")
+    inferred = look._inferred
+
+    def spoiled(scorer: Any, inputs: Any, rows: Any, whole: bool) -> Any:
+        columns = inferred(scorer, inputs, rows, whole)
+        return columns if whole else {FEATURES: look._lists(torch.full((len(rows), 3), torch.nan))}
+
+    monkeypatch.setattr(look, "_inferred", spoiled)
+    with pytest.raises(ConfigError, match=r"shortlist\.labelled: none of its 5 rows can be used \(its features are"):
+        score_pool(digit_config(shortlist=section, select=kcenter))
+    result = score_pool(digit_config(shortlist=section))
+    assert result.shortlist is not None
+    assert result.shortlist.notes[0].startswith("not made: shortlist.labelled: none of its 5 rows can be used (")
 
 
 def test_control_rows_are_on_it_and_come_last(digit_config: Configure) -> None:
@@ -305,7 +449,9 @@ def test_the_pool_must_still_hold_the_rows() -> None:
         require_rows(found, {}, np.array([1, 2]), keys[::-1])
     with pytest.raises(UnreadableShard, match="other rows"):
         require_rows(found, {}, np.array([1, 2, 3]), np.array([5, 6, 7], np.uint64))
-    with pytest.raises(UnreadableShard, match="row 2 was scored, and cannot be decoded now: torn"):
+    three = np.array([5, 7, 6], np.uint64)
+    require_rows(found.set_column(0, "row_id", pa.array([1, 3])), {2: "torn"}, np.array([1, 2, 3]), three)
+    with pytest.raises(UnreadableShard, match="other rows"):
         require_rows(found, {2: "torn"}, np.array([1, 2]), keys)
 
 
