@@ -1,15 +1,16 @@
-"""The rows of a run's shortlist as the only candidates, and their near-duplicates as groups."""
+"""The rows of a run's shortlist as the only candidates, and their near-duplicates as groups under a limit above 1."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from poolscore.engine.near_duplicates import clusters
-from poolscore.engine.selection.caps import ALONE
+from poolscore.engine.selection.caps import ALONE, NEAR_DUPLICATES, Closing, Groups, Taken
 from poolscore.engine.selection.order import among
 from poolscore.engine.selection.ranking import Places, Ranking, Values
 from poolscore.engine.shortlist.read import Shortlist
@@ -45,12 +46,12 @@ class Clusters:
 
     row_ids: NDArray[np.int64]  # sorted
     numbers: NDArray[np.int64]
+    limit: int  # rows of one cluster in a batch
 
     @classmethod
-    def of(cls, shortlist: Shortlist, row_ids_M: NDArray[np.int64]) -> Clusters:
-        """Clusters made in the order in which the rows are to be taken: a row is in the cluster of the first row that
-        it resembles and that is in no other's. So one row of each cluster, the first, are rows of which no two are
-        near-duplicates.
+    def of(cls, shortlist: Shortlist, row_ids_M: NDArray[np.int64], limit: int) -> Clusters:
+        """Clusters made in this order: a row is in the cluster of the first row that it resembles and that is in no
+        other's. Rows of two clusters may be alike, but not the first of each.
 
         Args:
             row_ids_M: others than the shortlist's, and what comes again, are passed over.
@@ -63,13 +64,18 @@ class Clusters:
         features = shortlist.features_NF[by_row[np.searchsorted(listed, in_order, sorter=by_row)]]
         numbers = clusters(features, shortlist.centre_F)
         sort = np.argsort(in_order)
-        return cls(in_order[sort], numbers[sort])
+        return cls(in_order[sort], numbers[sort], limit)
 
     def holds(self, row_ids_N: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which rows they are made of."""
+        """See Alike."""
         return np.isin(row_ids_N, self.row_ids)
 
-    def of_rows(self, row_ids_N: NDArray[np.int64]) -> NDArray[np.int64]:
+    def closing(self, row_ids_N: NDArray[np.int64], taken: Taken) -> Closing:
+        """See Alike."""
+        numbers_N = self._of_rows(row_ids_N)
+        return Groups(pa.array(numbers_N, mask=numbers_N == ALONE), self.limit, taken[NEAR_DUPLICATES])
+
+    def _of_rows(self, row_ids_N: NDArray[np.int64]) -> NDArray[np.int64]:
         """int64 [N]: number of the cluster of each row; ALONE: it is not on the shortlist."""
         numbers = np.full(len(row_ids_N), ALONE, np.int64)
         held = self.holds(row_ids_N)

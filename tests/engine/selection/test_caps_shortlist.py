@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,8 @@ from poolscore.engine.near_duplicates import near_duplicate_rate
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.batch import select_batch, selected
 from poolscore.engine.selection.choice import Choice
+from poolscore.engine.selection.methods import AWARE
+from poolscore.engine.selection.ranking import METHODS
 
 ROWS, LISTED = 120, 80
 
@@ -147,6 +150,47 @@ def test_batch_aware_methods_keep_to_caps_beside_control_rows(
     assert [i for i in row_ids if i not in others] == [
         i for i, m in zip(alone["row_id"].to_pylist(), alone["method"].to_pylist(), strict=True) if m == "control"
     ]
+
+
+def arc(
+    root: Path, degrees: Sequence[float], cameras: str, telling: Sequence[float]
+) -> tuple[RunDirectory, NDArray[np.float64]]:
+    """A run of some rows, the best first, all on the shortlist: their features point so, their passes tell so much."""
+    N = len(degrees)
+    run = make_run(root, [[1 - 0.1 * i for i in range(N)]], N, {"camera": (lambda i: cameras[i], pa.string())})
+    angles = np.radians(degrees)
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    logits = np.random.default_rng(0).normal(size=(N, 8, 3)) * np.array(telling)[:, None, None]
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    scores = 1 - 0.1 * np.arange(N)
+    further = {"bald": scores, "entropy": -scores, "camera": list(cameras)}
+    write_shortlist(run, range(N), features, log_probs, further=further)
+    return run, features
+
+
+def alike_in(run: RunDirectory, features: NDArray[np.float64], **wanted: Any) -> tuple[list[int], float]:
+    row_ids = select_batch(run, run.config, max_per_group={"near_duplicates": 1} | wanted.pop("more", {}), **wanted)[
+        "row_id"
+    ].to_pylist()
+    return row_ids, near_duplicate_rate(features[row_ids], np.zeros(2))
+
+
+@pytest.mark.parametrize("method", [*METHODS, *AWARE])
+def test_no_two_rows_are_alike_whoever_is_taken_first(tmp_path: Path, method: str) -> None:
+    """a is like b and b like c, but a is not like c; batch-aware methods begin with c."""
+    run, features = arc(tmp_path, [0, 15, 30], "abc", [0.0, 5, 5])
+    for score in ("bald", "entropy"):
+        row_ids, rate = alike_in(run, features, method=method, score=score)
+        assert rate == 0 or len(row_ids) == 1  # of one row there is no rate
+        assert row_ids
+
+
+def test_a_row_that_another_cap_refuses_closes_none(tmp_path: Path) -> None:
+    run, features = arc(tmp_path, [180, 0, 15, 30], "aabc", [1, 1, 1, 1])
+    row_ids, rate = alike_in(run, features, more={"camera": 1})
+    assert (row_ids, rate) == ([0, 2], 0)  # 1 has the camera of 0; 3 is like 2
+    many = select_batch(run, run.config, max_per_group={"near_duplicates": 2, "camera": 1})
+    assert many["row_id"].to_pylist() == [0, 2, 3]
 
 
 def test_a_batch_larger_than_the_shortlist_is_smaller(run: RunDirectory) -> None:
