@@ -96,7 +96,7 @@ def directions(features_NF: NDArray[np.floating], centre_F: NDArray[np.floating]
 
 
 def are_alike(a_MF: NDArray[np.float32], b_LF: NDArray[np.float32], alike: float = ALIKE) -> NDArray[np.bool_]:
-    """[M, L] whether the cosine of two `directions` is at least `alike`. Rows whose float32 products leave that in doubt
+    """[M, L] whether the cosine of two `directions` is at least `alike`. Rows whose float32 products leave it in doubt
     are multiplied in float64, so the answer does not depend on the order in which a library adds up."""
     cosine_ML = a_MF @ b_LF.T
     alike_ML: NDArray[np.bool_] = cosine_ML >= alike

@@ -83,6 +83,13 @@ def test_only_rows_that_are_open_are_taken(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", AWARE)
+def test_memory_is_that_of_the_candidates_however_many_rows_are_asked_for(method: str) -> None:
+    found = picked(shortlist_of(), method, 10**13)
+    assert len(found.places) == N
+    assert "60 of the 10000000000000 rows asked for" in found.notes[-1]
+
+
+@pytest.mark.parametrize("method", AWARE)
 def test_no_rows_are_wanted(method: str) -> None:
     found = picked(shortlist_of(), method, 0)
     assert (len(found.places), len(found.gains), found.methods) == (0, 0, ())
