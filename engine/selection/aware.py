@@ -109,8 +109,8 @@ def _picked(taken: Taken, method: str, asked: int, fill: Sequence[int] = (), not
     places = np.concatenate([taken.places, np.array(fill, np.intp)])
     if len(places) < asked:
         less = (
-            f"{method}: {len(places)} of the {asked} rows asked for, for the shortlist holds no more that may be taken; "
-            "a larger one may (shortlist.rows)"
+            f"{method}: {len(places)} of the {asked} rows asked for, for the shortlist holds no more that may be "
+            "taken; a larger one may (shortlist.rows)"
         )
         notes = [*notes, less]
     gains = np.concatenate([taken.gains, np.full(len(fill), np.nan)])

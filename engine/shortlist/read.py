@@ -83,7 +83,7 @@ def read_shortlist(run: RunDirectory, *, passes: bool = True) -> Shortlist:
         ConfigError: the run has none.
         StoppedError: a part of it cannot be read.
     """
-    about = _require(run)
+    about = require_about(run)
     table = read_part(run, about["table"])
     row_ids = table["row_id"].to_numpy()
     by_row = np.argsort(row_ids)
@@ -99,7 +99,7 @@ def read_shortlist(run: RunDirectory, *, passes: bool = True) -> Shortlist:
                 wide[column] = np.empty((len(row_ids), values.shape[1]), np.float32)
             wide[column][places] = values
     by_pass = {name: x.reshape(len(x), T, -1) for name, x in wide.items() if name != FEATURES}
-    centre_F: NDArray[np.float64] = np.load(io.BytesIO(_bytes(run, about["centre"])), allow_pickle=False)
+    centre_F = read_centre(run, about)
     labelled = [matrix(read_part(run, w.name, [FEATURES])[FEATURES]) for w in _parts(about["labelled"])]
     return Shortlist(
         rows=table,
@@ -122,7 +122,7 @@ def thumbnails(run: RunDirectory, row_ids: Iterable[int]) -> dict[int, bytes]:
     """
     wanted = set(row_ids)
     found: dict[int, bytes] = {}
-    for written in _parts(_require(run)["parts"]):
+    for written in _parts(require_about(run)["parts"]):
         if any(written.first <= row_id <= written.last for row_id in wanted):
             part = read_part(run, written.name, ["row_id", THUMBNAIL])
             ids = part["row_id"].to_pylist()
@@ -143,7 +143,19 @@ def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     return values.reshape(len(column), column.type.list_size)
 
 
-def _require(run: RunDirectory) -> Mapping[str, Any]:
+def read_centre(run: RunDirectory, about: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The mean of the features of many rows of the pool [F]. StoppedError: it cannot be read."""
+    centre_F: NDArray[np.float64] = np.load(io.BytesIO(_bytes(run, about["centre"])), allow_pickle=False)
+    return centre_F
+
+
+def require_about(run: RunDirectory) -> Mapping[str, Any]:
+    """What shortlist.json says.
+
+    Raises:
+        ConfigError: there is none.
+        StoppedError: it is damaged.
+    """
     about = about_shortlist(run)
     if about is None:
         raise ConfigError(
@@ -170,17 +182,18 @@ def read_part(run: RunDirectory, name: str, columns: list[str] | None = None) ->
     try:
         return pq.read_table(pa.BufferReader(_bytes(run, name)), columns=columns)
     except (pa.ArrowException, KeyError) as error:
-        raise _damaged(run, name, error) from error
+        raise damaged(run, name, error) from error
 
 
 def _bytes(run: RunDirectory, name: str) -> bytes:
     try:
         return run.storage.read(name)
     except FileNotFoundError as error:
-        raise _damaged(run, name, error) from error
+        raise damaged(run, name, error) from error
 
 
-def _damaged(run: RunDirectory, name: str, error: Exception) -> StoppedError:
+def damaged(run: RunDirectory, name: str, error: Exception) -> StoppedError:
+    """What is to be said of an object of the shortlist that cannot be read."""
     return StoppedError(
         f"{run.storage.path(name)}, which {ABOUT} names, cannot be read ({reason(error)}); bring it back, or delete "
         f"{ABOUT}: then `poolscore score` makes the shortlist again"
