@@ -59,6 +59,7 @@ def write_shortlist(
         "passes": wide_NTC.shape[1],
         "log_probs": log_probs,
         "shared_masks": True,
+        "wanted": {"of": {"method": "topk", "score": "bald"}},
     }
     run.storage.publish(ABOUT, lambda file: file.write(json.dumps(about).encode()))
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +11,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from poolscore.engine.near_duplicates import clusters
-from poolscore.engine.selection.caps import ALONE, NEAR_DUPLICATES, Closing, Groups, Taken
+from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.selection.caps import ALONE, NEAR_DUPLICATES, NO_CAPS, Closing, Groups, Taken
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.order import among
-from poolscore.engine.selection.ranking import Places, Ranking, Values
-from poolscore.engine.shortlist.read import Shortlist
+from poolscore.engine.selection.ranking import METHODS, Places, Ranking, Values
+from poolscore.engine.shortlist.read import Shortlist, require_about
 
 
 @dataclass(frozen=True)
@@ -87,3 +90,14 @@ def candidates(shortlist: Shortlist) -> NDArray[np.uint64]:
     """The keys of the rows that are on a shortlist for their score, not only as control rows; sorted."""
     keys: NDArray[np.uint64] = shortlist.rows["key"].filter(pc.is_valid(shortlist.rows["rank"])).to_numpy()
     return np.sort(keys)
+
+
+def ranked_otherwise(run: RunDirectory, choice: Choice) -> dict[str, Any]:
+    """By what the rows of a run's shortlist are the best: method and score, by chance also beta and seed. Empty: by
+    what is asked for."""
+    of = require_about(run)["wanted"]["of"]
+    method = choice.method if choice.method in METHODS else "topk"
+    asked = replace(choice, method=method, caps=NO_CAPS, control=0.0).manifest()
+    if all(of.get(name) == value for name, value in asked.items() if name != "k"):
+        return {}
+    return {name: of[name] for name in ("method", "score", "beta", "seed") if name in of}

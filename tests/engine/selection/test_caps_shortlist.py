@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from made_shortlist import write_shortlist
 from numpy.typing import NDArray
@@ -42,7 +43,8 @@ def run(tmp_path: Path, random: np.random.Generator, directions: NDArray[np.int6
     keep = {"camera": (lambda i: "ab"[i % 2], pa.string())}
     run = make_run(tmp_path, [scores[at : at + 30].tolist() for at in range(0, ROWS, 30)], 10, keep)
     table = select_batch(run, run.config, k=LISTED)
-    further = {"bald": table["score"], "prediction": table["prediction"], "camera": table["camera"]}
+    score = table["score"]
+    further = {"bald": score, "entropy": pc.negate(score), "prediction": table["prediction"], "camera": table["camera"]}
     best = table["row_id"].to_pylist()
     features = np.eye(12)[directions[best]] + random.normal(0, 0.01, (LISTED, 12))
     logits = random.normal(0, 2, (LISTED, 8, 3))
@@ -203,6 +205,24 @@ def test_a_batch_larger_than_the_shortlist_is_smaller(run: RunDirectory) -> None
         ConfigError, match=r"100 rows are asked for, 80 rows of the shortlist are left .*shortlist.rows"
     ):
         select_batch(run, config, k=100)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({"max_per_group": {"near_duplicates": 1}}, False),
+        ({"method": "kcenter"}, False),
+        ({"score": "entropy"}, False),  # of all scored rows
+        ({"score": "entropy", "max_per_group": {"near_duplicates": 1}}, True),
+        ({"score": "entropy", "method": "kcenter"}, True),
+        ({"method": "power", "max_per_group": {"near_duplicates": 1}}, True),
+    ],
+)
+def test_what_the_candidates_are_the_best_by_is_told(run: RunDirectory, wanted: dict[str, Any], told: bool) -> None:
+    with selected([run], run.config, Choice.of(run.config, k=3, **wanted)) as batch:
+        expected = {"rows": LISTED, "method": "topk", "score": "bald"} if told else None
+        assert batch.about.get("candidates") == expected
+        assert any("the best by topk of bald" in note for note in batch.notes) == told
 
 
 def test_a_control_row_is_not_taken_again(run: RunDirectory) -> None:
