@@ -73,7 +73,7 @@ class Batch:
             notes.append(f"{drawn}: their method is '{CONTROL}'")
         elif choice.control and choice.k:
             notes.append(
-                f"no control rows: {choice.control:g} of {amount(choice.k, 'row')} comes to less than half a row; raise "
+                f"no control rows: {choice.control:g} of {amount(choice.k, 'row')} rounds to none; raise "
                 "select.control or k"
             )
         if refused := self.about.get("refused_by_caps"):
