@@ -70,8 +70,8 @@ def pick(shortlist: Shortlist, task: Task, choice: Choice, k: int, room: Room) -
         return _batchbald(shortlist, choice, k, asked, room, order_N)
     features_NF = shortlist.features_NF
     if choice.method == "kcenter":
-        first = next(iter(_best_first(rows, choice, "topk", room)), None)
-        taken = kcenter(features_NF, shortlist.centre_F, shortlist.labelled_MF, order_N, k, room, first)
+        best = _best_first(rows, choice, "topk", room)
+        taken = kcenter(features_NF, shortlist.centre_F, shortlist.labelled_MF, order_N, k, room, best)
     else:
         taken = badge(_factors(shortlist, task), features_NF, keys_N, order_N, k, room, choice.seed)
     return _picked(taken, choice.method, asked)
