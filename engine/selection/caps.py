@@ -121,7 +121,7 @@ def caps_of(
         names, outputs: of the model's classes, where they are known.
 
     Raises:
-        ConfigError: there is no such group or class, or a limit is below 1.
+        ConfigError: there is no such group or class, a class is named twice, or a limit is below 1.
     """
     groups = [*kept, NEAR_DUPLICATES, *([] if task is Task.REGRESSION else [PREDICTION])]
     for name, limit in max_per_group.items():
@@ -136,10 +136,13 @@ def caps_of(
     if quotas and task is Task.REGRESSION:
         raise ConfigError("select.quotas: are by predicted class, and the task regression has none; leave them out")
     classes = 2 if task is Task.BINARY else outputs
-    numbers = {}
+    numbers: dict[int, int] = {}
     for name, limit in quotas.items():
         _require_limit("quotas", name, limit)
-        numbers[_class_of(name, names or (), classes)] = limit
+        number = _class_of(name, names or (), classes)
+        if number in numbers:
+            raise ConfigError(f"select.quotas.{name}: class {number} is named twice; give it one quota")
+        numbers[number] = limit
     return Caps(dict(max_per_group), numbers)
 
 

@@ -176,6 +176,7 @@ MODEL = {"source": "m:f", "task": "multiclass", "classes": ["cat", "dog"]}
     [
         ({}, {"quotas": {"cow": 5}}, "select.quotas: there is no class 'cow'; there are: cat, dog"),
         ({}, {"quotas": {2: 5}}, "there is no class '2'"),
+        ({}, {"quotas": {"dog": 5, "1": 7}}, "select.quotas.1: class 1 is named twice"),
         ({"classes": 3}, {"quotas": {3: 5}}, "there is no class '3'; there are: 0 to 2"),
         ({"classes": None, "task": "binary"}, {"quotas": {2: 5}}, "there is no class '2'; there are: 0 to 1"),
         ({"classes": 1, "task": "regression"}, {"quotas": {0: 5}}, "task regression has none"),
