@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from poolscore.engine.scores import Task
 from poolscore.engine.selection.badge import badge, of_classes, of_labels
-from poolscore.engine.selection.batchbald import batchbald, probs_of
+from poolscore.engine.selection.batchbald import ENOUGH, batchbald, probs_of
 from poolscore.engine.selection.caps import Room
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.greedy import Places, Taken, Values
@@ -91,11 +91,12 @@ def _batchbald(
             f"batchbald: {found.exact} rows by exact joint entropies, the others by {choice.samples} drawn outcomes"
         )
     if found.full:
-        notes.append(
-            f"batchbald: {len(found.places)} rows tell {found.gains.sum():.2f} of the {math.log(T):.2f} nats (ln T) "
-            f"that {T} passes can tell at most; the others are taken by power. A larger passes.count tells more rows "
-            "apart"
-        )
+        told = f"{len(found.places)} rows tell {found.gains.sum():.2f} of the {math.log(T):.2f} nats (ln T)"
+        if found.gains.sum() >= ENOUGH * math.log(T):
+            why = f"{told} that {T} passes can tell at most. A larger passes.count tells more rows apart"
+        else:
+            why = f"{told}, and no other row that may be taken adds anything to them"
+        notes.append(f"batchbald: {why}; the others are taken by power")
         for place in _best_first(shortlist.rows, choice, "power", room):
             if len(found.places) + len(fill) == k:
                 break
