@@ -73,11 +73,8 @@ def about_shortlist(run: RunDirectory) -> dict[str, Any] | None:
         ) from error
 
 
-def read_shortlist(run: RunDirectory, *, passes: bool = True) -> Shortlist:
+def read_shortlist(run: RunDirectory) -> Shortlist:
     """The shortlist of a run. Memory: its own size (shortlist.max_bytes), and one part.
-
-    Args:
-        passes: False: without log_probs_NTC and outputs_NTC, which are most of it.
 
     Raises:
         ConfigError: the run has none.
@@ -87,7 +84,7 @@ def read_shortlist(run: RunDirectory, *, passes: bool = True) -> Shortlist:
     table = read_part(run, about["table"])
     row_ids = table["row_id"].to_numpy()
     by_row = np.argsort(row_ids)
-    columns = _wide(about) if passes else [FEATURES]
+    columns = _wide(about)
     T = int(about["passes"])
     wide: dict[str, NDArray[np.float32]] = {}
     for written in _parts(about["parts"]):
