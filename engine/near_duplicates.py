@@ -32,13 +32,13 @@ def repeated(
         centre_F: mean of many rows of the pool. It is subtracted first: features behind a ReLU all point the same way.
         alike: smallest cosine of two near-duplicates.
     """
-    unit = _directions(features_NF, centre_F)
+    unit = directions(features_NF, centre_F)
     repeated_N = np.zeros(len(unit), bool)
     for block in _blocks(0, len(unit)):
-        repeated_N[block] = np.tril(_alike(unit[block], unit[block], alike), k=-1).any(axis=1)
+        repeated_N[block] = np.tril(are_alike(unit[block], unit[block], alike), k=-1).any(axis=1)
         for earlier in _blocks(0, int(block[0])):
             open_M = block[~repeated_N[block]]
-            repeated_N[open_M] = _alike(unit[open_M], unit[earlier], alike).any(axis=1)
+            repeated_N[open_M] = are_alike(unit[open_M], unit[earlier], alike).any(axis=1)
     return repeated_N
 
 
@@ -54,11 +54,11 @@ def clusters(
     Returns:
         [N] the place of each row's leader, which is its own place where it leads.
     """
-    unit = _directions(features_NF, centre_F)
+    unit = directions(features_NF, centre_F)
     leader_N = np.full(len(unit), -1, np.int64)
     for block in _blocks(0, len(unit)):
         open_M = block[leader_N[block] < 0]  # the others resemble a leader of an earlier block
-        alike_MM = _alike(unit[open_M], unit[open_M], alike)
+        alike_MM = are_alike(unit[open_M], unit[open_M], alike)
         for i, place in enumerate(open_M):
             if leader_N[place] < 0:
                 leader_N[open_M[alike_MM[i] & (leader_N[open_M] < 0)]] = place
@@ -66,7 +66,7 @@ def clusters(
         leaders_L = open_M[leader_N[open_M] == open_M]
         for later in _blocks(int(block[-1]) + 1, len(unit) if len(leaders_L) else 0):
             open_M = later[leader_N[later] < 0]
-            alike_ML = _alike(unit[open_M], unit[leaders_L], alike)
+            alike_ML = are_alike(unit[open_M], unit[leaders_L], alike)
             joins = alike_ML.any(axis=1)
             leader_N[open_M[joins]] = leaders_L[alike_ML[joins].argmax(axis=1)]
     return leader_N
@@ -74,12 +74,12 @@ def clusters(
 
 def cosines(features_NF: NDArray[np.floating], centre_F: NDArray[np.floating], place: int) -> NDArray[np.float64]:
     """[N] cosine of each row with the row at `place`, about the centre; 1 where both are the centre itself."""
-    unit = _directions(features_NF, centre_F)
+    unit = directions(features_NF, centre_F)
     found: NDArray[np.float64] = unit.astype(np.float64) @ unit[place].astype(np.float64)
     return np.clip(found, -1.0, 1.0)
 
 
-def _directions(features_NF: NDArray[np.floating], centre_F: NDArray[np.floating]) -> NDArray[np.float32]:
+def directions(features_NF: NDArray[np.floating], centre_F: NDArray[np.floating]) -> NDArray[np.float32]:
     """Unit vectors [N, F + 1] from the centre. Rows at the centre point to the last dimension, which is theirs alone;
     rows that are not finite have no direction (0)."""
     N, F = features_NF.shape
@@ -95,9 +95,9 @@ def _directions(features_NF: NDArray[np.floating], centre_F: NDArray[np.floating
     return unit
 
 
-def _alike(a_MF: NDArray[np.float32], b_LF: NDArray[np.float32], alike: float) -> NDArray[np.bool_]:
-    """[M, L] whether the cosine is at least `alike`. Rows whose float32 products leave that in doubt are multiplied in
-    float64, so the answer does not depend on the order in which a library adds up."""
+def are_alike(a_MF: NDArray[np.float32], b_LF: NDArray[np.float32], alike: float = ALIKE) -> NDArray[np.bool_]:
+    """[M, L] whether the cosine of two `directions` is at least `alike`. Rows whose float32 products leave it in doubt
+    are multiplied in float64, so the answer does not depend on the order in which a library adds up."""
     cosine_ML = a_MF @ b_LF.T
     alike_ML: NDArray[np.bool_] = cosine_ML >= alike
     error = a_MF.shape[1] * 2.0**-23  # of a sum of F products of unit vectors, at most

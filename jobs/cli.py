@@ -34,8 +34,12 @@ DIFFERS = 1  # exit code of `verify`
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML configuration; `poolscore init` writes one.")]
 RunDir = Annotated[str, typer.Argument(metavar="RUN", help="Run directory.")]
 METHODS = "topk; by chance: power, softmax, softrank; on the shortlist: batchbald, kcenter, badge."
-CAPS = "At most so many rows of each value of a kept column, of 'prediction', or of 'near_duplicates'; repeatable."
-QUOTAS = "At most so many rows of a predicted class, by name or number; repeatable."
+NO_LIMITS = "none"  # takes those of the configuration off
+CAPS = (
+    "At most so many rows of each value of a kept column, of 'prediction', or of 'near_duplicates'; repeatable. "
+    f"'{NO_LIMITS}': no such caps."
+)
+QUOTAS = f"At most so many rows of a predicted class, by name or number; repeatable. '{NO_LIMITS}': no quotas."
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a configuration value.")]
 
 
@@ -235,9 +239,10 @@ def select(
     from poolscore.engine.selection.alike import OPTION, near_duplicates_of
     from poolscore.engine.selection.batch import require_enough, selected
     from poolscore.engine.selection.choice import Choice
-    from poolscore.engine.selection.write import workers_on, write_named_selection
+    from poolscore.engine.selection.write import require_free, workers_on, write_named_selection
 
     runs = [RunDirectory(run_dir) for run_dir in run_dirs]
+    require_free(runs[0], name)
     config = runs[0].config
     choice = Choice.of(
         config,
@@ -417,14 +422,18 @@ def demo(
 
 
 def _limits(given: list[str] | None, option: str) -> dict[str, int] | None:
-    """Limits as options give them, group=rows; None: none are given."""
+    """Limits as options give them, group=rows; None: none are given; empty: NO_LIMITS is."""
     if not given:
         return None
-    limits = {}
+    if given == [NO_LIMITS]:
+        return {}
+    limits: dict[str, int] = {}
     for one in given:
         name, _, rows = one.rpartition("=")
         if not name or not rows.isdecimal():
             raise ConfigError(f"{option} {one}: expected NAME=ROWS, such as {option} {name or 'video'}=3")
+        if name in limits:
+            raise ConfigError(f"{option} {one}: '{name}' is given twice; give it one limit")
         limits[name] = int(rows)
     return limits
 

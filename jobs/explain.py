@@ -64,6 +64,7 @@ def to_dict(found: Explanation, config: Config) -> dict[str, Any]:
             "passes": asdict(shortlisted.passes),
             "nearest": [{**asdict(n), "near_duplicate": n.near_duplicate} for n in shortlisted.neighbours],
         },
+        **({"no_shortlist": found.no_shortlist} if found.no_shortlist is not None else {}),
     }
 
 
@@ -137,6 +138,8 @@ def _why_not(membership: Membership, standings: Sequence[Standing]) -> str:
 
 def _from_shortlist(found: Explanation, config: Config) -> list[str]:
     if found.on_shortlist is None:
+        if found.no_shortlist is not None:
+            return [f"the shortlist cannot be read: {found.no_shortlist}"]
         what = "the row is not on the shortlist" if found.has_shortlist else "the run has no shortlist"
         return [f"{what}: what its passes said, its nearest rows and its thumbnail are not known"]
     return [*_passes(found.on_shortlist.passes, config), "", *_nearest(found.on_shortlist.neighbours)]

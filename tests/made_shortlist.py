@@ -68,7 +68,7 @@ def write_shortlist(
         "log_probs": log_probs,
         "shared_masks": True,
         "missing": 0,
-        "wanted": {"of": {"scores": scores_digest(run.reports())}},
+        "wanted": {"of": {"method": "topk", "score": "bald", "scores": scores_digest(run.reports())}},
     }
     run.storage.publish(ABOUT, lambda file: file.write(json.dumps(about).encode()))
 

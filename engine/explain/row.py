@@ -11,14 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from poolscore.engine.errors import ConfigError, PoolscoreError
+from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.exclude import read_ids
 from poolscore.engine.explain.find import Found, RunParts, Standing, Wanted, wanted_id
 from poolscore.engine.explain.picked import Membership, memberships
 from poolscore.engine.explain.shortlisted import OnShortlist, on_shortlist
 from poolscore.engine.keys import keys_of
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.shortlist.read import about_shortlist, read_shortlist
+from poolscore.engine.shortlist.listing import Listing
+from poolscore.engine.shortlist.read import about_shortlist
 from poolscore.engine.words import amount
 
 
@@ -56,6 +57,7 @@ class Explanation:
     selections: tuple[Membership, ...] = ()
     has_shortlist: bool = False  # the run
     on_shortlist: OnShortlist | None = None  # None: the row is not
+    no_shortlist: str | None = None  # why what it says cannot be read
 
 
 def explain(run: RunDirectory, row: str | None = None, row_id: int | None = None) -> list[Explanation]:
@@ -124,7 +126,7 @@ def _row_id_of(run: RunDirectory, place: str) -> int:
 def _scored(run: RunDirectory, parts: RunParts, rows: Sequence[Found]) -> list[Explanation]:
     if not rows:
         return []
-    shortlist = read_shortlist(run) if about_shortlist(run) is not None else None
+    listed = [_on_shortlist(run, row.row_id) for row in rows]
     return [
         Explanation(
             became=Became.SCORED,
@@ -135,11 +137,22 @@ def _scored(run: RunDirectory, parts: RunParts, rows: Sequence[Found]) -> list[E
             row=row.row,
             standings=standings,
             selections=picked,
-            has_shortlist=shortlist is not None,
-            on_shortlist=None if shortlist is None else on_shortlist(run, shortlist, row.row_id),
+            **of_shortlist,
         )
-        for row, standings, picked in zip(rows, parts.standings(rows), memberships(run, rows), strict=True)
+        for row, standings, picked, of_shortlist in zip(
+            rows, parts.standings(rows), memberships(run, rows), listed, strict=True
+        )
     ]
+
+
+def _on_shortlist(run: RunDirectory, row_id: int) -> dict[str, Any]:
+    """What the run's shortlist says of a row. One that is damaged spoils nothing else."""
+    try:
+        if about_shortlist(run) is None:
+            return {}
+        return {"has_shortlist": True, "on_shortlist": on_shortlist(run, Listing(run), row_id)}
+    except StoppedError as error:
+        return {"has_shortlist": True, "no_shortlist": str(error)}
 
 
 def _rejected(run: RunDirectory, rows: Sequence[Found]) -> list[Explanation]:

@@ -15,7 +15,7 @@ from poolscore.engine.explain.picked import ranks_in_batch
 from poolscore.engine.near_duplicates import ALIKE, cosines
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.scores import Task
-from poolscore.engine.shortlist.read import Shortlist
+from poolscore.engine.shortlist.listing import Listing
 
 TOP = 5  # columns
 NEAREST = 5  # rows of the batch
@@ -66,30 +66,38 @@ class OnShortlist:
     neighbours: tuple[Neighbour, ...]  # NEAREST rows of the batch, the most alike first; not the row itself
 
 
-def on_shortlist(run: RunDirectory, shortlist: Shortlist, row_id: int) -> OnShortlist | None:
-    """What the shortlist knows of a row; None: it is not there."""
-    row_ids_N = shortlist.rows["row_id"].to_numpy()
-    places = np.flatnonzero(row_ids_N == row_id)
-    if not len(places):
+def on_shortlist(run: RunDirectory, listing: Listing, row_id: int) -> OnShortlist | None:
+    """What the shortlist knows of a row; None: it is not there. Memory: the features of the rows of the run's batch,
+    and the passes of one part.
+
+    Raises:
+        StoppedError: it cannot be read.
+    """
+    row_ids_N = listing.rows["row_id"].to_numpy()
+    if row_id not in row_ids_N:
         return None
-    place = int(places[0])
     ranks = ranks_in_batch(run, row_ids_N)
-    cosine_N = cosines(shortlist.features_NF, shortlist.centre_F, place)
-    alike = [i for i in np.argsort(-cosine_N, kind="stable").tolist() if i != place and int(row_ids_N[i]) in ranks]
+    near = np.array([int(i) for i in row_ids_N if int(i) in ranks or i == row_id], np.int64)
+    cosine_N = cosines(listing.features(near), listing.centre_F, int(np.flatnonzero(near == row_id)[0]))
+    alike = [i for i in np.argsort(-cosine_N, kind="stable").tolist() if int(near[i]) != row_id]
+    ids = dict(zip(row_ids_N.tolist(), listing.rows["id"].to_pylist(), strict=True))
     neighbours = [
-        Neighbour(shortlist.rows["id"][i].as_py(), row, ranks[row], float(cosine_N[i]))
-        for i, row in ((i, int(row_ids_N[i])) for i in alike[:NEAREST])
+        Neighbour(ids[row], row, ranks[row], float(cosine_N[i]))
+        for i, row in ((i, int(near[i])) for i in alike[:NEAREST])
     ]
-    return OnShortlist(passes_of(shortlist, place, run.config.model.task), tuple(neighbours))
+    return OnShortlist(passes_of(*listing.passes(row_id), run.config.model.task), tuple(neighbours))
 
 
-def passes_of(shortlist: Shortlist, place: int, task: Task) -> Passes:
-    """What the passes said of the row at a place of the shortlist."""
-    if shortlist.log_probs_NTC is None:
-        assert shortlist.outputs_NTC is not None
-        values_TC = shortlist.outputs_NTC[place].astype(np.float64)
+def passes_of(wide_TC: NDArray[np.float32], log_probs: bool, task: Task) -> Passes:
+    """What the passes said of a row.
+
+    Args:
+        wide_TC, log_probs: see `Listing.passes`.
+    """
+    if not log_probs:
+        values_TC = wide_TC.astype(np.float64)
         return _passes(task, values_TC, np.arange(values_TC.shape[1]), None, None)
-    probabilities_TC = np.exp(shortlist.log_probs_NTC[place].astype(np.float64))
+    probabilities_TC = np.exp(wide_TC.astype(np.float64))
     if task is Task.MULTILABEL:
         probabilities_TC = probabilities_TC[:, : probabilities_TC.shape[1] // 2]  # behind them are those of 'no'
         votes_C, says_T = (probabilities_TC > 0.5).sum(axis=0), None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,8 +14,7 @@ from poolscore.engine.near_duplicates import repeated
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.batch import Batch
 from poolscore.engine.selection.caps import NEAR_DUPLICATES, Caps
-from poolscore.engine.selection.order import Rows
-from poolscore.engine.shortlist.read import Shortlist, read_shortlist
+from poolscore.engine.shortlist.listing import Listing
 
 MANY = 0.1  # share of near-duplicates above which the option that removes them is named
 OPTION = f"--max-per-group {NEAR_DUPLICATES}=1"  # of `poolscore select`
@@ -65,47 +64,55 @@ class NearDuplicates:
 
 
 def near_duplicates_of(runs: Sequence[RunDirectory], batch: Batch) -> NearDuplicates:
-    """The near-duplicates of a batch. Memory: the features of the runs' shortlists, twice.
+    """The near-duplicates of a batch. Memory: twice the features of those of its rows that are on a shortlist, and
+    those of one part; 8 bytes for each row of a shortlist.
 
     Args:
         runs: that it was selected from.
     """
     capped = _capped(batch.choice.caps)
-    listed: dict[int, Shortlist] = {}
+    listings: dict[int, Listing] = {}
     why = None
     for number, run in enumerate(runs):
         try:
-            listed[number] = read_shortlist(run, passes=False)
+            listings[number] = Listing(run)
         except (ConfigError, StoppedError) as error:  # which must not lose the selection
             why = str(error)
-    if not listed:
+    run_of_N, row_ids_N = _listed(listings, batch)
+    features_NF, known_N = np.empty((len(run_of_N), 0), np.float32), np.zeros(len(run_of_N), bool)
+    centres: list[NDArray[np.float64]] = []
+    for number, listing in listings.items():
+        of_run = run_of_N == number
+        try:
+            centre_F, features_MF = listing.centre_F, listing.features(row_ids_N[of_run])
+        except StoppedError as error:
+            why = str(error)
+            continue
+        if not centres:
+            features_NF = np.empty((len(run_of_N), len(centre_F)), np.float32)
+        centres.append(centre_F)
+        features_NF[of_run], known_N[of_run] = features_MF, True
+    if not centres:
         return NearDuplicates(batch.count, 0, 0, capped, why)
-    run_of_part = np.array([part.run for part in batch.parts], np.intp)
-    features_NF = _features(listed, batch.ranked(), run_of_part)
-    centre_F = np.mean([shortlist.centre_F for shortlist in listed.values()], axis=0)
-    count = int(repeated(features_NF, centre_F).sum())
+    if not known_N.all():
+        features_NF = features_NF[known_N]
+    count = int(repeated(features_NF, np.mean(centres, axis=0)).sum())
     return NearDuplicates(batch.count, len(features_NF), count, capped)
+
+
+def _listed(listings: Mapping[int, Listing], batch: Batch) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
+    """Run and row_id of those rows of a batch that are on the shortlist of their run, in their order."""
+    run_of_part = np.array([part.run for part in batch.parts], np.intp)
+    row_ids = {number: listing.rows["row_id"].to_numpy() for number, listing in listings.items()}
+    runs, rows = [np.empty(0, np.intp)], [np.empty(0, np.int64)]
+    for block in batch.ranked() if listings else ():
+        run_of_row, listed = run_of_part[block["part"]], np.zeros(len(block), bool)
+        for number, of_run in row_ids.items():
+            listed |= (run_of_row == number) & np.isin(block["row_id"], of_run)
+        runs.append(run_of_row[listed])
+        rows.append(block["row_id"][listed])
+    return np.concatenate(runs), np.concatenate(rows)
 
 
 def _capped(caps: Caps) -> bool:
     return caps.max_per_group.get(NEAR_DUPLICATES) == 1
-
-
-def _features(
-    listed: dict[int, Shortlist], blocks: Iterable[Rows], run_of_part: NDArray[np.intp]
-) -> NDArray[np.float32]:
-    """[N, F] of those rows that are on the shortlist of their run, in their order."""
-    starts = np.cumsum([0, *(len(shortlist.features_NF) for shortlist in listed.values())])
-    features_MF = np.concatenate([shortlist.features_NF for shortlist in listed.values()])
-    row_ids = [shortlist.rows["row_id"].to_numpy() for shortlist in listed.values()]
-    sorts = [np.argsort(of_run) for of_run in row_ids]
-    places = [np.empty(0, np.intp)]
-    for rows in blocks:
-        found = np.full(len(rows), -1, np.intp)
-        for number, start, of_run, sort in zip(listed, starts[:-1], row_ids, sorts, strict=True):
-            at = np.searchsorted(of_run, rows["row_id"], sorter=sort)
-            place = sort[np.minimum(at, len(sort) - 1)]
-            here = (run_of_part[rows["part"]] == number) & (of_run[place] == rows["row_id"])
-            found[here] = start + place[here]
-        places.append(found[found >= 0])
-    return features_MF[np.concatenate(places)]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from poolscore.engine.scores import Task
 from poolscore.engine.selection.badge import badge, of_classes, of_labels
-from poolscore.engine.selection.batchbald import batchbald, probs_of
+from poolscore.engine.selection.batchbald import ENOUGH, batchbald, probs_of
 from poolscore.engine.selection.caps import Room
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.greedy import Places, Taken, Values
@@ -59,6 +59,7 @@ def pick(shortlist: Shortlist, task: Task, choice: Choice, k: int, room: Room) -
     Raises:
         ConfigError: the method is not defined for these outputs.
     """
+    asked, k = k, min(k, shortlist.rows.num_rows)
     T = 0 if shortlist.log_probs_NTC is None else shortlist.log_probs_NTC.shape[1]
     require_method(choice.method, task, T, shortlist.shared_masks)
     rows = shortlist.rows
@@ -66,17 +67,19 @@ def pick(shortlist: Shortlist, task: Task, choice: Choice, k: int, room: Room) -
     order_N = np.empty(rows.num_rows, np.int64)  # the place of each row in the order of keys, which breaks ties
     order_N[np.lexsort((rows["row_id"].to_numpy(), keys_N))] = np.arange(rows.num_rows)
     if choice.method == "batchbald":
-        return _batchbald(shortlist, choice, k, room, order_N)
+        return _batchbald(shortlist, choice, k, asked, room, order_N)
     features_NF = shortlist.features_NF
     if choice.method == "kcenter":
-        first = next(iter(_best_first(rows, choice, "topk", room)), None)
-        taken = kcenter(features_NF, shortlist.centre_F, shortlist.labelled_MF, order_N, k, room, first)
+        best = _best_first(rows, choice, "topk", room)
+        taken = kcenter(features_NF, shortlist.centre_F, shortlist.labelled_MF, order_N, k, room, best)
     else:
         taken = badge(_factors(shortlist, task), features_NF, keys_N, order_N, k, room, choice.seed)
-    return _picked(taken, choice.method, k)
+    return _picked(taken, choice.method, asked)
 
 
-def _batchbald(shortlist: Shortlist, choice: Choice, k: int, room: Room, order_N: NDArray[np.int64]) -> Picked:
+def _batchbald(
+    shortlist: Shortlist, choice: Choice, k: int, asked: int, room: Room, order_N: NDArray[np.int64]
+) -> Picked:
     log_probs_NTC = shortlist.log_probs_NTC
     assert log_probs_NTC is not None
     T = log_probs_NTC.shape[1]
@@ -88,26 +91,27 @@ def _batchbald(shortlist: Shortlist, choice: Choice, k: int, room: Room, order_N
             f"batchbald: {found.exact} rows by exact joint entropies, the others by {choice.samples} drawn outcomes"
         )
     if found.full:
-        notes.append(
-            f"batchbald: {len(found.places)} rows tell {found.gains.sum():.2f} of the {math.log(T):.2f} nats (ln T) "
-            f"that {T} passes can tell at most; the others are taken by power. A larger passes.count tells more rows "
-            "apart"
-        )
+        told = f"{len(found.places)} rows tell {found.gains.sum():.2f} of the {math.log(T):.2f} nats (ln T)"
+        if found.gains.sum() >= ENOUGH * math.log(T):
+            why = f"{told} that {T} passes can tell at most. A larger passes.count tells more rows apart"
+        else:
+            why = f"{told}, and no other row that may be taken adds anything to them"
+        notes.append(f"batchbald: {why}; the others are taken by power")
         for place in _best_first(shortlist.rows, choice, "power", room):
             if len(found.places) + len(fill) == k:
                 break
             if room.open_N[place]:
                 room.take(place)
                 fill.append(place)
-    return _picked(found, "batchbald", k, fill, notes)
+    return _picked(found, "batchbald", asked, fill, notes)
 
 
-def _picked(taken: Taken, method: str, k: int, fill: Sequence[int] = (), notes: Sequence[str] = ()) -> Picked:
+def _picked(taken: Taken, method: str, asked: int, fill: Sequence[int] = (), notes: Sequence[str] = ()) -> Picked:
     places = np.concatenate([taken.places, np.array(fill, np.intp)])
-    if len(places) < k:
+    if len(places) < asked:
         less = (
-            f"{method}: {len(places)} of the {k} rows asked for, for the shortlist holds no more that may be taken; a "
-            "larger one may (shortlist.rows)"
+            f"{method}: {len(places)} of the {asked} rows asked for, for the shortlist holds no more that may be "
+            "taken; a larger one may (shortlist.rows)"
         )
         notes = [*notes, less]
     gains = np.concatenate([taken.gains, np.full(len(fill), np.nan)])

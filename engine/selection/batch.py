@@ -22,7 +22,7 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.caps import NEAR_DUPLICATES
 from poolscore.engine.selection.choice import Choice
-from poolscore.engine.selection.clusters import Listed, candidates
+from poolscore.engine.selection.clusters import Listed, candidates, ranked_otherwise
 from poolscore.engine.selection.columns import Columns
 from poolscore.engine.selection.control import CONTROL, control_ranks, control_rows, with_control
 from poolscore.engine.selection.methods import AWARE, BY_CHANCE
@@ -68,9 +68,20 @@ class Batch:
                 f"it is selected from a shortlist that is not what it should be: {self._lacking}; `poolscore score` "
                 "with shortlist.rows above 0 makes it anew"
             )
+        if listed := self.about.get("candidates"):
+            notes.append(
+                f"the candidates are the {amount(listed['rows'], 'row')} of the shortlist, the best by "
+                f"{listed['method']} of {listed['score']}; the best by {choice.method} of {choice.score} may not be "
+                "among them"
+            )
         if len(self._control):
             drawn = f"{amount(len(self._control), 'row')} of them drawn at random from all that are scored"
             notes.append(f"{drawn}: their method is '{CONTROL}'")
+        elif choice.control and choice.k:
+            notes.append(
+                f"no control rows: {choice.control:g} of {amount(choice.k, 'row')} rounds to none; raise "
+                "select.control or k"
+            )
         if refused := self.about.get("refused_by_caps"):
             notes.append(
                 f"{refused:,} of the best {choice.k:,} gave way, for groups of theirs were full ({choice.caps})"
@@ -195,8 +206,12 @@ def selected(
         raise ConfigError("pool.keep: 'run' is the column that tells the runs apart; select from each of them")
     shortlist = _shortlist_of(runs, choice) if choice.needs_shortlist else None
     lacking = shortlist.lacks(reports[0]) if shortlist is not None else None
+    limits = choice.limits()
     if shortlist is not None:
-        question = replace(question, ranking=Listed(question.ranking, candidates(shortlist)))
+        listed = candidates(shortlist)
+        question = replace(question, ranking=Listed(question.ranking, listed))
+        if otherwise := ranked_otherwise(runs[0], choice):
+            limits["candidates"] = {"rows": len(listed), **otherwise}
     control = control_rows(scored, question, choice.control, choice.k, choice.seed)
     groups = Columns(parts, choice.score, choice.caps.columns, at_once)
     thinned = _thinned_by(choice, scored, question, control)
@@ -204,11 +219,12 @@ def selected(
     wanted = choice.k - len(control)
     with SortedRuns(wanted) as best:
         others = find_others(best, walk, choice, config.model.task, wanted)
-        limits = {**choice.limits(), **({"control_rows": len(control)} if choice.control else {}), **others.about}
+        limits |= {**({"control_rows": len(control)} if choice.control else {}), **others.about}
         columns = Columns(parts, choice.score, names, at_once)
         run_names = [run.storage.root for run in runs] if len(runs) > 1 else []
-        listed = {"shortlist_complete": lacking is None} if shortlist is not None else {}
-        about = {**_about(runs, reports), **listed, **limits}
+        if shortlist is not None:
+            limits["shortlist_complete"] = lacking is None
+        about = {**_about(runs, reports), **limits}
         yield Batch(choice, about, columns, others, control, run_names, lacking)
 
 

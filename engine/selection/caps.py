@@ -1,8 +1,8 @@
 """Caps: at most so many rows of a batch from one group. Rows are taken one after another, each unless a group of its
 own is full.
 
-A group is the rows that have the same value in a kept column or the same prediction, or that are near-duplicates of
-each other. A null (or NaN) says nothing of what a row belongs to: each such row is a group of its own.
+A group is the rows that have the same value in a kept column or the same prediction, or that are near-duplicates (see
+`clusters` and `unlike`). A null (or NaN) says nothing of what a row belongs to: each such row is a group of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -55,22 +55,24 @@ class Caps:
         return list(dict.fromkeys([*named, *([PREDICTION] if self.quotas else [])]))
 
     @property
-    def near_duplicates(self) -> bool:
-        """Whether clusters of near-duplicates are needed."""
-        return NEAR_DUPLICATES in self.max_per_group
+    def near_duplicates(self) -> int | None:
+        """The limit of near-duplicates; None: there is none."""
+        return self.max_per_group.get(NEAR_DUPLICATES)
 
-    def room(self, table: pa.Table, clusters_N: NDArray[np.int64] | None = None, taken: Taken | None = None) -> Room:
+    def room(self, table: pa.Table, taken: Taken | None = None, alike: Closing | None = None) -> Room:
         """The room that there is for N candidates.
 
         Args:
             table: the candidates, with `columns`.
-            clusters_N: int64 [N], number of the cluster of each; ALONE: of none. Needed for NEAR_DUPLICATES.
             taken: the rows taken before, of other candidates; those taken here are added to it.
+            alike: the candidates by how alike they are. Needed for NEAR_DUPLICATES.
 
         Raises:
             ConfigError: a column is of a type that has no groups.
         """
-        return Room(table.num_rows, self._groups(table, clusters_N, none_taken() if taken is None else taken))
+        assert (alike is None) == (self.near_duplicates is None)
+        groups = self._groups(table, none_taken() if taken is None else taken)
+        return Room(table.num_rows, [*groups, *([] if alike is None else [alike])])
 
     def may_hold(self, table: pa.Table, k: int) -> NDArray[np.bool_]:
         """Which of N rows, best first, a batch of k may hold, whatever other rows there are: of those that have the
@@ -81,7 +83,7 @@ class Caps:
         """
         N = table.num_rows
         same_N, most_N = np.zeros(N, np.int64), np.full(N, k)
-        for each in self._groups(table, np.full(N, ALONE), none_taken()):
+        for each in self._groups(table, none_taken()):
             _, same_N = np.unique(same_N * (len(each.limits) + 1) + each.numbers, return_inverse=True)
             limits = np.array([*(k if limit is None else limit for limit in each.limits), k])
             most_N = np.minimum(most_N, limits[each.numbers])  # the last one is for ALONE
@@ -91,13 +93,11 @@ class Caps:
         before_N[order] = np.arange(N) - starts
         return before_N < most_N
 
-    def _groups(self, table: pa.Table, clusters_N: NDArray[np.int64] | None, taken: Taken) -> list[_Groups]:
-        groups = []
-        for name, limit in self.max_per_group.items():
-            column = _clusters(clusters_N) if name == NEAR_DUPLICATES else _groupable(table[name], name)
-            groups.append(_Groups(column, limit, taken[name]))
+    def _groups(self, table: pa.Table, taken: Taken) -> list[Groups]:
+        named = [(name, limit) for name, limit in self.max_per_group.items() if name != NEAR_DUPLICATES]
+        groups = [Groups(_groupable(table[name], name), limit, taken[name]) for name, limit in named]
         if self.quotas:
-            groups.append(_Groups(_groupable(table[PREDICTION], PREDICTION), self.quotas, taken[QUOTAS]))
+            groups.append(Groups(_groupable(table[PREDICTION], PREDICTION), self.quotas, taken[QUOTAS]))
         return groups
 
 
@@ -121,7 +121,7 @@ def caps_of(
         names, outputs: of the model's classes, where they are known.
 
     Raises:
-        ConfigError: there is no such group or class, or a limit is below 1.
+        ConfigError: there is no such group or class, a class is named twice, or a limit is below 1.
     """
     groups = [*kept, NEAR_DUPLICATES, *([] if task is Task.REGRESSION else [PREDICTION])]
     for name, limit in max_per_group.items():
@@ -136,10 +136,13 @@ def caps_of(
     if quotas and task is Task.REGRESSION:
         raise ConfigError("select.quotas: are by predicted class, and the task regression has none; leave them out")
     classes = 2 if task is Task.BINARY else outputs
-    numbers = {}
+    numbers: dict[int, int] = {}
     for name, limit in quotas.items():
         _require_limit("quotas", name, limit)
-        numbers[_class_of(name, names or (), classes)] = limit
+        number = _class_of(name, names or (), classes)
+        if number in numbers:
+            raise ConfigError(f"select.quotas.{name}: class {number} is named twice; give it one quota")
+        numbers[number] = limit
     return Caps(dict(max_per_group), numbers)
 
 
@@ -157,10 +160,20 @@ def _require_limit(key: str, name: str, limit: int) -> None:
         raise ConfigError(f"select.{key}.{name}: must be 1 row or more, got {limit}")
 
 
+class Closing(Protocol):
+    """What keeps candidates from being taken, once others are."""
+
+    def full(self) -> Iterator[NDArray[np.intp]]:
+        """The candidates that cannot be taken any more, in one array or several."""
+
+    def take(self, place: int) -> NDArray[np.intp] | None:
+        """A candidate is taken. Those that cannot be taken any more for it; None: there are none."""
+
+
 class Room:
     """Which of N candidates may still be taken."""
 
-    def __init__(self, candidates: int, groups: list[_Groups]) -> None:
+    def __init__(self, candidates: int, groups: Sequence[Closing]) -> None:
         self.open_N: NDArray[np.bool_] = np.ones(candidates, bool)
         self._groups = groups
         for each in groups:
@@ -177,7 +190,7 @@ class Room:
                 self.open_N[full] = False
 
 
-class _Groups:
+class Groups:
     """The groups of N candidates under one cap."""
 
     def __init__(self, column: pa.Array, limits: int | Mapping[Any, int], taken: Counter[Any]) -> None:
@@ -245,8 +258,3 @@ def _groupable(column: pa.ChunkedArray, name: str) -> pa.Array:
         column = pc.add(column.cast(pa.float64()), 0.0)  # 0.0 and -0.0 are one group
         return pc.if_else(pc.is_nan(column), None, column)
     return column
-
-
-def _clusters(clusters_N: NDArray[np.int64] | None) -> pa.Array:
-    assert clusters_N is not None
-    return pa.array(clusters_N, mask=clusters_N == ALONE)

@@ -75,7 +75,7 @@ class Choice:
     @property
     def needs_shortlist(self) -> bool:
         """Whether candidates are the rows of the run's shortlist alone."""
-        return self.caps.near_duplicates or self.method in AWARE
+        return self.caps.near_duplicates is not None or self.method in AWARE
 
     def limits(self) -> dict[str, Any]:
         """What is asked for beside the best rows; empty: nothing."""

@@ -11,6 +11,8 @@ Legend: N candidates, B of them, M labelled rows, F features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -64,7 +66,7 @@ def kcenter(
     order_N: NDArray[np.int64],
     k: int,
     room: Room,
-    first: int | None,
+    best: Sequence[int],
 ) -> Taken:
     """Up to k candidates, in the order in which they were taken.
 
@@ -75,18 +77,21 @@ def kcenter(
         order_N: int64 [N]; of candidates that are equally far, the one with the least is taken.
         k: rows.
         room: which candidates may be taken; it is told of each.
-        first: the candidate that is taken first where there is no labelled row; None: the least of `order_N`.
+        best: candidates; where there is no labelled row, the first of them that may be taken begins; none: the least of
+            `order_N`.
 
     Returns:
         Gains are Euclidean distances to the nearest centre; NaN for a first row without any centre. Features that are
-        no numbers are never taken.
+        no numbers are never taken, and such labelled rows are passed over.
 
     Memory: 8 bytes for each feature of the labelled rows, of k rows, and of 4,096 rows at work.
     """
     places: list[int] = []
     gains: list[float] = []
     centres = Centres(features_NF, centre_F, len(labelled_MF) + k)
-    centres.add(labelled_MF)
+    centres.add(labelled_MF[_finite(labelled_MF)])
+    room.open_N &= _finite(features_NF)
+    first = next((place for place in best if room.open_N[place]), None)
     tie = TIE * _longest(features_NF, centre_F)
     while len(places) < k:
         if centres.count == 0 and first is not None:
@@ -101,6 +106,12 @@ def kcenter(
         room.take(place)
         centres.add(features_NF[place : place + 1])
     return taken(places, gains)
+
+
+def _finite(features_MF: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """The rows whose features are all numbers."""
+    blocks = [np.isfinite(features_MF[i : i + CENTRES]).all(axis=1) for i in range(0, len(features_MF), CENTRES)]
+    return np.concatenate([np.empty(0, bool), *blocks])
 
 
 def _longest(features_NF: NDArray[np.float32], centre_F: Values) -> float:

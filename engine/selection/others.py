@@ -60,9 +60,10 @@ def _picked(walk: Walk, task: Task, choice: Choice, k: int) -> tuple[Rows, Picke
         walk.fill(found, len(row_ids_N))
         rows = np.concatenate([NO_ROWS, *found.merged()])
     rows = rows[~among(where(rows), np.sort(where(walk.control))) & np.isin(rows["row_id"], row_ids_N)]
-    alike = walk.clusters([row_ids_N])
-    clusters_N = None if alike is None else alike.of_rows(row_ids_N)
-    room = walk.caps.room(shortlist.rows, clusters_N, walk.begun(alike))
+    alike = walk.alike([row_ids_N])
+    counts = walk.begun(alike)
+    closing = None if alike is None else alike.closing(row_ids_N, counts)
+    room = walk.caps.room(shortlist.rows, counts, closing)
     room.open_N &= np.isin(row_ids_N, rows["row_id"])
     picked = pick(shortlist, task, choice, k, room)
     by_row = np.argsort(rows["row_id"])

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from poolscore.engine.selection.clusters import Clusters
 from poolscore.engine.selection.columns import Columns
 from poolscore.engine.selection.order import ROW, Rows, among, where
 from poolscore.engine.selection.runs import SortedRuns
+from poolscore.engine.selection.unlike import Alike, Unlike
 from poolscore.engine.shortlist.read import Shortlist
 
 LOOK = 1 << 14  # rows that are looked at first, at least
@@ -60,13 +62,26 @@ class Walk:
                 taken, _ = self._take(found, count, best, k)
         return taken, refused
 
-    def clusters(self, row_ids: Iterable[NDArray[np.int64]]) -> Clusters | None:
-        """Clusters of near-duplicates among the control rows and these, in this order; None: the caps need none."""
-        if self.shortlist is None or not self.caps.near_duplicates:
-            return None
-        return Clusters.of(self.shortlist, np.concatenate([self.control["row_id"], *row_ids]))
+    def alike(self, row_ids: Iterable[NDArray[np.int64]]) -> Alike | None:
+        """Near-duplicates, none of which is taken yet; None: the caps do not ask.
 
-    def begun(self, alike: Clusters | None) -> Taken:
+        Args:
+            row_ids: candidates; clusters are made of the control rows and these, in this order.
+        """
+        limit = self.caps.near_duplicates
+        if self.shortlist is None or limit is None:
+            return None
+        if limit == 1:
+            self._unlike.begin()
+            return self._unlike
+        return Clusters.of(self.shortlist, np.concatenate([self.control["row_id"], *row_ids]), limit)
+
+    @cached_property
+    def _unlike(self) -> Unlike:
+        assert self.shortlist is not None
+        return Unlike(self.shortlist)
+
+    def begun(self, alike: Alike | None) -> Taken:
         """The groups of the control rows."""
         counts = none_taken()
         for rows, table in self._with_groups(iter([self.control]), len(self.control)):
@@ -76,7 +91,7 @@ class Walk:
         return counts
 
     def _take(self, found: SortedRuns, count: int, best: SortedRuns, k: int) -> tuple[int, int]:
-        alike = self.clusters(rows["row_id"] for rows in found.merged())
+        alike = self.alike(rows["row_id"] for rows in found.merged())
         counts, control = self.begun(alike), np.sort(where(self.control))
         taken, seen, refused = 0, 0, 0
         with closing(self._with_groups(found.merged(), count)) as blocks:
@@ -92,9 +107,7 @@ class Walk:
                 taken, seen = taken + len(places), seen + len(rows)
         return taken, refused
 
-    def _places(
-        self, rows: Rows, table: pa.Table, alike: Clusters | None, counts: Taken, wanted: int
-    ) -> NDArray[np.intp]:
+    def _places(self, rows: Rows, table: pa.Table, alike: Alike | None, counts: Taken, wanted: int) -> NDArray[np.intp]:
         """The rows that are taken, one after another."""
         if not self.caps:
             return np.arange(min(len(rows), wanted))
@@ -110,8 +123,8 @@ class Walk:
                 places.append(place)
         return np.array(places, np.intp)
 
-    def _room(self, rows: Rows, table: pa.Table, alike: Clusters | None, counts: Taken) -> Room:
-        return self.caps.room(table, None if alike is None else alike.of_rows(rows["row_id"]), counts)
+    def _room(self, rows: Rows, table: pa.Table, alike: Alike | None, counts: Taken) -> Room:
+        return self.caps.room(table, counts, None if alike is None else alike.closing(rows["row_id"], counts))
 
     def _with_groups(self, blocks: Iterator[Rows], count: int) -> Generator[tuple[Rows, pa.Table], None, None]:
         """The rows with the columns that tell their groups."""

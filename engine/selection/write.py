@@ -93,6 +93,22 @@ def write_selection(
     storage.publish(name, write)
 
 
+def require_free(run: RunDirectory, name: str) -> None:
+    """Refuse a name of a selection that is taken.
+
+    Raises:
+        ConfigError: it is, or it is no name (NAME_FORMAT).
+    """
+    if not re.fullmatch(NAME, name):
+        raise ConfigError(f"--name {name}: a name has {NAME_FORMAT} only")
+    if f"{name}.parquet" in run.storage.names("selections"):
+        raise _taken(run, name)
+
+
+def _taken(run: RunDirectory, name: str) -> ConfigError:
+    return ConfigError(f"--name {name}: exists in {run.storage.path('selections')}; choose another name")
+
+
 def write_named_selection(run: RunDirectory, name: str, batch: pa.Table | Batch, about: Mapping[str, Any]) -> str:
     """Write `selections/NAME.parquet` and its manifest; never over an older one. Returns its path.
 
@@ -107,8 +123,7 @@ def write_named_selection(run: RunDirectory, name: str, batch: pa.Table | Batch,
     Raises:
         ConfigError: the name is taken, or no name (NAME_FORMAT).
     """
-    if not re.fullmatch(NAME, name):
-        raise ConfigError(f"--name {name}: a name has {NAME_FORMAT} only")
+    require_free(run, name)
     storage = run.storage
     file, claim = f"selections/{name}.parquet", f"selections/{name}.json"
     if isinstance(batch, pa.Table):
@@ -116,8 +131,7 @@ def write_named_selection(run: RunDirectory, name: str, batch: pa.Table | Batch,
     else:
         rows, source = batch.count, batch.about
     manifest = (json.dumps({"name": name, "rows": rows, **about, **source}, indent=2) + "\n").encode()
-    free = f"{name}.parquet" not in storage.names("selections")
-    if not free or not (storage.create(claim, manifest) or storage.read(claim) == manifest):
-        raise ConfigError(f"--name {name}: exists in {storage.path('selections')}; choose another name")
+    if not (storage.create(claim, manifest) or storage.read(claim) == manifest):
+        raise _taken(run, name)
     write_selection(storage, batch, file)
     return storage.path(file)

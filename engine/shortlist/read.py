@@ -100,24 +100,21 @@ def about_shortlist(run: RunDirectory) -> dict[str, Any] | None:
         ) from error
 
 
-def read_shortlist(run: RunDirectory, *, passes: bool = True) -> Shortlist:
+def read_shortlist(run: RunDirectory) -> Shortlist:
     """The shortlist of a run. Memory: its own size (shortlist.max_bytes), and one part.
-
-    Args:
-        passes: False: without log_probs_NTC and outputs_NTC, which are most of it.
 
     Raises:
         ConfigError: the run has none.
         StoppedError: a part of it cannot be read.
     """
-    return _of_newest(run, lambda about: _read_shortlist(run, about, passes))
+    return _of_newest(run, lambda about: _read_shortlist(run, about))
 
 
-def _read_shortlist(run: RunDirectory, about: Mapping[str, Any], passes: bool) -> Shortlist:
+def _read_shortlist(run: RunDirectory, about: Mapping[str, Any]) -> Shortlist:
     table = read_part(run, about["table"])
     row_ids = table["row_id"].to_numpy()
     by_row = np.argsort(row_ids)
-    columns = _wide(about) if passes else [FEATURES]
+    columns = _wide(about)
     T = int(about["passes"])
     wide: dict[str, NDArray[np.float32]] = {}
     for written in _parts(about["parts"]):
@@ -129,7 +126,7 @@ def _read_shortlist(run: RunDirectory, about: Mapping[str, Any], passes: bool) -
                 wide[column] = np.empty((len(row_ids), values.shape[1]), np.float32)
             wide[column][places] = values
     by_pass = {name: x.reshape(len(x), T, -1) for name, x in wide.items() if name != FEATURES}
-    centre_F: NDArray[np.float64] = np.load(io.BytesIO(_bytes(run, about["centre"])), allow_pickle=False)
+    centre_F = read_centre(run, about)
     labelled = [matrix(read_part(run, w.name, [FEATURES])[FEATURES]) for w in _parts(about["labelled"])]
     return Shortlist(
         rows=table,
@@ -181,17 +178,29 @@ def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
 
 def _of_newest(run: RunDirectory, read: Callable[[Mapping[str, Any]], A]) -> A:
     """What is read of the shortlist. A driver may make another meanwhile, and take away what that does not name."""
-    about = _require(run)
+    about = require_about(run)
     try:
         return read(about)
     except StoppedError:
-        newer = _require(run)
+        newer = require_about(run)
         if newer == about:
             raise
         return read(newer)
 
 
-def _require(run: RunDirectory) -> Mapping[str, Any]:
+def read_centre(run: RunDirectory, about: Mapping[str, Any]) -> NDArray[np.float64]:
+    """The mean of the features of many rows of the pool [F]. StoppedError: it cannot be read."""
+    centre_F: NDArray[np.float64] = np.load(io.BytesIO(_bytes(run, about["centre"])), allow_pickle=False)
+    return centre_F
+
+
+def require_about(run: RunDirectory) -> Mapping[str, Any]:
+    """What shortlist.json says.
+
+    Raises:
+        ConfigError: there is none.
+        StoppedError: it is damaged.
+    """
     about = about_shortlist(run)
     if about is None:
         raise ConfigError(
@@ -218,17 +227,18 @@ def read_part(run: RunDirectory, name: str, columns: list[str] | None = None) ->
     try:
         return pq.read_table(pa.BufferReader(_bytes(run, name)), columns=columns)
     except (pa.ArrowException, KeyError) as error:
-        raise _damaged(run, name, error) from error
+        raise damaged(run, name, error) from error
 
 
 def _bytes(run: RunDirectory, name: str) -> bytes:
     try:
         return run.storage.read(name)
     except FileNotFoundError as error:
-        raise _damaged(run, name, error) from error
+        raise damaged(run, name, error) from error
 
 
-def _damaged(run: RunDirectory, name: str, error: Exception) -> StoppedError:
+def damaged(run: RunDirectory, name: str, error: Exception) -> StoppedError:
+    """What is to be said of an object of the shortlist that cannot be read."""
     return StoppedError(
         f"{run.storage.path(name)}, which {ABOUT} names, cannot be read ({reason(error)}); bring it back, or delete "
         f"{ABOUT}: then `poolscore score` makes the shortlist again"

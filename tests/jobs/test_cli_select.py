@@ -77,6 +77,32 @@ def test_select_under_caps_with_control_rows(tmp_path: Path) -> None:
         poolscore("select", a.storage.root, "--name", "x", "--max-per-group", "near_duplicates=1")
 
 
+def test_what_is_given_twice_or_taken_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = two_runs(tmp_path)[0].storage.root
+    for option, given in (("--quota", "3"), ("--max-per-group", "camera")):
+        with pytest.raises(ConfigError, match=rf"^{option} {given}=7: '{given}' is given twice"):
+            poolscore("select", run, "--name", "x", option, f"{given}=5", option, f"{given}=7")
+    poolscore("select", run, "--name", "x")
+    monkeypatch.setattr("poolscore.engine.selection.batch.selected", None)  # nothing is selected any more
+    with pytest.raises(ConfigError, match=r"--name x: exists in .*selections; choose another name"):
+        poolscore("select", run, "--name", "x")
+
+
+def test_none_takes_the_caps_of_the_configuration_off(tmp_path: Path) -> None:
+    run = two_runs(tmp_path)[0]
+    select = {"k": 10, "max_per_group": {"camera": 1}, "quotas": {"1": 1}}
+    config = {**run.info["config"], "select": {**run.info["config"]["select"], **select}}
+    run.update(config=config)
+    off = ("--max-per-group", "none", "--quota", "none")
+    poolscore("select", run.storage.root, "--name", "capped")
+    poolscore("select", run.storage.root, "--name", "free", *off)
+    rows = [pq.read_table(run.storage.path(f"selections/{name}.parquet")).num_rows for name in ("capped", "free")]
+    assert rows[0] < rows[1] == 10
+    assert "max_per_group" not in json.loads(run.storage.read("selections/free.json"))
+    with pytest.raises(ConfigError, match="--quota none: expected NAME=ROWS"):
+        poolscore("select", run.storage.root, "--name", "x", "--quota", "1=1", "--quota", "none")
+
+
 def test_compare(tmp_path: Path) -> None:
     a, b, _, _ = two_runs(tmp_path)
     out = tmp_path / "only.parquet"

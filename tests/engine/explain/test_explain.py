@@ -24,6 +24,9 @@ from poolscore.engine.run.directory import RunDirectory, write_plan
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.selection.batch import select_batch
 from poolscore.engine.selection.write import write_named_selection, write_selection
+from poolscore.engine.shortlist.listing import Listing
+from poolscore.engine.shortlist.read import ABOUT, LOG_PROBS
+from poolscore.jobs.explain import lines_of
 
 NAN = float("nan")
 CAMERA: dict[str, Any] = {"camera": (lambda i: "abc"[i % 3], pa.string())}
@@ -131,6 +134,33 @@ def test_what_its_passes_said_and_what_is_like_it(tmp_path: Path) -> None:
     (absent,) = explain(run, "r2")
     assert absent.has_shortlist
     assert absent.on_shortlist is None
+
+
+@pytest.mark.parametrize("damage", ["shortlist/part-1.parquet", "shortlist/rows-0.parquet", ABOUT])
+def test_a_damaged_shortlist_spoils_nothing_else(tmp_path: Path, damage: str) -> None:
+    run = finished(tmp_path)
+    write_shortlist(run, [12, 7, 0, 3, 1], np.eye(5), np.log(np.full((5, 2, 2), 0.5)))
+    run.storage.publish(damage, lambda file: file.write(b"{"))
+    (found,) = explain(run, "r12")
+    assert (found.standings[0].rank, found.has_shortlist, found.on_shortlist) == (1, True, None)
+    assert found.selections[0].why is not None
+    assert found.no_shortlist is not None
+    assert damage in found.no_shortlist
+    assert lines_of(found, run.config)[-1] == f"the shortlist cannot be read: {found.no_shortlist}"
+
+
+def test_passes_are_read_of_the_one_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = finished(tmp_path)
+    write_shortlist(run, [12, 7, 0, 3, 1], np.eye(5), np.log(np.full((5, 2, 2), 0.5)))
+    read, columns_of = [], Listing._columns
+
+    def noted(listing: Listing, name: str, columns: list[str]) -> pa.Table:
+        read.append((name, *columns))
+        return columns_of(listing, name, columns)
+
+    monkeypatch.setattr(Listing, "_columns", noted)
+    assert explain(run, "r1")[0].on_shortlist is not None
+    assert [name for name, *columns in read if LOG_PROBS in columns] == ["shortlist/part-0.parquet"]
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression", "binary"])

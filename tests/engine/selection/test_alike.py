@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,31 @@ def test_rows_of_several_runs(tmp_path: Path) -> None:
     write_shortlist(runs[1], [1, 0], features[[1, 2]], np.zeros((2, 1, 3)))  # w is like y
     found = of_batch(runs, 5)
     assert (found.rows, found.known, found.repeated) == (5, 4, 1)
+
+
+def test_memory_is_that_of_the_rows_of_the_batch(tmp_path: Path) -> None:
+    """The shortlist of each run has 8 MB of features and 8 MB of passes; the batch has ten rows of it."""
+    runs = [make_run(tmp_path / name, [np.linspace(0, 1, 1000).tolist()], k=10) for name in "ab"]
+    for run in runs:
+        write_shortlist(run, list(range(1000)), np.ones((1000, 2000)), np.zeros((1000, 20, 100)))
+    tracemalloc.start()
+    try:
+        found = of_batch(runs, 10)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (found.known, found.repeated) == (10, 9)
+    assert peak < 4e6
+
+
+def test_a_run_whose_part_is_gone_does_not_hide_the_others(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name, [[0.1, 0.9]]) for name in "ab"]
+    _rename(runs[1], "zw")
+    for run in runs:
+        write_shortlist(run, [0, 1], np.ones((2, 3)), np.zeros((2, 1, 3)))
+    runs[1].storage.delete("shortlist/part-1.parquet")
+    found = of_batch(runs, 4)
+    assert (found.rows, found.known, found.repeated) == (4, 2, 1)
 
 
 def _rename(run: RunDirectory, ids: str) -> None:

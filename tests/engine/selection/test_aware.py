@@ -83,6 +83,13 @@ def test_only_rows_that_are_open_are_taken(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", AWARE)
+def test_memory_is_that_of_the_candidates_however_many_rows_are_asked_for(method: str) -> None:
+    found = picked(shortlist_of(), method, 10**13)
+    assert len(found.places) == N
+    assert "60 of the 10000000000000 rows asked for" in found.notes[-1]
+
+
+@pytest.mark.parametrize("method", AWARE)
 def test_no_rows_are_wanted(method: str) -> None:
     found = picked(shortlist_of(), method, 0)
     assert (len(found.places), len(found.gains), found.methods) == (0, 0, ())
@@ -98,13 +105,25 @@ def test_once_nothing_is_left_to_learn_power_fills_up() -> None:
     assert np.isnan(found.gains[told:]).all()
     assert found.notes == (
         f"batchbald: {told} rows tell {found.gains[:told].sum():.2f} of the 1.79 nats (ln T) that 6 passes can tell at "
-        "most; the others are taken by power. A larger passes.count tells more rows apart",
+        "most. A larger passes.count tells more rows apart; the others are taken by power",
     )
     _, values = ranking_of("power", 1.0, 7).at_least(
         there.rows["bald"].to_numpy(), there.rows["key"].to_numpy(), -np.inf
     )
     rest = [i for i in np.argsort(-values).tolist() if i not in found.places[:told]]
     assert found.places[told:].tolist() == rest[: 30 - told]
+
+
+def test_where_the_passes_agree_more_of_them_are_not_advised() -> None:
+    there = shortlist_of()
+    assert there.log_probs_NTC is not None
+    agreed = np.repeat(there.log_probs_NTC[:, :1], T, axis=1)
+    found = picked(replace(there, log_probs_NTC=agreed), "batchbald", 5)
+    assert found.methods == ("power",) * 5
+    assert (
+        "0 rows tell 0.00 of the 1.79 nats (ln T), and no other row that may be taken adds anything" in found.notes[0]
+    )
+    assert "passes.count" not in found.notes[0]
 
 
 def test_power_keeps_the_caps() -> None:

@@ -20,7 +20,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection import walk as walk_module
 from poolscore.engine.selection.batch import require_enough, select_batch, selected
-from poolscore.engine.selection.caps import ALONE, Caps, none_taken
+from poolscore.engine.selection.caps import Caps, Groups, none_taken
 from poolscore.engine.selection.choice import Choice
 
 VIDEOS = ["a", "b", "c", None]
@@ -133,7 +133,8 @@ def test_columns_of_any_plain_type_tell_groups(name: str, at_once: int) -> None:
 
 def test_room_closes_a_group_when_it_is_full() -> None:
     table = pa.table({"prediction": [0, 0, 1, 1, 1]})
-    room = Caps({"near_duplicates": 2}, {1: 2}).room(table, np.array([5, 5, ALONE, 5, ALONE]))
+    alike = Groups(pa.array([5, 5, None, 5, None]), 2, none_taken()["near_duplicates"])
+    room = Caps({"near_duplicates": 2}, {1: 2}).room(table, alike=alike)
     assert room.open_N.tolist() == [True] * 5
     room.take(1)
     assert room.open_N.tolist() == [True, False, True, True, True]
@@ -175,6 +176,7 @@ MODEL = {"source": "m:f", "task": "multiclass", "classes": ["cat", "dog"]}
     [
         ({}, {"quotas": {"cow": 5}}, "select.quotas: there is no class 'cow'; there are: cat, dog"),
         ({}, {"quotas": {2: 5}}, "there is no class '2'"),
+        ({}, {"quotas": {"dog": 5, "1": 7}}, "select.quotas.1: class 1 is named twice"),
         ({"classes": 3}, {"quotas": {3: 5}}, "there is no class '3'; there are: 0 to 2"),
         ({"classes": None, "task": "binary"}, {"quotas": {2: 5}}, "there is no class '2'; there are: 0 to 1"),
         ({"classes": 1, "task": "regression"}, {"quotas": {0: 5}}, "task regression has none"),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from made_shortlist import write_shortlist
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from poolscore.engine.near_duplicates import near_duplicate_rate
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.batch import select_batch, selected
 from poolscore.engine.selection.choice import Choice
+from poolscore.engine.selection.methods import AWARE
+from poolscore.engine.selection.ranking import METHODS
 
 ROWS, LISTED = 120, 80
 
@@ -39,7 +43,8 @@ def run(tmp_path: Path, random: np.random.Generator, directions: NDArray[np.int6
     keep = {"camera": (lambda i: "ab"[i % 2], pa.string())}
     run = make_run(tmp_path, [scores[at : at + 30].tolist() for at in range(0, ROWS, 30)], 10, keep)
     table = select_batch(run, run.config, k=LISTED)
-    further = {"bald": table["score"], "prediction": table["prediction"], "camera": table["camera"]}
+    score = table["score"]
+    further = {"bald": score, "entropy": pc.negate(score), "prediction": table["prediction"], "camera": table["camera"]}
     best = table["row_id"].to_pylist()
     features = np.eye(12)[directions[best]] + random.normal(0, 0.01, (LISTED, 12))
     logits = random.normal(0, 2, (LISTED, 8, 3))
@@ -149,6 +154,47 @@ def test_batch_aware_methods_keep_to_caps_beside_control_rows(
     ]
 
 
+def arc(
+    root: Path, degrees: Sequence[float], cameras: str, telling: Sequence[float]
+) -> tuple[RunDirectory, NDArray[np.float64]]:
+    """A run of some rows, the best first, all on the shortlist: their features point so, their passes tell so much."""
+    N = len(degrees)
+    run = make_run(root, [[1 - 0.1 * i for i in range(N)]], N, {"camera": (lambda i: cameras[i], pa.string())})
+    angles = np.radians(degrees)
+    features = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    logits = np.random.default_rng(0).normal(size=(N, 8, 3)) * np.array(telling)[:, None, None]
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    scores = 1 - 0.1 * np.arange(N)
+    further = {"bald": scores, "entropy": -scores, "camera": list(cameras)}
+    write_shortlist(run, range(N), features, log_probs, further=further)
+    return run, features
+
+
+def alike_in(run: RunDirectory, features: NDArray[np.float64], **wanted: Any) -> tuple[list[int], float]:
+    row_ids = select_batch(run, run.config, max_per_group={"near_duplicates": 1} | wanted.pop("more", {}), **wanted)[
+        "row_id"
+    ].to_pylist()
+    return row_ids, near_duplicate_rate(features[row_ids], np.zeros(2))
+
+
+@pytest.mark.parametrize("method", [*METHODS, *AWARE])
+def test_no_two_rows_are_alike_whoever_is_taken_first(tmp_path: Path, method: str) -> None:
+    """a is like b and b like c, but a is not like c; batch-aware methods begin with c."""
+    run, features = arc(tmp_path, [0, 15, 30], "abc", [0.0, 5, 5])
+    for score in ("bald", "entropy"):
+        row_ids, rate = alike_in(run, features, method=method, score=score)
+        assert rate == 0 or len(row_ids) == 1  # of one row there is no rate
+        assert row_ids
+
+
+def test_a_row_that_another_cap_refuses_closes_none(tmp_path: Path) -> None:
+    run, features = arc(tmp_path, [180, 0, 15, 30], "aabc", [1, 1, 1, 1])
+    row_ids, rate = alike_in(run, features, more={"camera": 1})
+    assert (row_ids, rate) == ([0, 2], 0)  # 1 has the camera of 0; 3 is like 2
+    many = select_batch(run, run.config, max_per_group={"near_duplicates": 2, "camera": 1})
+    assert many["row_id"].to_pylist() == [0, 2, 3]
+
+
 def test_a_batch_larger_than_the_shortlist_is_smaller(run: RunDirectory) -> None:
     config = run.config.model_copy(
         update={"select": run.config.select.model_copy(update={"k": 100, "method": "kcenter"})}
@@ -159,6 +205,24 @@ def test_a_batch_larger_than_the_shortlist_is_smaller(run: RunDirectory) -> None
         ConfigError, match=r"100 rows are asked for, 80 rows of the shortlist are left .*shortlist.rows"
     ):
         select_batch(run, config, k=100)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        ({"max_per_group": {"near_duplicates": 1}}, False),
+        ({"method": "kcenter"}, False),
+        ({"score": "entropy"}, False),  # of all scored rows
+        ({"score": "entropy", "max_per_group": {"near_duplicates": 1}}, True),
+        ({"score": "entropy", "method": "kcenter"}, True),
+        ({"method": "power", "max_per_group": {"near_duplicates": 1}}, True),
+    ],
+)
+def test_what_the_candidates_are_the_best_by_is_told(run: RunDirectory, wanted: dict[str, Any], told: bool) -> None:
+    with selected([run], run.config, Choice.of(run.config, k=3, **wanted)) as batch:
+        expected = {"rows": LISTED, "method": "topk", "score": "bald"} if told else None
+        assert batch.about.get("candidates") == expected
+        assert any("the best by topk of bald" in note for note in batch.notes) == told
 
 
 def test_a_control_row_is_not_taken_again(run: RunDirectory) -> None:

@@ -88,6 +88,12 @@ def test_control_rows_do_not_depend_on_method_score_or_k(run: tuple[RunDirectory
             assert others_of(table) == [i for i in alone if i not in control][:80]
 
 
+def test_a_share_that_comes_to_no_row_is_told(run: tuple[RunDirectory, list[list[float]]]) -> None:
+    for k, control, told in ((10, 0.04, True), (10, 0.05, True), (10, 0.06, False), (10, 0.0, False), (0, 0.5, False)):
+        with selected([run[0]], run[0].config, Choice.of(run[0].config, k=k, control=control)) as batch:
+            assert any(note.startswith("no control rows: ") for note in batch.notes) == told
+
+
 def test_excluded_rows_are_no_control_rows(run: tuple[RunDirectory, list[list[float]]], tmp_path: Path) -> None:
     directory, _ = run
     sent = drawn(300, 0)[:30]
