@@ -208,10 +208,10 @@ def selected(
     lacking = shortlist.lacks(reports[0]) if shortlist is not None else None
     limits = choice.limits()
     if shortlist is not None:
-        listed = candidates(shortlist)
-        question = replace(question, ranking=Listed(question.ranking, listed))
+        listed_keys = candidates(shortlist)
+        question = replace(question, ranking=Listed(question.ranking, listed_keys))
         if otherwise := ranked_otherwise(runs[0], choice):
-            limits["candidates"] = {"rows": len(listed), **otherwise}
+            limits["candidates"] = {"rows": len(listed_keys), **otherwise}
     control = control_rows(scored, question, choice.control, choice.k, choice.seed)
     groups = Columns(parts, choice.score, choice.caps.columns, at_once)
     thinned = _thinned_by(choice, scored, question, control)
