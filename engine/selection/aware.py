@@ -74,7 +74,7 @@ def pick(shortlist: Shortlist, task: Task, choice: Choice, k: int, room: Room) -
         taken = kcenter(features_NF, shortlist.centre_F, shortlist.labelled_MF, order_N, k, room, best)
     else:
         taken = badge(_factors(shortlist, task), features_NF, keys_N, order_N, k, room, choice.seed)
-    return _picked(taken, choice.method, asked)
+    return _picked(taken, choice, asked)
 
 
 def _batchbald(
@@ -87,8 +87,10 @@ def _batchbald(
     notes: list[str] = []
     fill: list[int] = []
     if found.exact < len(found.places):
+        drawn = len(found.places) - found.exact
         notes.append(
-            f"batchbald: {found.exact} rows by exact joint entropies, the others by {choice.samples} drawn outcomes"
+            f"batchbald: the first {found.exact} rows by exact joint entropies, the next {drawn} by {choice.samples} "
+            "drawn outcomes"
         )
     if found.full:
         told = f"{len(found.places)} rows tell {found.gains.sum():.2f} of the {math.log(T):.2f} nats (ln T)"
@@ -103,19 +105,19 @@ def _batchbald(
             if room.open_N[place]:
                 room.take(place)
                 fill.append(place)
-    return _picked(found, "batchbald", asked, fill, notes)
+    return _picked(found, choice, asked, fill, notes)
 
 
-def _picked(taken: Taken, method: str, asked: int, fill: Sequence[int] = (), notes: Sequence[str] = ()) -> Picked:
+def _picked(taken: Taken, choice: Choice, asked: int, fill: Sequence[int] = (), notes: Sequence[str] = ()) -> Picked:
     places = np.concatenate([taken.places, np.array(fill, np.intp)])
     if len(places) < asked:
+        caps = f" under the caps ({choice.caps}); wider ones may, or" if choice.caps else ";"
         less = (
-            f"{method}: {len(places)} of the {asked} rows asked for, for the shortlist holds no more that may be "
-            "taken; a larger one may (shortlist.rows)"
+            f"{choice.method}: {len(places)} of the {asked} rows asked for, for the shortlist holds no more that may be"
         )
-        notes = [*notes, less]
+        notes = [*notes, f"{less} taken{caps} a larger one may (shortlist.rows)"]
     gains = np.concatenate([taken.gains, np.full(len(fill), np.nan)])
-    methods = (method,) * len(taken.places) + ("power",) * len(fill)
+    methods = (choice.method,) * len(taken.places) + ("power",) * len(fill)
     return Picked(places, gains, methods, tuple(notes))
 
 

@@ -138,7 +138,7 @@ def test_power_keeps_the_caps() -> None:
 def test_drawn_outcomes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("poolscore.engine.selection.batchbald.EXACT_BYTES", 0)
     found = picked(shortlist_of(), "batchbald", 3)
-    assert found.notes == ("batchbald: 1 rows by exact joint entropies, the others by 10000 drawn outcomes",)
+    assert found.notes == ("batchbald: the first 1 rows by exact joint entropies, the next 2 by 10000 drawn outcomes",)
 
 
 def test_kcenter_begins_with_the_best_row_or_far_from_what_is_labelled() -> None:
