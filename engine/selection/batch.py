@@ -34,7 +34,7 @@ from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.several import ages_of, require_alike
 from poolscore.engine.selection.thin import Wanted, fill_thinned
 from poolscore.engine.selection.threshold import Question, Threads, Workers
-from poolscore.engine.selection.top import Scored, fill, fill_by_rank
+from poolscore.engine.selection.top import Scored, count_excluded, fill, fill_by_rank
 from poolscore.engine.selection.walk import Walk
 from poolscore.engine.shortlist.read import Shortlist, read_shortlist
 from poolscore.engine.words import amount
@@ -74,6 +74,9 @@ class Batch:
                 f"{listed['method']} of {listed['score']}; the best by {choice.method} of {choice.score} may not be "
                 "among them"
             )
+        if excluded := self.about.get("excluded"):
+            left_out, listed = amount(excluded["rows"], "scored row"), amount(excluded["listed"], "id")
+            notes.append(f"{left_out} left out: --exclude lists {listed}")
         if len(self._control):
             drawn = f"{amount(len(self._control), 'row')} of them drawn at random from all that are scored"
             notes.append(f"{drawn}: their method is '{CONTROL}'")
@@ -217,6 +220,8 @@ def selected(
     thinned = _thinned_by(choice, scored, question, control)
     walk = Walk(_fill_by(choice, scored, question), groups, choice.caps, control, shortlist, thinned)
     wanted = choice.k - len(control)
+    if exclude is not None:
+        limits["excluded"] = {"listed": len(left_out), "rows": count_excluded(scored, left_out)}
     with SortedRuns(wanted) as best:
         others = find_others(best, walk, choice, config.model.task, wanted)
         limits |= {**({"control_rows": len(control)} if choice.control else {}), **others.about}

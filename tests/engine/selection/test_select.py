@@ -21,7 +21,8 @@ from poolscore.engine.patient_storage import impatient
 from poolscore.engine.pool.plan import PIECES, Plan
 from poolscore.engine.run.directory import SELECTION, RunDirectory, create_run
 from poolscore.engine.run.journal import Journal, ShardReport
-from poolscore.engine.selection.batch import select_batch
+from poolscore.engine.selection.batch import select_batch, selected
+from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.parts import Part, Reader, parts_of
 from poolscore.engine.selection.ranking import ByScore
 from poolscore.engine.selection.runs import SortedRuns
@@ -194,6 +195,19 @@ def test_k_that_cannot_be_had(tmp_path: Path) -> None:
         select_batch(run, run.config, exclude=str(tmp_path / "ids.csv"))
     with pytest.raises(ConfigError, match=r"^--exclude: there is no file"):
         select_batch(run, run.config, exclude=str(tmp_path / "none.csv"))
+
+
+def test_what_a_list_of_ids_left_out_is_told(tmp_path: Path) -> None:
+    """A list of the wrong ids, or of a wrong column, would go unnoticed."""
+    run = make_run(tmp_path, [[1.0, 3.0], [2.0, 4.0]])
+    for ids, told in (
+        ("r0\nr3\nnobody", "2 scored rows left out: --exclude lists 3 ids"),
+        ("x", "0 scored rows left out"),
+    ):
+        (tmp_path / "ids.csv").write_text(f"id\n{ids}\n")
+        choice = Choice.of(run.config, k=2)
+        with selected([run], run.config, choice, exclude=str(tmp_path / "ids.csv")) as batch:
+            assert batch.notes[0].startswith(told)
 
 
 def test_a_run_without_scores_has_nothing_to_select(tmp_path: Path) -> None:
