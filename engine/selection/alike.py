@@ -13,7 +13,7 @@ from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.near_duplicates import repeated
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.batch import Batch
-from poolscore.engine.selection.caps import NEAR_DUPLICATES, Caps
+from poolscore.engine.selection.caps import NEAR_DUPLICATES
 from poolscore.engine.shortlist.listing import Listing
 
 MANY = 0.1  # share of near-duplicates above which the option that removes them is named
@@ -70,7 +70,7 @@ def near_duplicates_of(runs: Sequence[RunDirectory], batch: Batch) -> NearDuplic
     Args:
         runs: that it was selected from.
     """
-    capped = _capped(batch.choice.caps)
+    capped = batch.choice.caps.near_duplicates == 1
     listings: dict[int, Listing] = {}
     why = None
     for number, run in enumerate(runs):
@@ -112,7 +112,3 @@ def _listed(listings: Mapping[int, Listing], batch: Batch) -> tuple[NDArray[np.i
         runs.append(run_of_row[listed])
         rows.append(block["row_id"][listed])
     return np.concatenate(runs), np.concatenate(rows)
-
-
-def _capped(caps: Caps) -> bool:
-    return caps.max_per_group.get(NEAR_DUPLICATES) == 1

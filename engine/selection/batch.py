@@ -242,11 +242,11 @@ def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
     """
     if batch.count < batch.choice.k and (k is not None or exclude is not None):
         choice = batch.choice
-        candidates = "rows of the shortlist" if choice.needs_shortlist else "scored rows"
+        taken_from = "rows of the shortlist" if choice.needs_shortlist else "scored rows"
         caps = f" under the caps ({choice.caps}); raise them" if choice.caps else ""
         larger = "; `poolscore score` with a larger shortlist.rows makes more" if choice.needs_shortlist else ""
         raise ConfigError(
-            f"k: {choice.k} rows are asked for, {batch.count} {candidates} are left to select from{caps}{larger}"
+            f"k: {choice.k} rows are asked for, {batch.count} {taken_from} are left to select from{caps}{larger}"
         )
 
 

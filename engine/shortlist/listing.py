@@ -19,9 +19,9 @@ from poolscore.engine.shortlist.read import (
     FEATURES,
     LOG_PROBS,
     OUTPUTS,
-    Written,
     damaged,
     matrix,
+    parts_in,
     read_centre,
     read_part,
     require_about,
@@ -39,7 +39,7 @@ class Listing:
         """
         self._run = run
         self._about = require_about(run)
-        self._parts = [Written(**entry) for entry in self._about["parts"]]
+        self._parts = parts_in(self._about["parts"])
         self.rows = self._columns(self._about["table"], ["row_id", "id"])  # of all
 
     @cached_property

@@ -117,7 +117,7 @@ def _read_shortlist(run: RunDirectory, about: Mapping[str, Any]) -> Shortlist:
     columns = _wide(about)
     T = int(about["passes"])
     wide: dict[str, NDArray[np.float32]] = {}
-    for written in _parts(about["parts"]):
+    for written in parts_in(about["parts"]):
         part = read_part(run, written.name, [*columns, "row_id"])
         places = by_row[np.searchsorted(row_ids, part["row_id"].to_numpy(), sorter=by_row)]
         for column in columns:
@@ -127,7 +127,7 @@ def _read_shortlist(run: RunDirectory, about: Mapping[str, Any]) -> Shortlist:
             wide[column][places] = values
     by_pass = {name: x.reshape(len(x), T, -1) for name, x in wide.items() if name != FEATURES}
     centre_F = read_centre(run, about)
-    labelled = [matrix(read_part(run, w.name, [FEATURES])[FEATURES]) for w in _parts(about["labelled"])]
+    labelled = [matrix(read_part(run, w.name, [FEATURES])[FEATURES]) for w in parts_in(about["labelled"])]
     return Shortlist(
         rows=table,
         log_probs_NTC=by_pass.get(LOG_PROBS),
@@ -155,7 +155,7 @@ def thumbnails(run: RunDirectory, row_ids: Iterable[int]) -> dict[int, bytes]:
 
 def _thumbnails(run: RunDirectory, about: Mapping[str, Any], wanted: Set[int]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
-    for written in _parts(about["parts"]):
+    for written in parts_in(about["parts"]):
         if any(written.first <= row_id <= written.last for row_id in wanted):
             part = read_part(run, written.name, ["row_id", THUMBNAIL])
             ids = part["row_id"].to_pylist()
@@ -214,7 +214,8 @@ def _wide(about: Mapping[str, Any]) -> Sequence[str]:
     return (LOG_PROBS if about["log_probs"] else OUTPUTS, FEATURES)
 
 
-def _parts(entries: Iterable[Mapping[str, Any]]) -> list[Written]:
+def parts_in(entries: Iterable[Mapping[str, Any]]) -> list[Written]:
+    """Objects that shortlist.json names."""
     return [Written(**entry) for entry in entries]
 
 
