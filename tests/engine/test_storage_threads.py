@@ -97,6 +97,8 @@ def test_a_silent_call_is_left_behind_and_who_waits_for_it_is_told(silent: threa
     call = threads.submit(silent.wait)
     waiter = threading.Thread(target=lambda: told.append(call.exception()))
     waiter.start()
+    while not call.running():
+        time.sleep(0.001)
     started = time.monotonic()
     assert not threads.close()
     waiter.join()
