@@ -11,8 +11,10 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.extend import Extension, extend
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.pool.choice import RowChoice
-from poolscore.engine.pool.files import FooterCache, PoolFiles, StartWorkers, Workers, find_files
-from poolscore.engine.pool.plan import Plan, make_plan
+from poolscore.engine.pool.cut import make_plan
+from poolscore.engine.pool.files import PoolFiles
+from poolscore.engine.pool.find import FooterCache, StartWorkers, Workers, find_files
+from poolscore.engine.pool.plan import Plan
 from poolscore.engine.scores import SCORES
 from poolscore.engine.selection.caps import require_groups
 
