@@ -51,20 +51,22 @@ def ray_head(token: bool = False, cpus: int = 2) -> Iterator[Head]:
         **{name: free_port() for name in ("--dashboard-agent-listen-port", "--metrics-export-port")},
         "--ray-client-server-port": free_port(),
     }
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
-            *("--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1", "--include-dashboard", "true"),
-            *("--num-cpus", str(cpus), "--num-gpus", "0", "--object-store-memory", STORE, "--temp-dir", str(folder / "t")),
-            *(str(word) for pair in ports.items() for word in pair),
-        ],
-        env=_environment(head, token),
-        cwd=folder,
-        stdout=(folder / "log.txt").open("wb"),
-        stderr=subprocess.STDOUT,
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    words = [
+        *("start", "--head", "--block", "--disable-usage-stats", "--include-dashboard", "true"),
+        *("--node-ip-address", "127.0.0.1", "--dashboard-host", "127.0.0.1", "--temp-dir", str(folder / "t")),
+        *("--num-cpus", str(cpus), "--num-gpus", "0", "--object-store-memory", STORE),
+        *(str(word) for pair in ports.items() for word in pair),
+    ]
+    with (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "ray.scripts.scripts", *words],
+            env=_environment(head, token),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         _wait(head, process)
         yield head

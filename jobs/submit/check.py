@@ -21,7 +21,7 @@ from poolscore.jobs.submit.follow import CHECKED
 
 
 def leave_path(config: Config) -> None:
-    """Import nothing from the working directory unless it is model.path: as the workers do (engine/run/ray_fleet.py)."""
+    """Import nothing from the working directory unless it is model.path: as workers do (engine/run/ray_fleet.py)."""
     cwd = Path.cwd()
     if Path(config.model.path).resolve() != cwd.resolve():
         sys.path[:] = [folder for folder in sys.path if folder != str(cwd)]
@@ -54,7 +54,7 @@ def require_there(key: str, uri: str) -> None:
     """
     path = local_path(uri)
     if path is not None:
-        if glob(str(path)) or path.exists():
+        if path.exists() or glob(str(path)):  # noqa: PTH207 (patterns with roots)
             return
         raise ConfigError(
             f"{key}: there is no {uri} on the cluster's machine {socket.gethostname()}; give object storage, a folder "

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -13,6 +14,8 @@ import requests
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import aiohttp
+from ray.dashboard.modules import dashboard_sdk
+from ray.dashboard.modules.job import sdk
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
@@ -61,8 +64,8 @@ class Cluster:
 
     def __init__(self, url: str, headers: Mapping[str, str]) -> None:
         self.url = url
-        logging.getLogger("ray").setLevel(logging.WARNING)
-        logging.getLogger("ray.dashboard.modules").setLevel(logging.WARNING)
+        for module in (dashboard_sdk, sdk):
+            module.logger.setLevel(logging.WARNING)
         with self._asking(), _only_address(url):
             self._client = _Client(url, headers=dict(headers))
 
@@ -74,6 +77,13 @@ class Cluster:
         """
         with self._asking():
             self._client.submit_job(entrypoint=entrypoint, submission_id=name, **given)
+
+    def upload(self, archive: Path) -> str:
+        """Send a .zip that the cluster does not have yet; gives its URI, for a runtime environment. Ray's client does
+        the same with a working directory that is an archive, but has no public name for it."""
+        with self._asking():
+            uri: str = self._client._upload_package_if_needed(str(archive), include_gitignore=False, is_file=True)
+            return uri
 
     def job(self, name: str) -> Job | None:
         """What is known of a job; None: there is none of that name."""
@@ -140,7 +150,11 @@ class Cluster:
         try:
             yield
         except AuthenticationError as error:
-            told = f"the headers of {HEADERS}" if given_headers() else "the token (RAY_AUTH_TOKEN, or its file)"
+            told = (
+                f"the headers of {HEADERS}"
+                if _authorized(given_headers())
+                else "the token (RAY_AUTH_TOKEN, or its file)"
+            )
             raise ConfigError(f"{self.url} refuses {told}: it is another cluster's, or an old one") from error
         except _Refused as error:
             if missing and error.status == requests.codes.not_found:
@@ -163,9 +177,13 @@ def connect(address: str | None = None) -> Cluster:
     """
     url = dashboard_address(address)
     headers = given_headers()
-    if authentication_mode(url) != OPEN and "authorization" not in {name.lower() for name in headers}:
+    if authentication_mode(url) != OPEN and not _authorized(headers):
         headers["Authorization"] = f"Bearer {find_token(url)}"
     return Cluster(url, headers)
+
+
+def _authorized(headers: Mapping[str, str]) -> bool:
+    return "authorization" in {name.lower() for name in headers}
 
 
 @contextmanager

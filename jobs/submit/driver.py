@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 
 WRONG_INPUT = 2  # engine/errors.py
@@ -48,7 +49,7 @@ def lacking() -> list[str]:
 def main() -> None:
     """Entry point of the process."""
     try:
-        import poolscore.engine.score
+        import_module("poolscore.engine.score")
         from poolscore.jobs.cli import process
     except ImportError as error:
         what = ", ".join(lacking()) or error.name or str(error)

@@ -68,4 +68,4 @@ def _is_quiet(node: dict[str, Any]) -> bool:
 
 
 def _gpus(nodes: Sequence[dict[str, Any]]) -> float:
-    return sum((node.get("resources_total") or {}).get("GPU", 0) for node in nodes)
+    return sum(float((node.get("resources_total") or {}).get("GPU", 0)) for node in nodes)

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
+from zipfile import ZipFile
 
 import pytest
 from conftest import TESTS
 
 from poolscore.engine.config import Config, RunConfig, SubmitConfig, parse_config
 from poolscore.engine.errors import ConfigError
+from poolscore.jobs.cli.cluster import _last_part, entrypoint
 from poolscore.jobs.submit import driver
 from poolscore.jobs.submit.address import LOCAL, OPEN, authentication_mode, dashboard_address, is_loopback
 from poolscore.jobs.submit.check import check_here
-from poolscore.jobs.submit.command import _last_part, entrypoint
 from poolscore.jobs.submit.job import Job, exit_code_of, reason_of
-from poolscore.jobs.submit.order import config_of, order_of, read_order, runtime_env, users_modules
+from poolscore.jobs.submit.order import config_of, order_of, read_order
 from poolscore.jobs.submit.place import place_of_driver, require_gpu
 from poolscore.jobs.submit.token import find_token, given_headers
+from poolscore.jobs.submit.travel import runtime_env, users_modules
 
 Configure = Callable[..., Config]
 
@@ -61,13 +66,15 @@ def test_addresses_of_other_kinds_are_refused(address: str, says: str) -> None:
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("url", "here"), [("http://localhost:1", True), ("http://127.0.0.2:1", True), ("http://a", False)])
+@pytest.mark.parametrize(
+    ("url", "here"), [("http://localhost:1", True), ("http://127.0.0.2:1", True), ("http://a", False)]
+)
 def test_what_stays_on_this_machine(url: str, here: bool) -> None:
     assert is_loopback(url) is here
 
 
 class _Answers(BaseHTTPRequestHandler):
-    answers: dict[str, tuple[int, str]] = {}
+    answers: ClassVar[dict[str, tuple[int, str]]] = {}
 
     def do_GET(self) -> None:
         status, text = self.answers.get(self.path, (404, "not here"))
@@ -112,7 +119,9 @@ def test_nobody_is_there() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=r"no Ray cluster answers there \(.*refused\); give the dashboard's") as caught:
+        with pytest.raises(
+            ConfigError, match=r"no Ray cluster answers there \(.*refused\); give the dashboard's"
+        ) as caught:
             authentication_mode(url)
     assert "\n" not in str(caught.value)
     assert "object at" not in str(caught.value)
@@ -150,7 +159,7 @@ def test_a_token_is_found_where_ray_looks(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert find_token("http://there") == "given"
     monkeypatch.delenv("RAY_AUTH_TOKEN")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "none"))
-    with pytest.raises(ConfigError, match="RAY_AUTH_TOKEN_PATH: .*cannot be read"):
+    with pytest.raises(ConfigError, match=r"RAY_AUTH_TOKEN_PATH: .*cannot be read"):
         find_token("http://there")
 
 
@@ -188,7 +197,9 @@ def test_exit_codes_are_those_of_the_contract(
 
 
 def test_why_a_job_failed_is_its_own_last_word() -> None:
-    log = "Job entrypoint command failed with exit code 2, last available logs:\nrows\npoolscore: a: b\npoolscore: c: d\n"
+    log = (
+        "Job entrypoint command failed with exit code 2, last available logs:\nrows\npoolscore: a: b\npoolscore: c: d\n"
+    )
     assert reason_of(log) == "c: d"
     assert reason_of("runtime_env setup failed:\n no\n") == "runtime_env setup failed: no"
     assert len(reason_of("x" * 2000) or "") < 600
@@ -250,7 +261,7 @@ def test_the_drivers_place_can_be_configured() -> None:
 
 
 def test_gpus_that_are_asked_for_and_not_there() -> None:
-    with pytest.raises(ConfigError, match="run.device: 'cuda' is asked for, but the Ray cluster has no GPU"):
+    with pytest.raises(ConfigError, match=r"run\.device: 'cuda' is asked for, but the Ray cluster has no GPU"):
         require_gpu(RunConfig(dir="r", device="cuda"), [HEAD, CPU])
     require_gpu(RunConfig(dir="r", device="cuda"), [HEAD, GPU])
     require_gpu(RunConfig(dir="r", device="cuda", max_workers=8), [HEAD, CPU])  # an autoscaler brings them
@@ -310,54 +321,90 @@ def test_code_beside_the_working_directory_is_looked_for_in_it(digit_config: Con
 
 
 def test_modules_that_are_named_travel(digit_config: Configure, tmp_path: Path) -> None:
-    (tmp_path / "mynet").mkdir()
-    (tmp_path / "mydecode.py").touch()
+    folder, file, other = (tmp_path / name for name in ("mynet", "mynet.py", "mydecode.py"))
+    folder.mkdir()
+    other.touch()
     (tmp_path / "torch.py").touch()
-    model = {"path": str(tmp_path), "source": "mynet.resnet:build"}
-    pool = {"decode": {"kind": "function", "function": "mydecode:read"}}
-    config = digit_config(model=model, pool=pool)
-    assert users_modules(config) == [str(tmp_path / "mydecode.py"), str(tmp_path / "mynet")]
-    (tmp_path / "mynet.py").touch()  # which Python prefers to a folder without __init__.py
-    assert users_modules(config) == [str(tmp_path / "mydecode.py"), str(tmp_path / "mynet.py")]
-    (tmp_path / "mynet" / "__init__.py").touch()
-    assert users_modules(config) == [str(tmp_path / "mydecode.py"), str(tmp_path / "mynet")]
-    assert users_modules(digit_config(model=model, pool=pool, submit={"py_modules": [str(tmp_path / "mynet")]})) == [
-        str(tmp_path / "mydecode.py")
-    ]
-    assert users_modules(digit_config(model=model, pool=pool, submit={"working_dir": str(tmp_path)})) == []
-    assert users_modules(digit_config(model={**model, "source": "torch:nn"})) == []  # which is installed
-    assert users_modules(digit_config(model={"path": str(tmp_path), "source": "poolscore.jobs.demo.model:net"})) == []
+    named = {
+        "model": {"path": str(tmp_path), "source": "mynet.resnet:build"},
+        "pool": {"decode": {"kind": "function", "function": "mydecode:read"}},
+    }
+    assert users_modules(digit_config(**named)) == [other, folder]
+    file.touch()  # which Python prefers to a folder without __init__.py
+    assert users_modules(digit_config(**named)) == [other, file]
+    (folder / "__init__.py").touch()
+    assert users_modules(digit_config(**named)) == [other, folder]
+    assert users_modules(digit_config(**named, submit={"py_modules": [str(folder)]})) == [other]
+    assert users_modules(digit_config(**named, submit={"working_dir": str(tmp_path)})) == []
+    for installed in ("torch:nn", "poolscore.jobs.demo.model:net"):
+        assert users_modules(digit_config(model={"path": str(tmp_path), "source": installed})) == []
+
+
+class Sent:
+    """Stands for the cluster: what was uploaded."""
+
+    def __init__(self) -> None:
+        self.archives: dict[str, bytes] = {}
+
+    def __call__(self, archive: Path) -> str:
+        self.archives[archive.name] = archive.read_bytes()
+        return f"gcs://{archive.name}"
+
+    def files(self, name: str) -> dict[str, bytes]:
+        with ZipFile(BytesIO(self.archives[name])) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
 
 
 def test_poolscore_travels_whole_and_clean(digit_config: Configure, tmp_path: Path) -> None:
     config = digit_config(submit={"env_vars": {"A": "b"}, "pip": ["small"]})
-    staging = tmp_path / "staging"
-    staging.mkdir()
-    env = runtime_env(config, {"config": {"a secret": "x"}}, staging)
-    order, package, info, users = map(Path, env["py_modules"])
-    assert (order.name, package.name, users) == ("poolscore_order", "poolscore", TESTS / "nets.py")
-    here = {path.relative_to(TESTS.parent) for part in ("engine", "jobs", "kernels") for path in (TESTS.parent / part).rglob("*")}
-    kept = {path for path in here if "__pycache__" not in path.parts}
-    assert {path.relative_to(package) for path in package.rglob("*")} == kept
-    assert not any(path.is_symlink() for path in package.rglob("*"))
-    assert info.name.startswith("poolscore-")
-    assert "Name: poolscore" in (info / "METADATA").read_text()
-    assert env["env_vars"] == {"RAY_JOB_STOP_WAIT_TIME_S": "60", "A": "b"}
-    assert env["pip"] == ["small"]
-    assert "a secret" not in json.dumps(env)
+    sent, again = Sent(), Sent()
+    env = runtime_env(config, {"config": {"a secret": "x"}}, tmp_path, sent)
+    assert env == {
+        "py_modules": ["gcs://order.zip", "gcs://poolscore.zip"],
+        "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60", "A": "b"},
+        "pip": ["small"],
+    }
+    root = TESTS.parent
+    here = {
+        f"poolscore/{path.relative_to(root)}": path.read_bytes()
+        for part in ("engine", "jobs", "kernels")
+        for path in (root / part).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    files = sent.files("poolscore.zip")
+    (info,) = files.keys() - here.keys()
+    assert re.fullmatch(r"poolscore-.+[.]dist-info/METADATA", info)
+    assert b"Name: poolscore\n" in files[info]
+    assert {name: files[name] for name in here} == here
+    told = {"poolscore_order/order.json": b'{"config": {"a secret": "x"}}', "nets.py": (TESTS / "nets.py").read_bytes()}
+    assert sent.files("order.zip") == told
+    runtime_env(config, {"config": {"a secret": "x"}}, tmp_path, again)
+    assert again.archives == sent.archives  # by whose bytes a cluster knows that it has them
 
 
 def test_the_machines_may_have_poolscore(digit_config: Configure, tmp_path: Path) -> None:
-    env = runtime_env(digit_config(submit={"bring": "none"}), {}, tmp_path)
-    assert [Path(module).name for module in env["py_modules"]] == ["poolscore_order", "nets.py"]
+    env = runtime_env(digit_config(submit={"bring": "none"}), {}, tmp_path, Sent())
+    assert env["py_modules"] == ["gcs://order.zip"]
+
+
+def test_folders_and_archives_are_left_to_ray(digit_config: Configure, tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "one.py").write_text("1")
+    modules = [str(tmp_path / "lib"), str(tmp_path / "one.py"), "s3://b/more.zip"]
+    submit = {"bring": "none", "py_modules": modules, "working_dir": str(tmp_path)}
+    sent = Sent()
+    env = runtime_env(digit_config(submit=submit), {}, tmp_path, sent)
+    assert env["py_modules"] == ["gcs://order.zip", str(tmp_path / "lib"), "s3://b/more.zip"]
+    assert env["working_dir"] == str(tmp_path)
+    assert sent.files("order.zip")["one.py"] == b"1"
 
 
 @pytest.mark.parametrize("key", ["working_dir", "py_modules"])
 def test_what_is_to_travel_must_be_there(digit_config: Configure, tmp_path: Path, key: str) -> None:
     missing: Any = str(tmp_path / "missing")
     config = digit_config(submit={key: [missing] if key == "py_modules" else missing})
-    with pytest.raises(ConfigError, match=f"submit.{key}: there is no .*missing"):
-        runtime_env(config, {}, tmp_path)
+    with pytest.raises(ConfigError, match=rf"submit\.{key}: there is no .*missing"):
+        runtime_env(config, {}, tmp_path, Sent())
 
 
 def test_the_section_is_no_part_of_a_run(digit_config: Configure) -> None:
@@ -380,14 +427,20 @@ def test_the_order_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("sections", "says"),
     [
-        ({"pool": {"uri": "/nowhere/pool"}}, "pool.uri: there is no /nowhere/pool on the cluster's machine .*submit.working_dir"),
+        (
+            {"pool": {"uri": "/nowhere/pool"}},
+            "pool.uri: there is no /nowhere/pool on the cluster's machine .*submit.working_dir",
+        ),
         ({"pool": {"exclude": "/nowhere/ids.csv"}}, "pool.exclude: there is no /nowhere/ids.csv"),
         ({"model": {"weights": "/nowhere/net.pt"}}, "model.weights: there is no /nowhere/net.pt"),
         ({"model": {"source": "/nowhere/net.pt2", "weights": None}}, "model.source: there is no /nowhere/net.pt2"),
         ({"check": {"labelled": "/nowhere/l.parquet"}}, "check.labelled: there is no /nowhere/l.parquet"),
         ({"shortlist": {"labelled": "/nowhere/l.parquet"}}, "shortlist.labelled: there is no /nowhere/l.parquet"),
         ({"model": {"source": "nowhere:net"}}, "model.source: cannot import 'nowhere'"),
-        ({"pool": {"decode": {"kind": "function", "function": "nowhere:f"}}}, "decode.function: cannot import 'nowhere'"),
+        (
+            {"pool": {"decode": {"kind": "function", "function": "nowhere:f"}}},
+            "decode.function: cannot import 'nowhere'",
+        ),
         ({"run": {"dir": "/proc/run"}}, "/proc/run"),
     ],
 )
@@ -410,8 +463,6 @@ def test_weights_that_are_not_in_their_bucket(digit_config: Configure, bucket: s
 
 
 def test_the_entry_point_says_what_is_missing(tmp_path: Path) -> None:
-    import subprocess
-
     def run(python: str) -> subprocess.CompletedProcess[str]:
         environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
         return subprocess.run(
@@ -426,7 +477,9 @@ def test_the_entry_point_says_what_is_missing(tmp_path: Path) -> None:
     )
 
 
-def test_a_machine_that_lacks_a_package_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_machine_that_lacks_a_package_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(driver, "requires", lambda name: ["torch>=2", "no-such-thing<3", 'other; extra == "s3"'])
     assert driver.lacking() == ["no-such-thing"]
     monkeypatch.setitem(sys.modules, "poolscore.engine.score", None)

@@ -1,4 +1,4 @@
-"""The commands: `submit`, `logs`, `stop`, `list`."""
+"""Commands about jobs on a cluster: `submit`, `logs`, `stop`, `list`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from poolscore.jobs.submit.job import Job
 
 CHECK_SECONDS = 600.0  # for a machine that comes up, and all that travels
-END_SECONDS = 90.0  # for a job that is told to end; Ray kills it after order.STOP_SECONDS
+END_SECONDS = 90.0  # for a job that is told to end; Ray kills it after travel.STOP_SECONDS
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of a job, as `submit` and `list` tell it.")]
@@ -44,7 +44,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Show its log, and end as the job ends.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Only go on with a run that is there.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; an old run is moved aside.")] = False,
-    name: Annotated[str | None, typer.Option(metavar="ID", help="Of the job; default: run.dir's, and a number.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="ID", help="Of the job; default: like run.dir.")] = None,
 ) -> None:
     """The job of `score` on a cluster, through Ray Jobs. Returns once it is checked there, which takes seconds."""
     from poolscore.engine.config import load_config
@@ -100,7 +100,8 @@ def stop(name: JobName, address: Dashboard = None) -> None:
     cluster = connect(address)
     job = cluster.require_job(name)
     if not job.at_work:
-        return show.done(f"{name} has ended already: {job.state}")
+        show.done(f"{name} has ended already: {job.state}")
+        return
     cluster.stop(name)
     with show.busy(f"waiting for {name} to end"):
         job = wait_for_end(cluster, name, END_SECONDS)
@@ -124,20 +125,23 @@ def list_jobs(address: Dashboard = None, as_json: AsJson = False) -> None:
 def _hand_in(cluster: Cluster, config: Config, name: str, *, fresh: bool, must_resume: bool) -> None:
     from poolscore.engine.run.directory import redacted
     from poolscore.jobs.submit.job import RUN_DIR, VERSION
-    from poolscore.jobs.submit.order import order_of, runtime_env
+    from poolscore.jobs.submit.order import order_of
     from poolscore.jobs.submit.place import place_of_driver, require_gpu
+    from poolscore.jobs.submit.travel import runtime_env
 
     run_dir = redacted(config.run.dir)
     for job in cluster.jobs():
         if job.at_work and job.run_dir == run_dir:
-            raise ConfigError(f"run.dir: {job.name} is at work on {run_dir} ({job.state}); `poolscore stop {job.name}` ends it")
+            raise ConfigError(
+                f"run.dir: {job.name} is at work on {run_dir} ({job.state}); `poolscore stop {job.name}` ends it"
+            )
     nodes = cluster.nodes()
     require_gpu(config.run, nodes)
     place = place_of_driver(config.submit, nodes)
     _warn(cluster.url, config)
     with tempfile.TemporaryDirectory(prefix="poolscore-") as staging:
         order = order_of(config, fresh=fresh, must_resume=must_resume)
-        env = runtime_env(config, order, Path(staging))
+        env = runtime_env(config, order, Path(staging), cluster.upload)
         metadata = {RUN_DIR: run_dir, VERSION: version("poolscore")}
         cluster.submit(name, entrypoint(config.submit.python), runtime_env=env, metadata=metadata, **place.asked)
     show.done(f"submitted {name} to {cluster.url}; its driver runs {place.in_words}; results go to {run_dir}")
@@ -147,8 +151,8 @@ def entrypoint(python: str) -> str:
     """The job's command line, which everybody sees."""
     command = f"{shlex.quote(python)} -P"
     sorry = (
-        f"poolscore: '{python}' on the cluster cannot import poolscore (the line above says why); look at submit.python "
-        "and submit.bring"
+        f"poolscore: '{python}' on the cluster cannot import poolscore (the line above says why); look at "
+        "submit.python and submit.bring"
     )
     return (
         f"{command} -c 'import poolscore.jobs.submit.driver' || {{ echo {shlex.quote(sorry)}; exit 2; }}; "
@@ -187,7 +191,9 @@ def _warn(url: str, config: Config) -> None:
 
     for key in config.submit.env_vars:
         if redacted({key: "x"})[key] == REDACTED:
-            show.warn(f"submit.env_vars: {key} can be read by all who may ask the cluster for its jobs; give secrets to its machines")
+            show.warn(
+                f"submit.env_vars: who may ask the cluster for its jobs can read {key}; give secrets to its machines"
+            )
     if urlsplit(url).scheme == "http" and not is_loopback(url):
         show.warn(f"{url} is not encrypted: what travels, a token too, can be read on the way; use a tunnel or https")
 
@@ -207,5 +213,3 @@ def _last_part(run_dir: str) -> str:
 def _write(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
