@@ -25,7 +25,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.jobs.cli.cluster import _last_part, entrypoint
 from poolscore.jobs.submit import driver
 from poolscore.jobs.submit.address import LOCAL, OPEN, authentication_mode, dashboard_address, is_loopback
-from poolscore.jobs.submit.check import check_here
+from poolscore.jobs.submit.check import check_here, prepare_path, require_inputs
 from poolscore.jobs.submit.job import Job, exit_code_of, reason_of
 from poolscore.jobs.submit.order import config_of, order_of, read_order
 from poolscore.jobs.submit.place import place_of_driver, require_gpu
@@ -448,18 +448,31 @@ def test_what_is_not_there_is_told_before_the_job(
     digit_config: Configure, sections: dict[str, dict[str, Any]], says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
-        check_here(digit_config(**sections))
+        require_inputs(digit_config(**sections))
 
 
 def test_what_was_checked(digit_config: Configure) -> None:
-    told = check_here(digit_config())
+    config = digit_config()
+    prepare_path(config)
+    require_inputs(config)
+    told = check_here(config)
     assert told.startswith(f"checked on {socket.gethostname()}: poolscore ")
     assert "nets:cnn imports" in told
 
 
 def test_weights_that_are_not_in_their_bucket(digit_config: Configure, bucket: str) -> None:
     with pytest.raises(ConfigError, match=r"model.weights: there is no s3://.*/net.pt"):
-        check_here(digit_config(model={"weights": f"{bucket}/net.pt"}))
+        require_inputs(digit_config(model={"weights": f"{bucket}/net.pt"}))
+
+
+def test_code_that_does_not_import(digit_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "half_done.py").write_text("import torch\n\nimport nobodys_module\n")
+    config = digit_config(model={"source": "half_done:net", "path": str(tmp_path)})
+    prepare_path(config)
+    require_inputs(config)
+    with pytest.raises(ConfigError, match=r"model.source: cannot import 'half_done' .*nobodys_module"):
+        check_here(config)
 
 
 def test_the_entry_point_says_what_is_missing(tmp_path: Path) -> None:
@@ -482,7 +495,7 @@ def test_a_machine_that_lacks_a_package_is_told(
 ) -> None:
     monkeypatch.setattr(driver, "requires", lambda name: ["torch>=2", "no-such-thing<3", 'other; extra == "s3"'])
     assert driver.lacking() == ["no-such-thing"]
-    monkeypatch.setitem(sys.modules, "poolscore.engine.score", None)
+    monkeypatch.setitem(sys.modules, "poolscore.jobs.cli", None)
     with pytest.raises(SystemExit) as ended:
         driver.main()
     assert ended.value.code == 2
