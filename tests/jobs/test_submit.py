@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -20,7 +21,7 @@ import pytest
 import torch
 import yaml
 from chaos.job import until
-from conftest import scores_of_run, write_pool
+from conftest import TESTS, scores_of_run, write_pool
 from ray_head import TOKEN, Head, ray_head
 from typer.testing import CliRunner
 
@@ -159,18 +160,22 @@ def desk(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return desk
 
 
-def test_submitted_stopped_and_submitted_again(desk: Desk) -> None:
-    """The same bits as `score` in one process; `logs`, `stop` and `list` on the way."""
+def test_submitted_left_stopped_and_submitted_again(desk: Desk) -> None:
+    """The same bits as `score` in one process, after Ctrl-C, `stop` and a second job."""
     config, run_dir = desk.config("run", **desk.holding()), str(desk.folder / "run")
-    said = desk.run("submit", config, "--name", "night-1")
+    process = desk.start("submit", config, "--wait", "--name", "night-1")
+    until("some shards are done", lambda: exists(run_dir) and RunDirectory(run_dir).totals().shards > 3)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
     assert "submitted night-1" in said
-    assert "night-1 is at work" in said
+    # Not from what is installed on the machine, if it is.
+    assert re.search("poolscore comes from .*/py_modules_files/_ray_pkg_", said)
+    assert "night-1 goes on; `poolscore logs night-1 --follow` shows it, `poolscore stop night-1` ends it" in said
     job = desk.find("night-1")
     assert (job.state, job.run_dir, job.exit_code) == ("running", run_dir, None)
     assert "night-1 is at work" in desk.run("submit", config, code=2)  # no second one beside it
-    until("some shards are done", lambda: exists(run_dir) and RunDirectory(run_dir).totals().shards > 3)
-    # Not from what is installed on the machine, if it is.
-    assert re.search("poolscore comes from .*/py_modules_files/_ray_pkg_", desk.run("logs", "night-1"))
+    assert "checked on" in desk.run("logs", "night-1")
     assert "night-1: stopped" in desk.run("stop", "night-1")
     assert desk.find("night-1").exit_code == 130
     run = RunDirectory(run_dir)
@@ -180,16 +185,44 @@ def test_submitted_stopped_and_submitted_again(desk: Desk) -> None:
     assert "has ended already: stopped" in desk.run("stop", "night-1")
 
     desk.hold.unlink()
-    said = desk.run("submit", desk.config("run"), "--wait", "--resume")
-    assert f"{ROWS} of {ROWS} rows" in said
+    said = desk.run("submit", desk.config("run"), "--name", "night-2", "--resume")
+    assert "night-2 is at work" in said
+    assert f"{ROWS} of {ROWS} rows" in desk.run("logs", "night-2", "--follow")
     run = RunDirectory(run_dir)
     assert run.succeeded
     assert {shard: run.reports()[shard] for shard in done} == done  # none of them was scored again
     assert [job["exit_code"] for job in json.loads(desk.run("list", "--json"))[:2]] == [0, 130]
-    desk.run("score", desk.config("plain", run={"dir": "plain", "executor": "local"}))
+    require_same_as_in_one_process(desk, run_dir)
+
+
+def require_same_as_in_one_process(desk: Desk, run_dir: str) -> None:
+    if not exists(str(desk.folder / "plain")):
+        desk.run("score", desk.config("plain", run={"dir": "plain", "executor": "local"}))
     assert scores_of_run(run_dir).equals(scores_of_run(str(desk.folder / "plain")))
-    here, there = (pq.read_table(desk.folder / name / "selection.parquet") for name in ("plain", "run"))
+    here, there = (pq.read_table(f"{folder}/selection.parquet") for folder in (desk.folder / "plain", run_dir))
     assert here.equals(there)
+
+
+@pytest.mark.slow
+def test_from_an_environment_that_holds_only_the_wheel(desk: Desk, tmp_path: Path) -> None:
+    """Beside what poolscore requires."""
+    libraries = sysconfig.get_path("purelib")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    packages = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    (packages / "libraries.pth").write_text(f"{libraries}\n")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(packages)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(TESTS.parent)], check=True)
+    environment = {name: value for name, value in desk.environment.items() if name != "PYTHONPATH"}
+    said = subprocess.run(
+        [str(tmp_path / "venv/bin/python"), "-m", "poolscore.jobs", "submit", desk.config("wheel"), "--wait"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert re.search("poolscore comes from .*/py_modules_files/_ray_pkg_", said)
+    require_same_as_in_one_process(desk, str(desk.folder / "wheel"))
 
 
 @pytest.mark.parametrize(
@@ -221,18 +254,6 @@ def test_a_job_that_nobody_knows(desk: Desk) -> None:
 
 def test_the_port_of_the_cluster_itself_is_told(desk: Desk) -> None:
     assert "is this the port of the cluster itself" in desk.run("list", "--address", desk.head.gcs, code=2)
-
-
-def test_ctrl_c_leaves_the_job_alone(desk: Desk) -> None:
-    process = desk.start("submit", desk.config("left", **desk.holding()), "--wait", "--name", "left")
-    until("it has begun", lambda: "left" in desk.run("list") and exists(str(desk.folder / "left")))
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "left goes on; `poolscore logs left --follow` shows it, `poolscore stop left` ends it" in said
-    assert desk.find("left").at_work
-    assert "left: stopped" in desk.run("stop", "left")
-    assert "left stopped" in desk.run("logs", "left", "--follow", code=130)
 
 
 def test_another_token(desk: Desk) -> None:
