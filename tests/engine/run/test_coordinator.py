@@ -245,7 +245,7 @@ def test_a_resumed_run_whose_last_shards_are_broken_is_incomplete_not_stopped() 
     assert make(fleet, done=Totals(shards=1, scored=10)).run(make_shards(2)[1:], 0) == {1: "torn"}
 
 
-def test_the_first_profile_is_the_runs_and_others_are_refused() -> None:
+def test_a_new_run_takes_the_profile_of_its_workers_and_a_resumed_one_keeps_its_own() -> None:
     seen: list[Profile] = []
     make(FakeFleet(2, good), on_profile=seen.append).run(make_shards(2), 0)
     assert seen == [PROFILE]
@@ -256,18 +256,20 @@ def test_the_first_profile_is_the_runs_and_others_are_refused() -> None:
 OTHER = PROFILE | {"threads": 2}
 
 
-def test_a_worker_of_another_profile_is_refused_and_the_others_go_on() -> None:
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_worker_of_another_profile_is_refused_and_the_others_go_on(odd: int) -> None:
     states: list[State] = []
     seen: list[Profile] = []
-    fleet = FakeFleet(3, good, depth=2, profile=lambda worker: OTHER if worker == 1 else PROFILE)
+    fleet = FakeFleet(3, good, depth=2, profile=lambda worker: OTHER if worker == odd else PROFILE)
     record = Record()
     events: list[RunEvent] = []
     coordinator = make(fleet, record, on_profile=seen.append, on_progress=states.append, on_event=events.append)
     assert coordinator.run(make_shards(20), 0) == {}
     assert sorted(record.shards) == list(range(20))
-    assert not any("-1.parquet" in report.scores for report in record.reports)  # none is of worker 1
-    why = "worker 1 has another numeric profile than this run: threads (1, here 2)"
-    assert [(event.worker, event.why) for event in events if event.what == "refused"] == [(1, why)]
+    assert not any(f"-{odd}.parquet" in report.scores for report in record.reports)  # none is of that worker
+    told = "threads (1, here 2) (2 of the first 3 workers have the run's)"
+    why = f"worker {odd} has another numeric profile than this run: {told}"
+    assert [(event.worker, event.why) for event in events if event.what == "refused"] == [(odd, why)]
     assert (states[-1].refused, states[-1].workers) == ((why,), 2)
     assert seen == [PROFILE]
 
