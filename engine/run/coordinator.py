@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ class Coordinator:
         self.stopped: str | None = None  # why the rest of the shards is left
         self._drained_by = math.inf
         self._workers: set[int] = set()
-        self._appending: ShardReport | None = None  # to the journal, at this moment
+        self._events: deque[Event] = deque()  # that are to be heard, and the one that is
 
     @property
     def totals(self) -> Totals:
@@ -102,8 +103,10 @@ class Coordinator:
         try:
             while self._queue.waiting or (self._queue.unfinished and self._clock() < self._drained_by):
                 self._hand_out()
-                for event in self._fleet.wait(TICK):
-                    self._hear(event)
+                self._events.extend(self._fleet.wait(TICK))
+                while self._events:
+                    self._hear(self._events[0])
+                    self._events.popleft()
                 self._admit()
                 self._look_for_late()
                 self._on_progress(self._state())
@@ -177,9 +180,7 @@ class Coordinator:
         """Make a shard's result count, unless one already does."""
         if report.shard in self._queue.finished:
             return
-        self._appending = report
         self._journal.append(report)
-        self._appending = None
         self._queue.finished.add(report.shard)
         self._blame.scored(report.shard)
         self._totals = self._totals.plus(report)
@@ -189,11 +190,9 @@ class Coordinator:
         """The run is interrupted: what workers have done counts, and nobody waits for more."""
         self._journal.hurry()
         with suppress(PoolscoreError):  # that it was interrupted is what is told
-            if self._appending is not None:  # perhaps a second time, which is harmless
-                self._believe(self._appending)
-            for done in self._fleet.last():
-                if isinstance(done.task, ScoreShard):
-                    self._believe(done.result)
+            for event in [*self._events, *self._fleet.last()]:  # one perhaps a second time, which is harmless
+                if isinstance(event, Done) and isinstance(event.task, ScoreShard):
+                    self._believe(event.result)
 
     def _admit(self) -> None:
         """Take the workers of the run's numeric profile, then refuse the others: these may be the last."""

@@ -113,7 +113,7 @@ class Fleet(Protocol):
         """
 
     def last(self) -> Sequence[Done]:
-        """The job is interrupted: what was done by now and not told yet. Nothing more is asked of the fleet but `close`."""
+        """The job is interrupted: what was done by now and not told yet. Nothing but `close` is called after it."""
 
     def close(self) -> None:
         """Let the workers go."""

@@ -2,9 +2,9 @@
 
 A worker that was given up may still be at work, on a machine that is out of reach, and write its part after the driver
 has looked for such parts. So it takes away what comes too late by itself. The driver first seals its epoch of the
-journal, and all before, and then looks; a worker first writes, and then looks whether the epoch of its driver is sealed.
-In whatever order the four things happen, one of the two sees the part. Only what a worker leaves that dies between its
-two steps stays, and is taken away when the same command is given again.
+journal, and all before, and then looks; a worker first writes, and then looks whether its driver's epoch is sealed. In
+whatever order the four things happen, one of the two sees the part. Only what a worker leaves that dies between its two
+steps stays, and is taken away when the same command is given again.
 """
 
 from __future__ import annotations

@@ -33,9 +33,13 @@ class Record:
     """In place of a Journal."""
 
     reports: list[ShardReport] = field(default_factory=list)
+    hurried: bool = False
 
     def append(self, report: ShardReport) -> None:
         self.reports.append(report)
+
+    def hurry(self) -> None:
+        self.hurried = True
 
     @property
     def shards(self) -> list[int]:
@@ -535,3 +539,30 @@ def test_a_run_whose_time_is_over_looks_for_no_more_poison() -> None:
     assert coordinator.run(long_shards(1), 0) == {}
     assert coordinator.stopped == "the deadline came"
     assert len(trials) == 1
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_an_interrupt_takes_nothing_that_was_done(within: bool) -> None:
+    """Whether it comes while a shard is recorded, others waiting for it, or between: all are."""
+
+    class Interrupted(Record):
+        def append(self, report: ShardReport) -> None:
+            if len(self.reports) == 2 and within and not self.hurried:
+                raise KeyboardInterrupt
+            super().append(report)
+
+    class Writing(FakeFleet):
+        def last(self) -> list[Done]:
+            return [scored(report(task.shard.index)) for held in self.held.values() for task in held]
+
+    def on_progress(state: State) -> None:
+        if state.totals.shards >= 2 and not within:
+            raise KeyboardInterrupt
+
+    record = Interrupted()
+    fleet = Writing(3, good, depth=2)
+    with pytest.raises(KeyboardInterrupt):
+        make(fleet, record, on_progress=on_progress).run(make_shards(50), 0)
+    assert record.hurried
+    assert sorted(record.shards) == sorted(fleet.attempts())
+    assert len(record.shards) < 50
