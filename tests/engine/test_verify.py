@@ -71,7 +71,7 @@ def scored(config: Config) -> tuple[RunDirectory, Prepared]:
 @pytest.mark.parametrize("task", OUTPUTS)
 @pytest.mark.parametrize("masks", ["shared", "independent"])
 def test_a_right_run_passes(configure: Configure, monkeypatch: pytest.MonkeyPatch, task: str, masks: str) -> None:
-    monkeypatch.setattr("poolscore.engine.score.VERIFY_SECONDS", (600.0, 600.0))
+    monkeypatch.setattr("poolscore.engine.finish.VERIFY_SECONDS", (600.0, 600.0))
     result = score_pool(configure(task, masks=masks))
     found = result.verified
     assert found is not None
