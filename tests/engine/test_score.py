@@ -16,6 +16,7 @@ from conftest import TESTS, errors_of_run, scores_of_run, write_pool
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import DONE, ConfigError, InterruptedRun
 from poolscore.engine.keys import keys_of
+from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
@@ -443,3 +444,11 @@ def test_other_tasks_over_features(tmp_path: Path, task: str, outputs: int, scor
 def test_named_inputs_of_several_kinds(two_inputs_config: Configure) -> None:
     tokens = np.random.default_rng(0).integers(0, 20, (50, 6))
     assert score_pool(two_inputs_config(tokens)).totals.scored == 50
+
+
+def test_the_end_of_a_run_reads_the_journal_once(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For thousands of shards on storage that answers slowly each time takes seconds."""
+    reads, read = [], directory.read_reports
+    monkeypatch.setattr(directory, "read_reports", lambda storage: reads.append(storage) or read(storage))
+    assert score_pool(digit_config(run={"verify_rows": 50})).verified is not None
+    assert len(reads) == 1
