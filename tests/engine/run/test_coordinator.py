@@ -170,11 +170,14 @@ def test_a_worker_without_work_may_die() -> None:
 
 
 class Script:
-    """A fleet that says one list of events a wait, whatever it is given."""
+    """A fleet whose workers join first, and that then says one list of events a wait, whatever it is given."""
+
+    expected = 1
 
     def __init__(self, *script: list[Event], workers: int = 1) -> None:
-        self.script, self.given = list(script), list[int]()
-        self.places = workers
+        joined: list[Event] = [Joined(worker, PROFILE) for worker in range(workers)]
+        self.script, self.given = [joined, *script], list[int]()
+        self.places = workers - 1
 
     def free(self) -> list[int]:
         return list(range(self.places))
@@ -387,11 +390,9 @@ def test_progress_tells_how_far_the_run_is() -> None:
 
 def test_workers_are_counted_as_they_come_and_go() -> None:
     states: list[State] = []
-    fleet = Script(
-        [Joined(0, PROFILE), Joined(1, PROFILE)], [Lost(1, None, (), "gone")], [scored(report(0))], workers=1
-    )
+    fleet = Script([Joined(1, PROFILE)], [Lost(1, None, (), "gone")], [scored(report(0))], workers=1)
     make(fleet, on_progress=states.append).run([ONLY], 0)
-    assert [state.workers for state in states] == [2, 1, 1]
+    assert [state.workers for state in states] == [1, 2, 1, 1]
 
 
 def long_shards(count: int) -> list[Shard]:
