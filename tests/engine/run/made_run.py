@@ -8,9 +8,10 @@ from typing import Any
 import pyarrow as pa
 
 from poolscore.engine.config import Config, parse_config
+from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.files import PoolFiles, table_of
 from poolscore.engine.pool.footer import PoolFile
-from poolscore.engine.pool.plan import Plan, make_plan
+from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.create import create_run
 from poolscore.engine.run.directory import RunDirectory
 
