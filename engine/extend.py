@@ -80,7 +80,7 @@ def extend(pool: PoolFiles, config: Config, run_dir: str) -> tuple[PoolFiles, Ex
 
 def without_new_files(
     pool: PoolFiles, plan: Plan, begun: RunDirectory, cut: Callable[[PoolFiles], Plan]
-) -> tuple[PoolFiles, Plan, Sequence[str]]:
+) -> tuple[PoolFiles, Plan, list[str]]:
     """The pool as it was when an unfinished run was begun, if it has only gained files since: a run goes on with what
     it has, and what came is left for `--extend`. Any other pool is given back as it is.
 
@@ -93,13 +93,13 @@ def without_new_files(
     """
     digest = begun.info["pool"].get("digest")
     if plan.digest == digest or PLAN not in begun.storage.names("") or begun.succeeded:
-        return pool, plan, ()
+        return pool, plan, []
     found = changes(files_of(begun.plan), _sizes_of(pool))
     if not found.came or len(found.came) == len(pool):
-        return pool, plan, ()
+        return pool, plan, []
     old = _without(pool, found.came)
     old_plan = cut(old)
-    return (old, old_plan, found.came) if old_plan.digest == digest else (pool, plan, ())
+    return (old, old_plan, list(found.came)) if old_plan.digest == digest else (pool, plan, [])
 
 
 def _chain(run_dir: str) -> list[RunDirectory]:
