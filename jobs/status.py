@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from poolscore.engine.run import directory
-from poolscore.engine.run.directory import RunDirectory, Totals
+from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.heartbeat import is_at_work
 from poolscore.engine.run.mixed import mixed_in_words
 from poolscore.engine.run.records import newest
+from poolscore.engine.run.totals import Totals
 from poolscore.engine.stages import idle_share
 from poolscore.jobs import show
 from poolscore.jobs.verified import RANDOM_PART, verified_in_words
