@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 
+from poolscore.engine import log
 from poolscore.engine.check import CheckResult, check_labelled
 from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
@@ -18,10 +21,14 @@ from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
 from poolscore.engine.run.directory import RunDirectory, Totals
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
+from poolscore.engine.run.live import Keeper
+from poolscore.engine.run.metrics import Metrics
 from poolscore.engine.run.mixed import mixed_in_words, with_profile
+from poolscore.engine.run.observer import ShardLines, Together
 from poolscore.engine.selection.alike import NearDuplicates
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.write import Written, cluster_for, write_batch
@@ -125,13 +132,14 @@ def score_pool(
         with suppress(StoppedError):  # storage that is away, which is no reason not to end
             totals = run.totals()
             far = f" after {totals.rows} of {prepared.plan.rows} rows"
-            run.update(status=directory.INTERRUPTED, totals=asdict(totals), held_seconds=limits.spent)
+            run.end(directory.INTERRUPTED, InterruptedRun.exit_code, totals=asdict(totals), held_seconds=limits.spent)
         raise InterruptedRun(f"interrupted{far}; the same command goes on") from error
     except Exception as error:
         hurry(run.storage)
         with suppress(StoppedError):  # what stopped the job is the error to tell of
             why = directory.redacted(str(error))
-            run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=why, held_seconds=limits.spent)
+            code = error.exit_code if isinstance(error, PoolscoreError) else 1
+            run.end(directory.STOPPED, code, why, totals=asdict(run.totals()), held_seconds=limits.spent)
         raise
     finally:
         if journal is not None:
@@ -185,18 +193,23 @@ def _score(
     config = prepared.config
     done = journal.adopted
     waiting = [i for i in range(len(prepared.plan.shards)) if i not in done]
+    log.bind(run_id=run.info["id"], epoch=journal.epoch)
     until = limits.until.isoformat(timespec="seconds") if limits.until is not None else None
-    run.update(status=directory.RUNNING, epoch=journal.epoch, set_aside={}, stopped_by=None, deadline=until)
+    fresh = {"set_aside": {}, "stopped_by": None, "exit_code": None, "live": None}
+    run.update(status=directory.RUNNING, epoch=journal.epoch, deadline=until, **fresh)
+    run.note(RunEvent("claimed", why=f"process {os.getpid()} on {socket.gethostname()}"))
     if not waiting:
         return _Scored({})
 
+    fleet = workers.fleet()
+    observer = Together(Keeper(run, limits), ShardLines(), *_metrics(run, prepared))
+
     def progress(state: State) -> None:
-        limits.count(state.workers)
-        run.keep_up(held_seconds=limits.spent)
+        observer.progress(state)
         on_progress(state)
 
     coordinator = Coordinator(
-        workers.fleet(),
+        fleet,
         journal,
         done=Totals.of(done),
         pool_rows=prepared.plan.rows,
@@ -205,12 +218,16 @@ def _score(
         profile=run.info["profile"],
         on_profile=lambda profile: run.update(**with_profile(run.info, profile)),
         on_progress=progress,
-        on_event=run.note,
+        on_event=observer.event,
+        on_report=observer.report,
         shard_timeout=config.run.shard_timeout,
         stop_when=limits.reached,
         allow_mixed=config.run.allow_mixed,
     )
-    set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
+    try:
+        set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
+    finally:
+        observer.end()
     run.update(held_seconds=limits.spent)
     return _Scored(set_aside, coordinator.stopped)
 
@@ -221,6 +238,15 @@ def _fleet(config: Config, job: Job) -> Fleet:
     from poolscore.engine.run.ray_fleet import RayFleet  # Ray is not needed for a run in this process
 
     return RayFleet(job)
+
+
+def _metrics(run: RunDirectory, prepared: Prepared) -> list[Metrics]:
+    """Where the workers are Ray's, which is what exports metrics."""
+    if prepared.config.run.executor == "local":
+        return []
+    from poolscore.engine.run.ray_cluster import Counter, Gauge
+
+    return [Metrics(Counter, Gauge, run.info["id"], prepared.plan.rows, len(prepared.plan.shards))]
 
 
 def _finish(
@@ -251,10 +277,11 @@ def _finish(
     shortlist, batch = _select(run, prepared, labelled, workers, require_ours, totals.scored)
     whole = not set_aside and not missing
     require_ours()
-    run.update(
+    run.end(
+        directory.DONE if whole else directory.INCOMPLETE,
+        DONE if whole else INCOMPLETE,
+        limit,
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
-        status=directory.DONE if whole else directory.INCOMPLETE,
-        stopped_by=limit,
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
         shortlist=shortlist.to_json() if shortlist is not None else None,

@@ -56,6 +56,7 @@ class Coordinator:
         on_profile: Callable[[Profile], None],
         on_progress: Callable[[State], None],
         on_event: Callable[[RunEvent], None] = lambda event: None,
+        on_report: Callable[[ShardReport], None] = lambda report: None,
         shard_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         stop_when: Callable[[], str | None] = lambda: None,
@@ -74,6 +75,7 @@ class Coordinator:
         self._profiles = {profile_name(profile)} if profile is not None else set[str]()  # told of
         self._on_progress = on_progress
         self._on_event = on_event
+        self._on_report = on_report
         self._clock, self._looked = clock, clock()
         self._leases = Leases(shard_timeout, clock)
         self._slow: list[Task] = []  # wanted a second time
@@ -135,7 +137,10 @@ class Coordinator:
                 self._credit(self._leases.take_back(task, finished=False), task)
                 self._judge(self._bisections.lived(task))
             case Failed(task, reason, hopeless, of_row):
-                self._suspect(self._leases.take_back(task, finished=False), task)
+                worker = self._leases.take_back(task, finished=False)
+                if isinstance(task, ScoreShard):  # trials of a search fail by design
+                    self._on_event(RunEvent("failed", worker, task.shard.index, reason))
+                self._suspect(worker, task)
                 self._blame(task, reason, of_row)
                 self._require_hope(task.shard, reason, hopeless)
             case Lost():
@@ -214,6 +219,7 @@ class Coordinator:
         self._set_aside.pop(report.shard, None)
         self._journal.append(report)
         self._totals = self._totals.plus(report)
+        self._on_report(report)
         self._require_mostly_good()
 
     def _welcome(self, worker: int, profile: Profile) -> None:
@@ -299,6 +305,7 @@ class Coordinator:
         elif not scoring:
             self._bisections.put_back(task)
         elif len(failures) % ATTEMPTS == 0 or (of_row and self._nothing_works()):
+            self._on_event(RunEvent("searched", shard=shard.index))
             self._bisections.begin(shard)
         elif self._is_wanted(shard):
             self._queue.append(self._bisections.scoring(shard))
@@ -318,6 +325,7 @@ class Coordinator:
     def _give_up(self, shard: Shard, reason: str) -> None:
         self._bisections.drop(shard.index)
         self._set_aside[shard.index] = reason
+        self._on_event(RunEvent("set_aside", shard=shard.index, why=reason))
 
     def _require_any_success(self, shard: Shard, reason: str) -> None:
         if self._nothing_works():
