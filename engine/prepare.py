@@ -27,6 +27,7 @@ from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import Decoder, RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder, find_row_specs
+from poolscore.engine.job import Job, input_columns
 from poolscore.engine.keys import IdSet
 from poolscore.engine.model.compiled import Artefact, only_these_programs, save_artefact
 from poolscore.engine.model.layers import choose_layers
@@ -48,7 +49,6 @@ from poolscore.engine.selection.caps import require_groups
 from poolscore.engine.shard import Scorer
 from poolscore.engine.storage import open_storage
 from poolscore.engine.uri import lies_in
-from poolscore.engine.worker import Job, input_columns
 
 OWN_COLUMNS = {
     "row_id",

@@ -9,10 +9,9 @@ import secrets
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from threading import Event
 from typing import TypeVar
 
@@ -22,25 +21,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import with_decode_threads
 from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, PoolscoreError
-from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.feed import NO_ROWS, Blank, Feed
-from poolscore.engine.imports import add_to_path
-from poolscore.engine.inputs import build_decoders
-from poolscore.engine.inputs.base import RowSpec
-from poolscore.engine.inputs.batch import BatchDecoder
+from poolscore.engine.job import Job, build_scorer
 from poolscore.engine.model.compiled import Artefact, programs_compiled
-from poolscore.engine.model.load import load_network
-from poolscore.engine.model.passes import McDropout
-from poolscore.engine.model.probe import PROBE_ROWS, Probe
-from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.preview import Preview, preview
-from poolscore.engine.profile import choose_device, numeric_profile, numeric_settings
+from poolscore.engine.profile import numeric_profile, numeric_settings
 from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.mixed import Profile, profile_name
@@ -58,27 +47,6 @@ REASONS = 5  # commonest reasons of rejection that a report carries
 REASON_LENGTH = 200  # characters
 # What torch, Triton, cuBLAS, cuDNN and ONNX Runtime say; room that is missing is another matter.
 _OF_GPU = re.compile("(CUDA error|CUDA failure|Triton Error|CUBLAS_STATUS|CUDNN_STATUS)(?!.*out of memory)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a worker must know; small, because it travels."""
-
-    config: Config
-    pool_root: str
-    choice: RowChoice  # which rows of the shards are scored
-    row_specs: Mapping[str, RowSpec]
-    probe: Probe
-    weights: str  # digest
-    exclude: str  # digest of the ids
-    repeat_because: str | None  # why the model is not split at its stochastic frontier
-    compiled: Artefact | None  # what the driver's compiler made; None: nothing is compiled
-    run_id: str | None = None  # of the run directory, by which a worker knows that it sees the same one
-
-    def with_cores(self, cores: int, on_gpu: bool) -> Job:
-        """For a worker with so many cores: what torch leaves of them decodes."""
-        run = with_decode_threads(self.config.run, cores, on_gpu)
-        return replace(self, config=self.config.model_copy(update={"run": run}))
 
 
 class ShardWorker:
@@ -261,32 +229,6 @@ def _broken_devices(shard: Shard) -> Iterator[None]:
         raise BrokenDevice(f"shard {shard.index}: {one_line(f'{type(error).__name__}: {error}')}") from error
 
 
-def build_scorer(job: Job) -> Scorer:
-    """The scorer of a job on this machine's device."""
-    config = job.config
-    add_to_path(config.model.path)
-    device = choose_device(config)
-    network = load_network(config.model)
-    if network.weights != job.weights:
-        hint = "is not the driver's file" if config.model.is_file else "builds other weights in each process"
-        remedy = "leave it as it is till the end" if config.model.is_file else "give them as model.weights"
-        raise ConfigError(f"model.source: {config.model.source} {hint}; {remedy}")
-    exclude = read_ids(config.pool.exclude, config.pool.id)
-    if digest_of(exclude) != job.exclude:
-        raise ConfigError(
-            f"pool.exclude: {config.pool.exclude} changed since the job began; leave it as it is till the end"
-        )
-    threads = max(1, config.run.decode_threads or 0)
-    decoder = BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device, threads)
-    sample = decoder.blank(PROBE_ROWS)
-    return Scorer(
-        config=config,
-        reader=ShardReader(job.pool_root, input_columns(config), config.pool.id, exclude, job.choice),
-        decoder=decoder,
-        model=McDropout(network, job.probe, config.passes, device, sample, repeat_because=job.repeat_because),
-    )
-
-
 def _require_same_directory(storage: Storage, run_id: str) -> None:
     try:
         found = json.loads(storage.read("run.json")).get("id")
@@ -297,9 +239,3 @@ def _require_same_directory(storage: Storage, run_id: str) -> None:
             f"run.dir: {storage.root} is not the run's directory on {socket.gethostname()}; it must lie on storage "
             "that all machines share"
         )
-
-
-def input_columns(config: Config) -> list[str]:
-    """Columns of the pool that a run reads, the id apart."""
-    decoders = build_decoders(config).values()
-    return list(dict.fromkeys([*(column for decoder in decoders for column in decoder.columns), *config.pool.keep]))

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
     from poolscore.engine.advise import Advised
     from poolscore.engine.check import CheckResult
+    from poolscore.engine.finish import RunResult
     from poolscore.engine.model.dropout import DropoutLayer
     from poolscore.engine.model.export import Exported
     from poolscore.engine.pool.plan import Plan
     from poolscore.engine.prepare import Prepared
     from poolscore.engine.run.coordinator import State
-    from poolscore.engine.run.directory import Totals
-    from poolscore.engine.score import RunResult
+    from poolscore.engine.run.totals import Totals
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)

@@ -8,11 +8,12 @@ from typing import Any
 
 from poolscore.engine import stages
 from poolscore.engine.run import directory
-from poolscore.engine.run.directory import RunDirectory, Totals
+from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.events import in_words
 from poolscore.engine.run.heartbeat import is_at_work
 from poolscore.engine.run.mixed import mixed_in_words
 from poolscore.engine.run.records import Opening, newest
+from poolscore.engine.run.totals import Totals
 from poolscore.engine.storage import Storage
 from poolscore.engine.words import amount, duration
 from poolscore.jobs import scripts, show

@@ -10,11 +10,12 @@ from typing import Any, Protocol
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import OutOfMemory, PoolscoreError, UnreadableShard
+from poolscore.engine.job import Job
 from poolscore.engine.profile import choose_device
 from poolscore.engine.run.mixed import Profile
 from poolscore.engine.run.task import Task
 from poolscore.engine.shard import AT_ONCE
-from poolscore.engine.worker import Job, ShardWorker
+from poolscore.engine.worker import ShardWorker
 
 IN_FLIGHT = AT_ONCE  # tasks given to a worker
 

@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Piece, Shard
+from poolscore.engine.run.bad_rows import ENOUGH_SHARDS
 from poolscore.engine.run.bisect import MOST_ROWS
-from poolscore.engine.run.coordinator import ATTEMPTS, ENOUGH_SHARDS, Coordinator, State
-from poolscore.engine.run.directory import Totals
+from poolscore.engine.run.blame import ATTEMPTS
+from poolscore.engine.run.coordinator import Coordinator, State
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Lost
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports
 from poolscore.engine.run.mixed import Profile
 from poolscore.engine.run.task import ScoreShard, Task, TryReading, TryRows
+from poolscore.engine.run.totals import Totals
 from poolscore.engine.storage import LocalStorage
 
 

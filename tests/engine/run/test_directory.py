@@ -21,8 +21,11 @@ from poolscore.engine.pool.files import PoolFiles, table_of
 from poolscore.engine.pool.footer import PoolFile
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.run import directory
-from poolscore.engine.run.directory import RunDirectory, Totals, create_run, exists, redacted, set_aside
+from poolscore.engine.run.create import create_run, set_aside
+from poolscore.engine.run.directory import RunDirectory, exists, redacted
 from poolscore.engine.run.journal import Journal, ShardReport
+from poolscore.engine.run.sweep import sweep
+from poolscore.engine.run.totals import Totals
 from poolscore.engine.storage import LocalStorage
 
 
@@ -139,7 +142,7 @@ def test_only_orphans_of_our_own_form_are_swept(tmp_path: Path) -> None:
             (tmp_path / folder).mkdir()
             for name in [*orphans, *others, "part-00000-0123abcd.parquet"]:
                 (tmp_path / folder / name).touch()
-        directory.sweep(run, journal)
+        sweep(run, journal)
     for folder in ("scores", "errors"):
         there = {path.name for path in (tmp_path / folder).iterdir()}
         assert there == {*others, "part-00000-0123abcd.parquet"}
@@ -152,7 +155,7 @@ def test_a_driver_that_another_followed_sweeps_nothing(tmp_path: Path) -> None:
     with Journal(run.storage) as second:
         run.storage.create("scores/part-00001-0123abcd.parquet", b"")  # of the second's worker, not reported yet
         with pytest.raises(StoppedError, match="another driver"):
-            directory.sweep(run, first)
+            sweep(run, first)
         second.append(counted(1))
     assert run.storage.names("scores") == ["part-00001-0123abcd.parquet"]
 

@@ -11,12 +11,12 @@ import pytest
 from fake_fleet import FakeClock, FakeFleet, make_shards, report, scored
 
 from poolscore.engine.run.coordinator import Coordinator, State
-from poolscore.engine.run.directory import Totals
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Event, Failed
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.metrics import COUNTERS, GAUGES, REFRESH, SILENT, Metrics
 from poolscore.engine.run.task import Task
+from poolscore.engine.run.totals import Totals
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 

@@ -15,8 +15,9 @@ from poolscore.engine import worker
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, InterruptedRun
 from poolscore.engine.run.coordinator import State
-from poolscore.engine.run.directory import RunDirectory, Totals
+from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.mixed import mixed_in_words, profile_name, with_profile
+from poolscore.engine.run.totals import Totals
 from poolscore.engine.score import score_pool
 from poolscore.jobs.cli import app
 from poolscore.jobs.report import write_report
