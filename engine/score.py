@@ -139,8 +139,15 @@ def _score(
     waiting = [i for i in range(len(prepared.plan.shards)) if i not in done]
     log.bind(run_id=run.info["id"], epoch=journal.epoch)
     until = limits.until.isoformat(timespec="seconds") if limits.until is not None else None
-    fresh = {"set_aside": {}, "stopped_by": None, "exit_code": None, "live": None}
-    run.update(status=directory.RUNNING, epoch=journal.epoch, deadline=until, **fresh)
+    run.update(
+        status=directory.RUNNING,
+        epoch=journal.epoch,
+        set_aside={},
+        stopped_by=None,
+        exit_code=None,
+        live=None,
+        deadline=until,
+    )
     run.note(RunEvent("claimed", why=f"process {os.getpid()} on {socket.gethostname()}"))
     if not waiting:
         return Scored({})

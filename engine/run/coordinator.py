@@ -123,10 +123,10 @@ class Coordinator:
                 self._credit(self._leases.take_back(task, finished=False), task)
                 self._blame.judge(self._bisections.lived(task))
             case Failed(task, reason, hopeless, of_row):
-                worker = self._leases.take_back(task, finished=False)
+                holder = self._leases.take_back(task, finished=False)
                 if isinstance(task, ScoreShard):  # trials of a search fail by design
-                    self._on_event(RunEvent("failed", worker, task.shard.index, reason))
-                self._suspect(worker, task)
+                    self._on_event(RunEvent("failed", holder, task.shard.index, reason))
+                self._suspect(holder, task)
                 self._blame.failed(task, reason, of_row)
                 self._blame.require_hope(task.shard, reason, hopeless)
             case Lost():

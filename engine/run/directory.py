@@ -9,7 +9,6 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 

@@ -44,14 +44,14 @@ GAUGES = {
 class Counts(Protocol):
     """A counter of Ray's, or a test's."""
 
-    def inc(self, value: float = 1.0, tags: dict[str, str] | None = None) -> None:
+    def inc(self, value: float, tags: dict[str, str]) -> None:
         """Add; the value is larger than 0."""
 
 
 class Shows(Protocol):
     """A gauge."""
 
-    def set(self, value: float, tags: dict[str, str] | None = None) -> None:
+    def set(self, value: float, tags: dict[str, str]) -> None:
         """Say what is now."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,16 +38,16 @@ class Shown:
         series = self.series
 
         class One:
-            def inc(self, value: float = 1.0, tags: Mapping[str, str] | None = None) -> None:
+            def inc(self, value: float, tags: Mapping[str, str]) -> None:
                 assert value > 0, "Ray refuses that"
                 series[self._key(tags)] = series.get(self._key(tags), 0.0) + value
 
-            def set(self, value: float, tags: Mapping[str, str] | None = None) -> None:
+            def set(self, value: float, tags: Mapping[str, str]) -> None:
                 series[self._key(tags)] = value
 
-            def _key(self, given: Mapping[str, str] | None) -> tuple[str, frozenset[tuple[str, str]]]:
-                assert set(given or {}) == set(tags), "Ray refuses a label that was not declared, or is missing"
-                return name, frozenset((given or {}).items())
+            def _key(self, given: Mapping[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
+                assert set(given) == set(tags), "Ray refuses a label that was not declared, or is missing"
+                return name, frozenset(given.items())
 
         return One()
 
@@ -80,6 +81,7 @@ def test_names_are_as_prometheus_wants_them() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_counters_are_the_totals_however_often_shards_are_scored(shown: Shown, seed: int) -> None:
     failed: list[int] = []
+    told: Counter[str] = Counter()
 
     def answer(worker: int, task: Task) -> Event:
         if task.shard.index % 5 == 0 and failed.count(task.shard.index) < 2:
@@ -90,27 +92,30 @@ def test_counters_are_the_totals_however_often_shards_are_scored(shown: Shown, s
     fleet = FakeFleet(3, answer, depth=2, seed=seed)  # workers die, and reports come late or twice
     watch: dict[str, Callable[..., None]] = {
         "on_progress": shown.metrics.progress,
-        "on_event": shown.metrics.event,
+        "on_event": lambda event: (told.update([event.what]), shown.metrics.event(event)),
         "on_report": shown.metrics.report,
     }
     journal: Any = type("Record", (), {"append": lambda self, report: None})()
     coordinator = Coordinator(
         fleet, journal, Totals(), 120, 1.0, None, None, on_profile=lambda profile: None, clock=shown.clock, **watch
     )
-    coordinator.run(make_shards(12), seed)
+    set_aside = coordinator.run(make_shards(12), seed)
     shown.metrics.end()
     totals = coordinator.totals
-    assert totals.rows == 120
+    assert totals.shards == 12 - len(set_aside) >= 9
     assert shown.sum("poolscore_rows_scored") == totals.scored
     assert shown.sum("poolscore_rows_rejected") == totals.rejected
     for stage, rows in totals.rejected_by.items():
         assert shown.sum("poolscore_rows_rejected", stage=stage) == rows
     assert shown.sum("poolscore_rows_left_out", why="excluded") == totals.excluded
-    assert shown.sum("poolscore_shards_done") == shown.sum("poolscore_run_shards_done") == 12
+    assert shown.sum("poolscore_shards_done") == shown.sum("poolscore_run_shards_done") == totals.shards
+    assert shown.sum("poolscore_shards_set_aside") == len(set_aside)
     assert shown.sum("poolscore_stage_seconds", stage="idle") == pytest.approx(totals.stages["idle"])
-    assert shown.sum("poolscore_run_rows_done") == shown.sum("poolscore_run_rows") == 120
-    assert shown.sum("poolscore_events", what="failed") == len(failed)
-    assert shown.sum("poolscore_shards_retried") >= len(failed)
+    assert (shown.sum("poolscore_run_rows_done"), shown.sum("poolscore_run_rows")) == (totals.rows, 120)
+    assert {"joined", "failed"} <= told.keys()
+    for what, count in told.items():
+        assert shown.sum("poolscore_events", what=what) == count
+    assert shown.sum("poolscore_shards_retried") >= told["failed"]
     assert all(dict(labels)["run_id"] == "run-1" for _, labels in shown.series)
 
 
