@@ -18,6 +18,8 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.events import in_words
 from poolscore.engine.run.heartbeat import Pulse
 from poolscore.jobs import scripts, show
+from poolscore.jobs.show.progress import PLAIN_LINE_EVERY
+from poolscore.jobs.show.terminal import console
 from poolscore.jobs.status import driver_in_words, facts_of, pace_in_words, state_of, time_of
 
 EVERY = 2.0  # seconds between two looks
@@ -103,8 +105,8 @@ def _exit_code(state: State, over: bool) -> int | None:
 def _screen(as_json: bool) -> Iterator[Screen]:
     if as_json:
         yield _Json()
-    elif show.console.is_terminal:
-        with Live(console=show.console, auto_refresh=False) as live:
+    elif console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
             yield _Terminal(live)
     else:
         plain = _Plain()
@@ -145,7 +147,7 @@ class _Plain:
                 show.done(f"{time_of(event)}  {in_words(event)}")
         self._told = max([self._told, *(event.get("at", 0.0) for event in state["events"])])
         self._last = state
-        if time.monotonic() - self._line >= show.PLAIN_LINE_EVERY:
+        if time.monotonic() - self._line >= PLAIN_LINE_EVERY:
             self._line = time.monotonic()
             shards, rows = state["shards"], state["rows"]
             show.done(

@@ -1,4 +1,7 @@
-"""`--json`: the result of a command as one JSON value on standard output, everything else on standard error."""
+"""`--json`: the result of a command as one JSON value on standard output, everything else on standard error.
+
+The option itself is `AsJson` in jobs/cli/options.py, which sends to standard error what people read.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,6 @@ import math
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
-
-from poolscore.jobs import show
-
-
-def for_scripts(as_json: bool) -> None:
-    """To be called first in a command that has `--json`: with it, what people read goes to standard error."""
-    show.console.stderr = as_json
 
 
 def result(value: Any, indent: int | None = 2) -> None:

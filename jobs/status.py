@@ -15,8 +15,9 @@ from poolscore.engine.run.mixed import mixed_in_words
 from poolscore.engine.run.records import Opening, newest
 from poolscore.engine.run.totals import Totals
 from poolscore.engine.storage import Storage
-from poolscore.engine.words import amount, duration
+from poolscore.engine.words import amount
 from poolscore.jobs import scripts, show
+from poolscore.jobs.show.terminal import duration
 from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 
 SHOWN = 5  # events, the latest
