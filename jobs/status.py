@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from poolscore.engine import stages
+from poolscore.engine.errors import ConfigError
 from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.events import in_words
@@ -22,6 +24,7 @@ from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 
 SHOWN = 5  # events, the latest
 ASIDE = 20  # shards
+_SEPARATORS = {"/", "\\"}  # of a path; names of jobs have none
 Asks = Callable[[Storage, Opening], bool | None]  # whether a driver is at work
 
 
@@ -33,6 +36,41 @@ def show_status(run: RunDirectory, as_json: bool) -> None:
         scripts.result(state)
     else:
         show.facts(run.storage.root, facts_of(state))
+
+
+def run_of(name: str, address: str | None, as_json: bool) -> str | None:
+    """The run directory that is meant: `name` itself, or that of the job of this name, whose state is told of.
+
+    Args:
+        address: of the job's cluster; without one a job is looked for only where `name` is no path and no folder.
+
+    Returns:
+        None: the job has no run directory yet that could be read.
+
+    Raises:
+        ConfigError: the cluster has no such job, or cannot be reached.
+    """
+    if address is None and (_SEPARATORS & set(name) or Path(name).exists()):
+        return name
+    from poolscore.jobs.submit.job import find_job
+
+    try:
+        job = find_job(name, address)
+    except ConfigError as error:
+        if address is not None:
+            raise
+        raise ConfigError(f"{name} is no run directory, and was not found as a job: {error}") from error
+    if job is None:
+        raise ConfigError(
+            f"{name} is neither a run directory nor a job of the cluster; `poolscore list` names its jobs"
+        )
+    told = f" ({job.message})" if job.message else ""
+    show.done(f"job {job.name}: {job.state}{told}, run directory {job.run_dir or 'none of poolscore'}")
+    if job.run_dir is not None and directory.exists(job.run_dir):
+        return job.run_dir
+    if as_json:
+        scripts.result({"status": job.state, "exit_code": job.exit_code, "job": job.name, "run": job.run_dir})
+    return None
 
 
 def state_of(run: RunDirectory, totals: Totals, ask: Asks = is_at_work) -> dict[str, Any]:

@@ -20,10 +20,23 @@ CAPS = (
 QUOTAS = f"At most so many rows of a predicted class, by name or number; repeatable. '{NO_LIMITS}': no quotas."
 
 
-def status(run_dir: RunDir, as_json: AsJson = False) -> None:
-    """How far a run is, and whether anybody works on it, from its directory alone."""
+def status(
+    name: Annotated[str, typer.Argument(metavar="RUN|JOB", help="Run directory, or a job of a cluster.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Until the run ends, and end as it does.")] = False,
+    address: Annotated[str | None, typer.Option(help="Dashboard of the job's cluster; see `list`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How far a run is, and whether anybody works on it, from its directory alone; with JOB, where that is."""
+    from poolscore.jobs.status import run_of, show_status
+
+    run_dir = run_of(name, address, as_json)
+    if run_dir is None:
+        return
+    if follow:
+        from poolscore.jobs.follow import follow as follow_run
+
+        raise typer.Exit(follow_run(run_dir, as_json=as_json))
     from poolscore.engine.run.directory import RunDirectory
-    from poolscore.jobs.status import show_status
 
     show_status(RunDirectory(run_dir), as_json)
 

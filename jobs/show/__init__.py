@@ -6,7 +6,7 @@
 from poolscore.jobs.show.after import summary, verified
 from poolscore.jobs.show.before import advice, check, exported, plan, warnings
 from poolscore.jobs.show.progress import Progress, counting
-from poolscore.jobs.show.terminal import Facts, busy, done, facts, failure, warn
+from poolscore.jobs.show.terminal import Facts, busy, done, facts, failure, set_up_log, warn
 
 __all__ = [
     "Facts",
@@ -20,6 +20,7 @@ __all__ = [
     "facts",
     "failure",
     "plan",
+    "set_up_log",
     "summary",
     "verified",
     "warn",

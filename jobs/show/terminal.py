@@ -15,6 +15,27 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 
+class _Notes(logging.Handler):
+    """Warnings of the engine, for people. Events are not among them: the run directory has them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not hasattr(record, "fields"):
+            warn(record.getMessage())
+
+
+def set_up_log() -> None:
+    """The log of the command line's process: what POOLSCORE_LOG asks for, else notes.
+
+    Raises:
+        ConfigError: it asks for something else.
+    """
+    logging.getLogger("poolscore.model").setLevel(logging.ERROR)  # told with the plan, see before.warnings
+    if (form := log.asked_for()) is not None:
+        log.set_up(form)
+    else:
+        log.LOG.addHandler(_Notes(logging.WARNING))
+
+
 def done(text: str) -> None:
     """A result."""
     console.print(escape(text), soft_wrap=True)
