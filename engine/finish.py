@@ -96,10 +96,11 @@ def finish(
     shortlist, batch = _select(run, prepared, labelled, workers, require_ours, totals.scored)
     whole = not set_aside and not missing
     require_ours()
-    run.update(
+    run.end(
+        directory.DONE if whole else directory.INCOMPLETE,
+        DONE if whole else INCOMPLETE,
+        limit,
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
-        status=directory.DONE if whole else directory.INCOMPLETE,
-        stopped_by=limit,
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
         shortlist=shortlist.to_json() if shortlist is not None else None,

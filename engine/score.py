@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 
+from poolscore.engine import log
 from poolscore.engine.check import CheckResult, check_labelled
 from poolscore.engine.config import Config
-from poolscore.engine.errors import ConfigError, InterruptedRun, StoppedError
+from poolscore.engine.errors import ConfigError, InterruptedRun, PoolscoreError, StoppedError
 from poolscore.engine.finish import RunResult, Scored, finish
 from poolscore.engine.identity import require_same
 from poolscore.engine.patient_storage import hurry
@@ -19,9 +22,13 @@ from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
 from poolscore.engine.run.create import create_run, set_aside
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
+from poolscore.engine.run.live import Keeper
+from poolscore.engine.run.metrics import Metrics
 from poolscore.engine.run.mixed import with_profile
+from poolscore.engine.run.observer import ShardLines, Together
 from poolscore.engine.run.totals import Totals
 from poolscore.engine.shortlist.cut import find_labelled
 from poolscore.engine.shortlist.make import require_possible
@@ -91,13 +98,14 @@ def score_pool(
         with suppress(StoppedError):  # storage that is away, which is no reason not to end
             totals = run.totals()
             far = f" after {totals.rows} of {prepared.plan.rows} rows"
-            run.update(status=directory.INTERRUPTED, totals=asdict(totals), held_seconds=limits.spent)
+            run.end(directory.INTERRUPTED, InterruptedRun.exit_code, totals=asdict(totals), held_seconds=limits.spent)
         raise InterruptedRun(f"interrupted{far}; the same command goes on") from error
     except Exception as error:
         hurry(run.storage)
         with suppress(StoppedError):  # what stopped the job is the error to tell of
             why = directory.redacted(str(error))
-            run.update(status=directory.STOPPED, totals=asdict(run.totals()), stopped_by=why, held_seconds=limits.spent)
+            code = error.exit_code if isinstance(error, PoolscoreError) else 1
+            run.end(directory.STOPPED, code, why, totals=asdict(run.totals()), held_seconds=limits.spent)
         raise
     finally:
         if journal is not None:
@@ -130,18 +138,30 @@ def _score(
     config = prepared.config
     done = journal.adopted
     waiting = [i for i in range(len(prepared.plan.shards)) if i not in done]
+    log.bind(run_id=run.info["id"], epoch=journal.epoch)
     until = limits.until.isoformat(timespec="seconds") if limits.until is not None else None
-    run.update(status=directory.RUNNING, epoch=journal.epoch, set_aside={}, stopped_by=None, deadline=until)
+    run.update(
+        status=directory.RUNNING,
+        epoch=journal.epoch,
+        set_aside={},
+        stopped_by=None,
+        exit_code=None,
+        live=None,
+        deadline=until,
+    )
+    run.note(RunEvent("claimed", why=f"process {os.getpid()} on {socket.gethostname()}"))
     if not waiting:
         return Scored({})
 
+    fleet = workers.fleet()
+    observer = Together(Keeper(run, limits), ShardLines(), *_metrics(run, prepared))
+
     def progress(state: State) -> None:
-        limits.count(state.workers)
-        run.keep_up(held_seconds=limits.spent)
+        observer.progress(state)
         on_progress(state)
 
     coordinator = Coordinator(
-        workers.fleet(),
+        fleet,
         journal,
         done=Totals.of(done),
         pool_rows=prepared.plan.rows,
@@ -150,11 +170,24 @@ def _score(
         profile=run.info["profile"],
         on_profile=lambda profile: run.update(**with_profile(run.info, profile)),
         on_progress=progress,
-        on_event=run.note,
+        on_event=observer.event,
+        on_report=observer.report,
         shard_timeout=config.run.shard_timeout,
         stop_when=limits.reached,
         allow_mixed=config.run.allow_mixed,
     )
-    set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
+    try:
+        set_aside = coordinator.run([prepared.plan.shards[i] for i in waiting], config.passes.seed)
+    finally:
+        observer.end()
     run.update(held_seconds=limits.spent)
     return Scored(set_aside, coordinator.stopped)
+
+
+def _metrics(run: RunDirectory, prepared: Prepared) -> list[Metrics]:
+    """Where the workers are Ray's, which is what exports metrics."""
+    if prepared.config.run.executor == "local":
+        return []
+    from poolscore.engine.run.ray_cluster import Counter, Gauge
+
+    return [Metrics(Counter, Gauge, run.info["id"], prepared.plan.rows, len(prepared.plan.shards))]

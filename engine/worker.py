@@ -8,6 +8,7 @@ import resource
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -109,6 +110,7 @@ class ShardWorker:
             excluded=shard.rows - scores.num_rows - errors.num_rows - filtered,
             filtered=filtered,
             best=self._best(scores),
+            rejected_by=dict(Counter(errors["stage"].to_pylist())),
             reasons=dict(by_kind((e[:REASON_LENGTH], 1) for e in errors["error"].to_pylist()).most_common(REASONS)),
             seconds=self._ended - began,
             worker=self.name,

@@ -36,7 +36,7 @@ from poolscore.engine.prepare.begun import asked_as_before, begun_run, unfinishe
 from poolscore.engine.prepare.model import compile_model, first_scorer, score_first_batch, seconds_of
 from poolscore.engine.prepare.pool import look_at_pool
 from poolscore.engine.prepare.rows import LOOKED_AT, blocks_of, first_good_batch, first_rows, require_rows
-from poolscore.engine.profile import choose_device, numeric_settings, tokenizer_digests
+from poolscore.engine.profile import device_of_driver, numeric_settings, tokenizer_digests
 from poolscore.engine.run.footers import RunFooters
 from poolscore.engine.shard import Scorer
 from poolscore.engine.storage import open_storage
@@ -90,7 +90,7 @@ def prepare_job(config: Config, *, fresh: bool = False, extends: str | None = No
     pool, plan, choice, extension = found.pool, found.plan, found.choice, found.extension
     exclude = read_ids(config.pool.exclude, config.pool.id)
     reader = ShardReader(plan.root, input_columns(config), config.pool.id, exclude, choice)
-    device = choose_device(config)
+    device = device_of_driver(config)
     if begun is not None and config.run.batch_size == AUTO:
         config = as_begun(config, begun)
     require_measurable(config, device)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.run.bisect import Bisections, Verdict
+from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.shard_queue import ShardQueue
 from poolscore.engine.run.suspects import Suspects
 from poolscore.engine.run.task import ScoreShard, Task
@@ -17,11 +20,19 @@ class Blame:
 
     Args:
         any_scored: whether a shard of the run is scored.
+        on_event: told of shards that are searched or set aside.
     """
 
-    def __init__(self, queue: ShardQueue, bisections: Bisections, suspects: Suspects, any_scored: bool) -> None:
+    def __init__(
+        self,
+        queue: ShardQueue,
+        bisections: Bisections,
+        suspects: Suspects,
+        any_scored: bool,
+        on_event: Callable[[RunEvent], None],
+    ) -> None:
         self._queue, self._bisections, self._suspects = queue, bisections, suspects
-        self._any_scored = any_scored
+        self._any_scored, self._on_event = any_scored, on_event
         self._failures: dict[int, list[str]] = {}  # shard → reasons
         self.set_aside: dict[int, str] = {}
         self.most_workers = 0  # that there were at one time; told by the coordinator
@@ -57,6 +68,7 @@ class Blame:
         elif not scoring:
             self._bisections.put_back(task)
         elif len(failures) % ATTEMPTS == 0 or (of_row and self._nothing_works()):
+            self._on_event(RunEvent("searched", shard=shard.index))
             self._bisections.begin(shard)
         else:
             self._queue.put_last(shard)
@@ -93,6 +105,7 @@ class Blame:
     def _give_up(self, shard: Shard, reason: str) -> None:
         self._bisections.drop(shard.index)
         self.set_aside[shard.index] = reason
+        self._on_event(RunEvent("set_aside", shard=shard.index, why=reason))
 
     def _require_any_success(self, shard: Shard, reason: str) -> None:
         if self._nothing_works():

@@ -57,6 +57,7 @@ class Coordinator:
         on_profile: Callable[[Profile], None],
         on_progress: Callable[[State], None],
         on_event: Callable[[RunEvent], None] = lambda event: None,
+        on_report: Callable[[ShardReport], None] = lambda report: None,
         shard_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         stop_when: Callable[[], str | None] = lambda: None,
@@ -69,12 +70,13 @@ class Coordinator:
         self._admission = Admission(profile, allow_mixed, fleet.expected, on_profile, clock)
         self._on_progress = on_progress
         self._on_event = on_event
+        self._on_report = on_report
         self._clock, self._looked = clock, clock()
         self._leases = Leases(shard_timeout, clock)
         self._bisections = Bisections(ATTEMPTS)
         self._suspects = Suspects()
         self._queue = ShardQueue(self._leases, self._bisections, self._suspects)
-        self._blame = Blame(self._queue, self._bisections, self._suspects, any_scored=bool(done.shards))
+        self._blame = Blame(self._queue, self._bisections, self._suspects, bool(done.shards), on_event)
         self._slow: list[Task] = []  # wanted a second time
         self._stop_when = stop_when
         self.stopped: str | None = None  # why the rest of the shards is left
@@ -131,7 +133,10 @@ class Coordinator:
                 self._credit(self._leases.take_back(task, finished=False), task)
                 self._blame.judge(self._bisections.lived(task))
             case Failed(task, reason, hopeless, of_row):
-                self._suspect(self._leases.take_back(task, finished=False), task)
+                holder = self._leases.take_back(task, finished=False)
+                if isinstance(task, ScoreShard):  # trials of a search fail by design
+                    self._on_event(RunEvent("failed", holder, task.shard.index, reason))
+                self._suspect(holder, task)
                 self._blame.failed(task, reason, of_row)
                 self._blame.require_hope(task.shard, reason, hopeless)
             case Lost():
@@ -184,6 +189,7 @@ class Coordinator:
         self._queue.finished.add(report.shard)
         self._blame.scored(report.shard)
         self._totals = self._totals.plus(report)
+        self._on_report(report)
         self._bad_rows.require_few(self._totals)
 
     def _save(self) -> None:

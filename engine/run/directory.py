@@ -9,7 +9,6 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +18,7 @@ from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.pool.plan import Plan
-from poolscore.engine.run.events import RunEvent
+from poolscore.engine.run.events import RunEvent, log_event
 from poolscore.engine.run.footers import FOOTERS
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports, require_no_driver
 from poolscore.engine.run.records import newest
@@ -27,7 +26,7 @@ from poolscore.engine.run.totals import Totals
 from poolscore.engine.storage import Storage, open_storage
 
 EVENTS = 200  # the latest are kept
-KEEP_UP = 30.0  # seconds
+KEEP_UP = 10.0  # seconds
 FORMAT = 1  # of the run directory; readers of a newer one read older ones
 RUN, PLAN, SUCCESS, SELECTION = "run.json", "plan.parquet", "_SUCCESS", "selection.parquet"
 BAD_FILES = "bad_files.json"  # path → why the file could not be read, where pool.bad_files is 'skip'
@@ -56,7 +55,8 @@ class RunDirectory:
     """
 
     def __init__(self, root: str, plan: Plan | None = None, patience: float = 0.0) -> None:
-        self.storage: Storage = open_storage(root, patience)
+        self.info: dict[str, Any] = {}
+        self.storage: Storage = open_storage(root, patience, on_waited=self._waited)
         self._settled: dict[int, ShardReport] | None = None
         self._noted: list[dict[str, Any]] = []  # events that run.json does not have yet
         self._written = time.monotonic()  # when run.json was
@@ -64,7 +64,7 @@ class RunDirectory:
             self.plan = plan
         require_reachable(root)
         try:
-            self.info: dict[str, Any] = json.loads(self.storage.read(RUN))
+            self.info = json.loads(self.storage.read(RUN))
         except FileNotFoundError as error:
             raise ConfigError(f"{root} is no run directory (it has no {RUN})") from error
         except ValueError as error:
@@ -141,21 +141,35 @@ class RunDirectory:
             raise StoppedError(f"{self.storage.root} holds another run by now; this one was moved aside")
         if there.get("epoch", 0) > changes.get("epoch", self.info.get("epoch", 0)):
             raise StoppedError(f"{self.storage.root}: another driver works on this run by now; it is left as it is")
-        events = [*there.get("events", ()), *self._noted][-EVENTS:]
-        self.info = {**there, "events": events, **changes, "updated": now()}
-        write_json(self.storage, RUN, self.info)
-        self._noted.clear()
+        noted, self._noted = self._noted, []  # others may come while storage is waited for
+        try:
+            events = [*there.get("events", ()), *noted][-EVENTS:]
+            info = {**there, "events": events, **changes, "updated": now()}
+            write_json(self.storage, RUN, info)
+        except BaseException:
+            self._noted = [*noted, *self._noted]
+            raise
+        self.info = info
         self._written = time.monotonic()
 
     def note(self, event: RunEvent) -> None:
-        """Keep an event; it is written with the next change of run.json, or when `keep_up` says so."""
-        self._noted.append({name: value for name, value in asdict(event).items() if value not in (None, "")})
+        """Log an event and keep it; it is written with the next change of run.json, or when `keep_up` says so."""
+        log_event(event)
+        self._noted.append(event.to_json() | {"epoch": self.info.get("epoch")})
         del self._noted[:-EVENTS]
 
+    def end(self, status: str, exit_code: int, why: str | None = None, **changes: Any) -> None:
+        """What became of the run in this call: the last change of a driver."""
+        self.note(RunEvent("ended", why=status if why is None else f"{status}: {why}"))
+        self.update(status=status, exit_code=exit_code, stopped_by=why, live=None, **changes)
+
     def keep_up(self, **changes: Any) -> None:
-        """The same as `update`, at most every KEEP_UP seconds: what a driver that is killed leaves to be read."""
+        """The same as `update`, at most every KEEP_UP seconds: what others read, and a driver that is killed leaves."""
         if time.monotonic() - self._written >= KEEP_UP:
             self.update(**changes)
+
+    def _waited(self, seconds: float, why: str) -> None:
+        self.note(RunEvent("waited", why=f"{seconds:.0f} s for storage: {why}"))
 
 
 def exists(root: str) -> bool:

@@ -60,6 +60,7 @@ class ShardReport:
     filtered: int = 0  # rows that filter or sample leave out
     stages: dict[str, float] = field(default_factory=dict)  # seconds of each; none in the records of older versions
     profile: str = ""  # name of the numeric profile; none in the records of older versions
+    rejected_by: dict[str, int] = field(default_factory=dict)  # stage of errors/ → rows; none in older records
 
 
 class Journal:

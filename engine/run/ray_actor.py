@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
+from poolscore.engine import log
 from poolscore.engine.cores import bind_to_gpu
+from poolscore.engine.errors import PoolscoreError
 from poolscore.engine.job import Job
 from poolscore.engine.run.task import Task
 from poolscore.engine.worker import ShardWorker
@@ -23,14 +26,25 @@ class Actor:
         node: str = ray.get_runtime_context().get_node_id()
         return node
 
-    def start(self, job: Job, name: str, not_on_path: Sequence[str]) -> dict[str, Any]:
+    def start(
+        self, job: Job, name: str, not_on_path: Sequence[str], log_form: str | None, log_fields: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Build the model; the log is written as the driver writes its own."""
+        log.set_up_worker(log_form, **log_fields, by=name)
         self.leave_path(not_on_path)
         bind_to_gpu(job.config.run)
         self._worker = ShardWorker(job, name)
+        log.event(logging.INFO, f"{self._worker.name} is ready", device=self._worker.profile["device"])
         return self._worker.profile
 
     def do(self, task: Task) -> Any:
-        return task.do(self._worker)
+        try:
+            return task.do(self._worker)
+        except PoolscoreError:
+            raise
+        except Exception:  # of the model or a decoder, which is the user's code: the driver hears of it in one line
+            log.LOG.exception("shard %d failed", task.shard.index)
+            raise
 
     def leave_path(self, folders: Sequence[str]) -> None:
         # Ray puts the driver's working directory on the path of its workers. Code is imported from what is installed

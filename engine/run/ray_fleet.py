@@ -20,6 +20,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from poolscore.engine import log
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import Node, usable_cores
 from poolscore.engine.errors import BrokenDevice, ConfigError, PoolscoreError, StoppedError
@@ -186,7 +187,8 @@ class RayFleet:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self._refused))})"}
         job = self._job.with_cores(ask.cpus, bool(ask.gpus))
         actor: Any = ray.remote(max_restarts=0, max_task_retries=0, **options)(Actor).remote()
-        starting = actor.start.remote(job, f"worker-{number}", self._not_on_path)
+        logs = log.form_of_log(), log.bound()
+        starting = actor.start.remote(job, f"worker-{number}", self._not_on_path, *logs)
         self._workers[number] = RayWorker(number, actor, actor.node.remote(), starting)
 
     def _answered(self, worker: RayWorker, ref: Any) -> list[Event]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -26,6 +27,7 @@ class Totals:
     reasons: Mapping[str, int] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict)  # seconds of each, added over the workers
     profiles: Mapping[str, int] = field(default_factory=dict)  # name of a numeric profile → shards
+    rejected_by: Mapping[str, int] = field(default_factory=dict)  # stage of errors/ → rows
 
     @classmethod
     def of(cls, reports: Mapping[int, ShardReport]) -> Totals:
@@ -65,4 +67,5 @@ class Totals:
             reasons=dict(reasons.most_common(REASONS)),
             stages=stages,
             profiles=profiles,
+            rejected_by=dict(Counter(self.rejected_by) + Counter(report.rejected_by)),
         )

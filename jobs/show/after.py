@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from poolscore.engine.stages import STAGES, bounding_stage, idle_share
+from poolscore.engine import stages
 from poolscore.engine.words import amount
 from poolscore.jobs.show.terminal import Facts, duration, errors, warn
 from poolscore.jobs.verified import RANDOM_PART, verified_in_words
@@ -41,7 +41,7 @@ def summary(result: RunResult, report_path: str) -> None:
     if result.listed and not totals.excluded:
         warn("no id of pool.exclude is in the pool; are they written as in pool.id?")
     facts.add("time", f"{duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
-    add_stages(facts, totals)
+    _add_stages(facts, totals)
     if result.mixed is not None:
         facts.add("mixed", result.mixed)
     facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
@@ -84,10 +84,7 @@ def _warn_of_differences(wrong: Sequence[str]) -> None:
         errors.print(f"[bold red]WRONG SCORES:[/] {escape(one)}", soft_wrap=True)
 
 
-def add_stages(facts: Facts, totals: Totals) -> None:
+def _add_stages(facts: Facts, totals: Totals) -> None:
     """Where the workers' time went; stages overlap, so theirs are no shares of a whole."""
-    bound = bounding_stage(totals.stages)
-    if bound is None:
-        return  # written by an older version, or nothing is scored yet
-    seconds = ", ".join(f"{stage} {totals.stages.get(stage, 0.0):,.1f}" for stage in STAGES if stage != "idle")
-    facts.add("stages", f"{seconds} s on all workers; device idle {idle_share(totals.stages):.0%}; '{bound}' bounds")
+    if (timed := stages.in_words(totals.stages)) is not None:
+        facts.add("stages", timed)
