@@ -79,6 +79,7 @@ def main() -> None:
     """The command: one clear line for what users can mend, no traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        show.set_up_log()
         app()
     except PoolscoreError as error:
         show.failure(str(error))

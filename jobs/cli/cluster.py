@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 import shlex
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 import typer
 
 from poolscore.engine.errors import INCOMPLETE, INTERRUPTED, ConfigError
-from poolscore.jobs import show
+from poolscore.jobs import scripts, show
 from poolscore.jobs.cli.options import AsJson, ConfigFile, Overrides
 
 if TYPE_CHECKING:
@@ -117,9 +116,9 @@ def list_jobs(address: Dashboard = None, as_json: AsJson = False) -> None:
 
     jobs = connect(address).jobs()
     if as_json:
-        print(json.dumps([asdict(job) for job in jobs], indent=2))
-        return
-    show.done("\n".join(_line(job) for job in jobs) if jobs else "no jobs")
+        scripts.result([asdict(job) for job in jobs])
+    else:
+        show.done("\n".join(_line(job) for job in jobs) if jobs else "no jobs")
 
 
 def _hand_in(cluster: Cluster, config: Config, name: str, *, fresh: bool, must_resume: bool) -> None:
