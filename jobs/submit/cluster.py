@@ -169,16 +169,16 @@ class Cluster:
             raise ConfigError(f"{self.url}: {one_line(error)}") from error
 
 
-def connect(address: str | None = None) -> Cluster:
+def connect(address: str | None = None, configured: str | None = None) -> Cluster:
     """Reach a cluster.
 
     Args:
-        address: of its dashboard; None: see `dashboard_address`.
+        address, configured: of its dashboard; see `dashboard_address`.
 
     Raises:
         ConfigError: nobody answers there within seconds, or it wants another token.
     """
-    url = dashboard_address(address)
+    url = dashboard_address(address, configured)
     headers = given_headers()
     if authentication_mode(url) != OPEN and not _authorized(headers):
         headers["Authorization"] = f"Bearer {find_token(url)}"

@@ -34,7 +34,7 @@ def submitted() -> None:
     with machine_must_have_all():
         import_module("poolscore.engine.score")  # with torch, which takes longer than all before
     show.done(check_here(config))
-    raise typer.Exit(run_score(config, fresh=order["fresh"], must_resume=order["must_resume"]))
+    raise typer.Exit(run_score(config, **order["how"]))
 
 
 @contextmanager

@@ -44,8 +44,9 @@ def _nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def test_an_address_is_taken_in_rays_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dashboard_address(None) == dashboard_address("auto") == LOCAL
+    assert dashboard_address(None, "configured:1") == "http://configured:1"
     monkeypatch.setenv("RAY_ADDRESS", "http://there:8265/")
-    assert dashboard_address(None) == "http://there:8265"
+    assert dashboard_address(None, "configured:1") == "http://there:8265"
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://elsewhere")
     assert dashboard_address(None) == "https://elsewhere"
     assert dashboard_address("10.0.0.1:8265") == "http://10.0.0.1:8265"
@@ -270,7 +271,7 @@ def test_gpus_that_are_asked_for_and_not_there() -> None:
 
 
 def arrived(config: Config, cwd: Path) -> Config:
-    order = json.loads(json.dumps(order_of(config, fresh=False, must_resume=False)))
+    order = json.loads(json.dumps(order_of(config)))
     return config_of(order, cwd)
 
 
@@ -286,6 +287,12 @@ def test_a_configuration_arrives_as_it_left(digit_config: Configure, tmp_path: P
     same = ("pool", "model", "passes", "score", "select", "shortlist", "check", "prices")
     assert [getattr(there, name) for name in same] == [getattr(config, name) for name in same]
     assert there.submit == SubmitConfig()
+
+
+def test_what_else_was_asked_for(digit_config: Configure) -> None:
+    how = {"fresh": False, "must_resume": True, "extends": str(Path.cwd() / "before")}
+    assert order_of(digit_config(), must_resume=True, extends="before")["how"] == how
+    assert order_of(digit_config(), extends="s3://b/before")["how"]["extends"] == "s3://b/before"
 
 
 def test_a_time_of_day_is_that_of_the_submitter(digit_config: Configure, tmp_path: Path) -> None:
@@ -412,7 +419,7 @@ def test_the_section_is_no_part_of_a_run(digit_config: Configure) -> None:
     assert Path(config.submit.working_dir or "").is_absolute()
     assert "submit" not in config.model_dump(mode="json")
     assert parse_config(config.model_dump(mode="json")).submit == SubmitConfig()
-    assert "secret" not in json.dumps(order_of(config, fresh=False, must_resume=False))
+    assert "secret" not in json.dumps(order_of(config))
 
 
 def test_the_order_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
