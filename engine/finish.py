@@ -14,7 +14,7 @@ from poolscore.engine.run.create import write_plan
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.mixed import mixed_in_words
-from poolscore.engine.run.sweep import sweep
+from poolscore.engine.run.sweep import seal, sweep, sweep_parts
 from poolscore.engine.run.totals import Totals
 from poolscore.engine.selection.alike import NearDuplicates
 from poolscore.engine.selection.choice import Choice
@@ -52,7 +52,8 @@ class RunResult:
     shortlist: Made | None  # None: none is wanted
     near_duplicates: NearDuplicates  # of the selection
     notes: Sequence[str]  # what else is to be said of it
-    verified: Verified | None  # rows scored again at the end
+    verified: Verified | None  # rows scored again at the end of this call
+    wrong: Sequence[str]  # what scoring again found, now or before, that precision does not explain
     listed: int  # ids in pool.exclude; those that no row has were not excluded
     exit_code: int
 
@@ -66,10 +67,20 @@ def finish(
     started: float,
     journal: Journal | None,
 ) -> RunResult:
+    """Select, make the shortlist, sweep, set the mark, and score rows again.
+
+    Args:
+        started: when this call did, by the monotonic clock.
+        journal: None: the run was whole before, and nothing is opened.
+
+    Raises:
+        StoppedError: another driver works on the run, or there is nothing to select from.
+        ConfigError: it cannot be selected as configured.
+    """
     config, set_aside = prepared.config, scored.set_aside
     require_ours = journal.require_ours if journal is not None else lambda: None
     require_ours()
-    reports = run.reports()
+    reports = run.settle()
     missing = set(range(len(prepared.plan.shards))) - reports.keys() - set_aside.keys()
     if missing and scored.limit is None:
         raise StoppedError(
@@ -96,12 +107,17 @@ def finish(
         near_duplicates=batch.near_duplicates.to_json(),
         selection_notes=list(batch.notes),
     )
+    if whole and journal is not None:
+        seal(run, journal)
     if journal is not None:
         sweep_shortlist(run, require_ours)
     if whole and journal is not None:
         sweep(run, journal)
         run.succeed(journal)
+    elif whole:
+        sweep_parts(run)
     verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
+    wrong = (run.info.get("verified") or {}).get("wrong", ())
     return RunResult(
         run_dir=config.run.dir,
         selection=run.storage.path(directory.SELECTION),
@@ -116,8 +132,9 @@ def finish(
         near_duplicates=batch.near_duplicates,
         notes=batch.notes,
         verified=verified,
+        wrong=wrong,
         listed=prepared.listed,
-        exit_code=DONE if whole else INCOMPLETE,
+        exit_code=DONE if whole and not wrong else INCOMPLETE,
     )
 
 
@@ -183,5 +200,6 @@ def _verify(run: RunDirectory, prepared: Prepared, seconds: float) -> Verified |
         return None
     least, most = VERIFY_SECONDS
     verified = try_to_verify(run, prepared, rows, min(most, max(least, VERIFY_SHARE * seconds)))
-    run.update(verified=verified.to_json())
+    if verified.rows or "verified" not in run.info:  # what could not be looked at takes no finding back
+        run.update(verified=verified.to_json())
     return verified

@@ -37,6 +37,7 @@ class Job:
     repeat_because: str | None  # why the model is not split at its stochastic frontier
     compiled: Artefact | None  # what the driver's compiler made; None: nothing is compiled
     run_id: str | None = None  # of the run directory, by which a worker knows that it sees the same one
+    epoch: int | None = None  # of the journal that the driver writes; None: none
 
     def with_cores(self, cores: int, on_gpu: bool) -> Job:
         """For a worker with so many cores: what torch leaves of them decodes."""

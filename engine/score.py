@@ -87,8 +87,9 @@ def score_pool(
     started = time.monotonic()
     left = not run.succeeded or lacks_shortlist(run, config, labelled)
     journal = Journal(run.storage) if left else None  # beside another driver nothing is written
+    epoch = journal.epoch if journal is not None else None
     try:
-        with closing(Workers(run, prepared)) as workers:
+        with closing(Workers(run, prepared, epoch)) as workers:
             scored = Scored({}) if journal is None else _score(run, prepared, journal, workers, limits, on_progress)
             return finish(run, prepared, labelled, scored, workers, started, journal)
     except KeyboardInterrupt as error:

@@ -33,6 +33,7 @@ from poolscore.engine.profile import numeric_profile, numeric_settings
 from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.mixed import Profile, profile_name
+from poolscore.engine.run.sweep import keep_unless_sealed
 from poolscore.engine.run.task import LookAgain, LookAtLabelled
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import ScoredShard, Scorer
@@ -67,6 +68,7 @@ class ShardWorker:
         self._score_names = scores_of(job.config.model.task, job.config.passes.count)
         self._closed = Event()
         self._storage = open_storage(job.config.run.dir, job.config.run.storage_patience, self._closed)
+        self._epoch = job.epoch
         self._ended = 0.0  # when the last shard was
         if job.run_id is not None:
             _require_same_directory(self._storage, job.run_id)
@@ -86,7 +88,7 @@ class ShardWorker:
         Raises:
             UnreadableShard: a file of the pool cannot be read.
             OutOfMemory: the device has no room for a batch and its passes.
-            StoppedError: the run directory cannot be written, or the worker was closed.
+            StoppedError: the run directory cannot be written, the run has ended, or the worker was closed.
         """
         started = time.monotonic()
         feed, scored = self._scored(shard, blank)
@@ -96,6 +98,7 @@ class ShardWorker:
         with feed.stages.time("write"):
             scores_name = self._write(f"scores/{attempt}", scores)
             errors_name = self._write(f"errors/{attempt}", errors) if errors.num_rows else None
+            keep_unless_sealed(self._storage, self._epoch, filter(None, [scores_name, errors_name]))
         # The time of a shard begins where the one before ends: the sum over shards is the time of the worker.
         began, self._ended = max(started, self._ended), time.monotonic()
         return ShardReport(
@@ -158,6 +161,7 @@ class ShardWorker:
     def _written(self, shard: Shard, found: pa.Table) -> Written:
         name = new_name(f"part-{shard.index:05d}", ".parquet")
         self._storage.publish(name, lambda file: pq.write_table(found, file, compression="none", use_dictionary=False))
+        keep_unless_sealed(self._storage, self._epoch, [name])
         row_ids = found["row_id"].to_pylist() or [0]
         return Written(name, row_ids[0], row_ids[-1], found.num_rows)
 

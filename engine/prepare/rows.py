@@ -45,7 +45,8 @@ def read_sample(config: Config) -> Inputs:
         ConfigError: the pool cannot be read, or none of its first rows can be decoded.
     """
     add_to_path(config.model.path)
-    _, plan, choice, _ = look_at_pool(config, None)
+    found = look_at_pool(config, None)
+    plan, choice = found.plan, found.choice
     rows = config.run.batch_size or LOOKED_AT
     reader = ShardReader(plan.root, input_columns(config), config.pool.id, IdSet(), choice)
     decoders = build_decoders(config)

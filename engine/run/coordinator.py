@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import ConfigError, PoolscoreError
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.run.admission import Admission
 from poolscore.engine.run.bad_rows import BadRows
@@ -65,7 +67,7 @@ class Coordinator:
         self._journal = journal
         self._totals = done
         self._bad_rows = BadRows(pool_rows, max_bad_fraction, max_bad_rows)
-        self._admission = Admission(profile, allow_mixed, on_profile)
+        self._admission = Admission(profile, allow_mixed, fleet.expected, on_profile, clock)
         self._on_progress = on_progress
         self._on_event = on_event
         self._on_report = on_report
@@ -80,6 +82,7 @@ class Coordinator:
         self.stopped: str | None = None  # why the rest of the shards is left
         self._drained_by = math.inf
         self._workers: set[int] = set()
+        self._events: deque[Event] = deque()  # that are to be heard, and the one that is
 
     @property
     def totals(self) -> Totals:
@@ -99,19 +102,26 @@ class Coordinator:
         """
         self._bad_rows.require_few(self._totals)  # a run that was stopped for them stops again, unless more are allowed
         self._queue.fill(shards, seed)
-        while self._queue.waiting or (self._queue.unfinished and self._clock() < self._drained_by):
-            self._hand_out()
-            for event in self._fleet.wait(TICK):
-                self._hear(event)
-            self._look_for_late()
-            self._on_progress(self._state())
+        try:
+            while self._queue.waiting or (self._queue.unfinished and self._clock() < self._drained_by):
+                self._hand_out()
+                self._events.extend(self._fleet.wait(TICK))
+                while self._events:
+                    self._hear(self._events[0])
+                    self._events.popleft()
+                self._admit()
+                self._look_for_late()
+                self._on_progress(self._state())
+        except KeyboardInterrupt:
+            self._save()
+            raise
         self._blame.require_a_score()
         return self._blame.set_aside
 
     def _hear(self, event: Event) -> None:
         match event:
             case Joined(worker, profile):
-                self._welcome(worker, profile)
+                self._admission.join(worker, profile)
             case Leaving(worker, reason):
                 self._leases.leave(worker)
                 self._slow = self._leases.slow()
@@ -138,7 +148,7 @@ class Coordinator:
         if self.stopped is not None:
             self._queue.clear()
             return
-        while any(self._gave(worker) for worker in self._fleet.free()):
+        while any(self._gave(worker) for worker in self._fleet.free() if worker in self._workers):
             pass
 
     def _gave(self, worker: int) -> bool:
@@ -175,20 +185,31 @@ class Coordinator:
         """Make a shard's result count, unless one already does."""
         if report.shard in self._queue.finished:
             return
+        self._journal.append(report)
         self._queue.finished.add(report.shard)
         self._blame.scored(report.shard)
-        self._journal.append(report)
         self._totals = self._totals.plus(report)
         self._on_report(report)
         self._bad_rows.require_few(self._totals)
 
-    def _welcome(self, worker: int, profile: Profile) -> None:
-        if (different := self._admission.differences(profile)) is not None:
-            self._refuse(worker, different)
-            return
-        self._on_event(RunEvent("joined", worker))
-        self._workers.add(worker)
+    def _save(self) -> None:
+        """The run is interrupted: what workers have done counts, and nobody waits for more."""
+        self._journal.hurry()
+        with suppress(PoolscoreError):  # that it was interrupted is what is told
+            for event in [*self._events, *self._fleet.last()]:  # one perhaps a second time, which is harmless
+                if isinstance(event, Done) and isinstance(event.task, ScoreShard):
+                    self._believe(event.result)
+
+    def _admit(self) -> None:
+        """Take the workers of the run's numeric profile, then refuse the others: these may be the last."""
+        judged = self._admission.judge()
+        for worker in (worker for worker, different in judged.items() if different is None):
+            self._on_event(RunEvent("joined", worker))
+            self._workers.add(worker)
         self._blame.most_workers = max(self._blame.most_workers, len(self._workers))
+        for worker, different in judged.items():
+            if different is not None:
+                self._refuse(worker, different)
 
     def _refuse(self, worker: int, different: str) -> None:
         """Let a worker go whose scores would differ in their last bits; the others go on."""
@@ -203,6 +224,7 @@ class Coordinator:
 
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
+        self._admission.lose(lost.worker)
         self._suspects.gone(lost.worker)
         self._leases.lose(lost.worker)
         self._on_event(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
@@ -235,7 +257,7 @@ class Coordinator:
     def _state(self) -> State:
         return State(
             totals=self._totals,
-            workers=len(self._workers),
+            workers=len(self._workers) + len(self._admission.waiting),
             in_flight=self._leases.count,
             retried=self._blame.failures,
             set_aside=len(self._blame.set_aside),

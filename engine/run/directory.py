@@ -57,6 +57,7 @@ class RunDirectory:
     def __init__(self, root: str, plan: Plan | None = None, patience: float = 0.0) -> None:
         self.info: dict[str, Any] = {}
         self.storage: Storage = open_storage(root, patience, on_waited=self._waited)
+        self._settled: dict[int, ShardReport] | None = None
         self._noted: list[dict[str, Any]] = []  # events that run.json does not have yet
         self._written = time.monotonic()  # when run.json was
         if plan is not None:
@@ -95,8 +96,14 @@ class RunDirectory:
             raise StoppedError(f"{self.storage.path(PLAN)} cannot be read ({reason}); bring it back") from error
 
     def reports(self) -> dict[int, ShardReport]:
-        """The report that counts for each finished shard."""
-        return read_reports(self.storage)
+        """The report that counts for each finished shard, as the journal says now, or as was settled."""
+        return read_reports(self.storage) if self._settled is None else self._settled
+
+    def settle(self) -> dict[int, ShardReport]:
+        """Read the journal a last time: nothing more is appended to it. From storage that answers slowly that takes
+        seconds, and all that is done at the end of a run asks for it."""
+        self._settled = read_reports(self.storage)
+        return self._settled
 
     def totals(self) -> Totals:
         """Sums over the finished shards, from the journal."""

@@ -33,6 +33,7 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 
 from poolscore.engine.errors import StoppedError
+from poolscore.engine.patient_storage import hurry
 from poolscore.engine.run.compaction import pack, range_at
 from poolscore.engine.run.heartbeat import BEAT, Driver, Heart, require_gone, this_process
 from poolscore.engine.run.records import ADOPTED, FOLDER, Record, View, damaged, name_of, newest, read_view
@@ -119,6 +120,10 @@ class Journal:
         if not self._heart.is_ours(self._storage):
             where = self._storage.path(FOLDER)
             raise StoppedError(f"{where}: another driver works on this run, or it was moved; stop one of them")
+
+    def hurry(self) -> None:
+        """Wait for storage that fails no longer: the job ends."""
+        hurry(self._storage)
 
     def close(self) -> None:
         """Stop, and tell the next driver that it may begin at once."""

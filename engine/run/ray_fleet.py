@@ -61,6 +61,7 @@ class RayFleet:
             attached = not self._owns_ray or bool(config.address or os.environ.get("RAY_ADDRESS"))
             self._elastic = Elastic(config, nodes, attached, clock)
             self.workers = self._elastic.wanted(nodes)
+            self.expected = min(self._elastic.at_once(nodes), self._most or sys.maxsize)
             self._look_around()
         except BaseException:
             self.close()
@@ -104,6 +105,10 @@ class RayFleet:
         self._looked = -math.inf  # another may be wanted
         usable = [node for name, node in machines().items() if name not in self._refused]
         return any(worker.node is not None for worker in self._workers.values()) or self._elastic.may_come(usable)
+
+    def last(self) -> Sequence[Done]:
+        """See Fleet."""
+        return [event for event in self.wait(0.0) if isinstance(event, Done)]
 
     def close(self) -> None:
         """See Fleet."""

@@ -35,7 +35,7 @@ def status(
     if follow:
         from poolscore.jobs.follow import follow as follow_run
 
-        raise typer.Exit(follow_run(run_dir, as_json=as_json))
+        raise typer.Exit(follow_run(run_dir, as_json=as_json) or 0)
     from poolscore.engine.run.directory import RunDirectory
 
     show_status(RunDirectory(run_dir), as_json)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import floor
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 def summary(result: RunResult, report_path: str) -> None:
     """What the run came to."""
     totals = result.totals
-    facts = Facts("done" if not (result.set_aside or result.limit) else "finished, but not whole")
+    facts = Facts(_ended(result))
     facts.add("scored", f"{amount(totals.scored, 'row')}")
     if result.limit is not None:
-        share = totals.rows / result.pool_rows
+        share = floor(1000 * totals.rows / result.pool_rows) / 1000  # 100 % would be all
         facts.add(
             "coverage", f"{share:.1%} of the pool's rows, {RANDOM_PART}; {amount(result.shards_left, 'shard')} left"
         )
@@ -56,8 +57,17 @@ def summary(result: RunResult, report_path: str) -> None:
     facts.add("near-duplicates", result.near_duplicates.in_words())
     facts.add("report", report_path)
     facts.show()
-    if entry is not None:
-        _warn_of_differences(entry)
+    _warn_of_differences(result.wrong)
+    if result.wrong:
+        warn(
+            "the exit code is 3 until `poolscore verify CONFIG` finds nothing any more; do not label this batch unseen"
+        )
+
+
+def _ended(result: RunResult) -> str:
+    if result.wrong:
+        return "finished, but scored again some rows come out otherwise"
+    return "finished, but not whole" if result.set_aside or result.limit else "done"
 
 
 def verified(entry: Mapping[str, Any]) -> None:
@@ -66,11 +76,11 @@ def verified(entry: Mapping[str, Any]) -> None:
     for name, found in entry["scores"].items():
         facts.add(name, f"{found['largest']:.1e}; row {found['row_id']:,} may differ by {found['allowed']:.1e}")
     facts.show()
-    _warn_of_differences(entry)
+    _warn_of_differences(entry["wrong"])
 
 
-def _warn_of_differences(entry: Mapping[str, Any]) -> None:
-    for one in entry["wrong"]:
+def _warn_of_differences(wrong: Sequence[str]) -> None:
+    for one in wrong:
         errors.print(f"[bold red]WRONG SCORES:[/] {escape(one)}", soft_wrap=True)
 
 
