@@ -118,6 +118,9 @@ def finish(
         sweep_parts(run)
     verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     wrong = (run.info.get("verified") or {}).get("wrong", ())
+    exit_code = DONE if whole and not wrong else INCOMPLETE
+    if run.info["exit_code"] != exit_code:
+        run.update(exit_code=exit_code)
     return RunResult(
         run_dir=config.run.dir,
         selection=run.storage.path(directory.SELECTION),
@@ -134,7 +137,7 @@ def finish(
         verified=verified,
         wrong=wrong,
         listed=prepared.listed,
-        exit_code=DONE if whole and not wrong else INCOMPLETE,
+        exit_code=exit_code,
     )
 
 
