@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import nets
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -144,10 +145,12 @@ def test_a_worker_needs_no_more_than_its_policy(buckets: Buckets) -> None:
     prepared = prepare_job(config)
     row = pq.read_table(pa.BufferReader(run.storage.read(run.reports()[0].scores))).slice(0, 1).to_pylist()[0]
     buckets.requests()
+    ids, keys = np.array([row["row_id"]], np.int64), np.array([row["key"]], np.uint64)
+    again = LookAgain(prepared.plan.shards[0], ids, keys)
     worker = ShardWorker(replace(prepared.job, run_id=run.info["id"]))
     try:
         report = worker.score(prepared.plan.shards[0])
-        looked = worker.look_again(LookAgain(prepared.plan.shards[0], (row["row_id"],), (row["key"],), whole=True))
+        looked = worker.look_again(again)
     finally:
         worker.close()
     asked = buckets.requests()
