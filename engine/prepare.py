@@ -40,7 +40,7 @@ from poolscore.engine.pool.findings import findings_of
 from poolscore.engine.pool.health import Finding
 from poolscore.engine.pool.plan import Plan, make_plan
 from poolscore.engine.pool.read import Rows, ShardReader
-from poolscore.engine.profile import choose_device, numeric_settings, tokenizer_digests
+from poolscore.engine.profile import device_of_driver, numeric_settings, tokenizer_digests
 from poolscore.engine.run.directory import RUN, RunDirectory, redacted
 from poolscore.engine.run.footers import RunFooters
 from poolscore.engine.scores import SCORES, Task
@@ -113,7 +113,7 @@ def prepare_job(config: Config, *, fresh: bool = False, extends: str | None = No
     pool, plan, choice, extension = _look_at_pool(config, RunFooters(open_storage(config.run.dir)), extends)
     exclude = read_ids(config.pool.exclude, config.pool.id)
     reader = ShardReader(plan.root, input_columns(config), config.pool.id, exclude, choice)
-    device = choose_device(config)
+    device = device_of_driver(config)
     begun = None if fresh else _begun(config)
     if begun is not None and config.run.batch_size == AUTO:
         config = _as_begun(config, begun)
@@ -327,10 +327,12 @@ def _compile(scorer: Scorer, batch: _Batch) -> tuple[Artefact | None, bytes, str
     """Compile the model where that is asked for or usual: the artefact, its bytes, and why there is none."""
     if scorer.model.cut is None or not _wants_compiled(scorer):
         return None, b"", None
-    with only_these_programs():
-        because = scorer.model.try_compiled(batch.inputs, batch.keys)
-        if because is None and (saved := save_artefact()) is not None:
-            return *saved, None
+    because: str | None = "there is no GPU here to compile for"
+    if scorer.decoder.device.type == "cuda" or scorer.config.run.device != "cuda":
+        with only_these_programs():
+            because = scorer.model.try_compiled(batch.inputs, batch.keys)
+            if because is None and (saved := save_artefact()) is not None:
+                return *saved, None
     if because is None:
         scorer.model.leave_uncompiled()
         because = "torch's compiler caches are switched off, and workers would have to compile by themselves"
@@ -341,7 +343,7 @@ def _compile(scorer: Scorer, batch: _Batch) -> tuple[Artefact | None, bytes, str
 
 def _wants_compiled(scorer: Scorer) -> bool:
     wanted = scorer.config.passes.compile
-    return scorer.decoder.device.type == "cuda" if wanted is None else wanted
+    return "cuda" in (scorer.decoder.device.type, scorer.config.run.device) if wanted is None else wanted
 
 
 def _seconds(scorer: Scorer, batch: _Batch) -> float:

@@ -41,6 +41,19 @@ def choose_device(config: Config) -> torch.device:
     return torch.device(wanted)
 
 
+def device_of_driver(config: Config) -> torch.device:
+    """The device that pool and model are tried on before a job: that of its workers; a CPU where they have GPUs of a
+    cluster and this machine has none.
+
+    Raises:
+        ConfigError: cuda is asked for, there is none here, and no cluster that may have it.
+    """
+    attached = config.run.executor == "ray" and bool(config.run.address or os.environ.get("RAY_ADDRESS"))
+    if config.run.device == "cuda" and attached and not torch.cuda.is_available():
+        return torch.device("cpu")
+    return choose_device(config)
+
+
 def numeric_profile(config: Config, device: torch.device, of_model: Mapping[str, str | int]) -> Profile:
     """The profile of a worker on this machine, with what its model adds."""
     return {
