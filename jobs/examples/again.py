@@ -1,6 +1,6 @@
 """Select again from a run's stored scores, and compare what the methods choose. No GPU, model, pool or torch.
 
-    RUN=poolscore-demo/run python -m poolscore.jobs.examples.again
+RUN=poolscore-demo/run python -m poolscore.jobs.examples.again
 """
 
 # %% A run, local or s3://…
@@ -32,4 +32,6 @@ def share_in(batch: pa.Table, other: pa.Table) -> float:
 for name, batch in batches.items():
     common, score = share_in(batch, batches["topk"]), pc.mean(batch["score"]).as_py()
     classes = pc.count_distinct(batch["prediction"]).as_py()
-    print(f"{name:12}  {batch.num_rows} rows  {common:.0%} of topk  mean {config.selected_by} {score:.3f}  {classes} classes")
+    print(
+        f"{name:12}  {batch.num_rows} rows  {common:.0%} of topk  mean {config.selected_by} {score:.3f}  {classes} classes"
+    )

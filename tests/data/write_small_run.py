@@ -3,7 +3,7 @@
     python tests/data/write_small_run.py tests/data/run_format_2
 
 To be called once, when a format is new (`FORMAT` in engine/run/directory.py), and never for an older one: what matters
-is that newer code reads what older code wrote. Report, plan's footers and locks are left out, for the size.
+is that newer code reads what older code wrote.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from poolscore.engine.config import parse_config  # noqa: E402
 from poolscore.engine.score import score_pool  # noqa: E402
 from poolscore.jobs.cli import app  # noqa: E402
 from poolscore.jobs.demo import read_digits  # noqa: E402
-from poolscore.jobs.pack.pictures import png  # noqa: E402
+from poolscore.jobs.pack.picture import png_bytes  # noqa: E402
 
 ROWS, BROKEN, SENT = 40, 7, 11
 
 
 def main(to: Path) -> None:
     """Score 40 digits in two shards, one of them broken and one excluded, and select twice."""
-    folder = Path(tempfile.mkdtemp())
+    folder = Path(tempfile.mkdtemp())  # which is gone when the run is read
     digits, labels = read_digits()
-    images = [png(picture) for picture in digits[:ROWS]]
+    images = [png_bytes(picture) for picture in digits[:ROWS]]
     images[BROKEN] = b"no picture"
     ids = [f"digit-{i:02d}" for i in range(ROWS)]
     pool = pa.table({"id": ids, "image": images, "label": labels[:ROWS]})
@@ -48,8 +48,7 @@ def main(to: Path) -> None:
         {
             "pool": {"uri": "pool.parquet", "input": "image", "decode": {"mode": "L"}, "id": "id", "keep": ["label"]}
             | {"exclude": "sent.csv"},
-            "model": {"source": "nets:cnn", "path": str(TESTS), "weights": "weights.pt", "task": "multiclass"}
-            | {"classes": 10},
+            "model": {"source": "nets:cnn", "weights": "weights.pt", "task": "multiclass", "classes": 10},
             "passes": {"count": 3},
             "select": {"k": 5},
             "shortlist": {"rows": 8},
@@ -60,7 +59,8 @@ def main(to: Path) -> None:
     score_pool(config)
     again = CliRunner().invoke(app, ["select", config.run.dir, "--name", "margin", "--score", "margin", "--k", "4"])
     assert again.exit_code == 0, again.output
-    shutil.copytree(config.run.dir, to, ignore=shutil.ignore_patterns("report.html", "footers.parquet"))
+    shutil.copytree(config.run.dir, to)
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

@@ -74,19 +74,16 @@ def test_kuberay_knows_every_field(kind: str) -> None:
 def test_a_misspelt_field_is_found_wherever_it_is(kind: str) -> None:
     """But for the names in free maps: labels, selectors, resources, Ray's own parameters."""
     free = {"nodeSelector", "rayStartParams", "requests", "limits"}
-    checked = 0
-    for *path, name in nodes_of(manifest(kind)):
-        if free & set(path) or path == [] and name == "status":
-            continue
-        wrong = copy.deepcopy(manifest(kind))
+    right, validator = manifest(kind), jsonschema.Draft202012Validator(SCHEMAS[kind])
+    fields = [path for path in nodes_of(right) if not free & set(path[:-1])]
+    assert len(fields) > 80
+    for *path, name in fields:
+        wrong = copy.deepcopy(right)
         inner: Any = wrong
         for step in path:
             inner = inner[step]
         inner[f"{name}x"] = inner.pop(name)
-        with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(wrong, SCHEMAS[kind], cls=jsonschema.Draft202012Validator)
-        checked += 1
-    assert checked > 80
+        assert not validator.is_valid(wrong), (*path, name)
 
 
 def test_both_describe_the_same_cluster(cluster: dict[str, Any]) -> None:

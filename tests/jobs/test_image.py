@@ -58,8 +58,8 @@ def test_the_images_python_steps(tmp_path: Path) -> None:
 
     assert "score" in run("poolscore", "--help")
     assert "ray" in run("ray", "--version")
-    assert run("python", "-c", "import botocore, gcsfs, tokenizers, poolscore.engine as e; print(e.__file__)").startswith(
-        str(tmp_path / "opt")
-    )
+    assert run(
+        "python", "-c", "import botocore, gcsfs, tokenizers, poolscore.engine as e; print(e.__file__)"
+    ).startswith(str(tmp_path / "opt"))
     run("poolscore", "demo", "--dir", "demo")
     assert (tmp_path / "demo" / "run" / "selection.parquet").exists()
