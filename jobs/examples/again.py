@@ -32,6 +32,4 @@ def share_in(batch: pa.Table, other: pa.Table) -> float:
 for name, batch in batches.items():
     common, score = share_in(batch, batches["topk"]), pc.mean(batch["score"]).as_py()
     classes = pc.count_distinct(batch["prediction"]).as_py()
-    print(
-        f"{name:12}  {batch.num_rows} rows  {common:.0%} of topk  mean {config.selected_by} {score:.3f}  {classes} classes"
-    )
+    print(f"{name:12}  {common:4.0%} of topk  mean {config.selected_by} {score:.3f}  {classes} classes")
