@@ -1,5 +1,5 @@
-"""The storage policies of jobs/cluster allow what a driver and a worker ask of S3, and the worker's nothing that matters
-beside it. Requests are those of a real job, as they arrive at a server."""
+"""The storage policies of jobs/cluster allow what a driver and a worker ask of S3, and a worker to write parts alone.
+Requests are those of a real job, as they arrive at a server."""
 
 from __future__ import annotations
 
