@@ -6,17 +6,15 @@ import copy
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from cluster_recipes import RECIPES, ROOT, dockerfile
 
 from poolscore.engine.config import Config, load_config
 
-ROOT = Path(__file__).parents[2]
-RECIPES = ROOT / "jobs" / "cluster"
 SCHEMAS = json.loads((ROOT / "tests" / "data" / "kuberay" / "schema.json").read_text())
 CONSTRAINTS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
 VERSION = re.search('^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]  # type: ignore[index]
@@ -181,12 +179,6 @@ def test_the_job_asks_for_what_a_pod_has(cluster: dict[str, Any], job: Config) -
     assert job.model.is_file
     assert not job.model.trust
     assert job.prices.gpu_hour
-
-
-def dockerfile() -> list[tuple[str, str]]:
-    """Instructions with their arguments."""
-    text = re.sub(r"^#.*\n", "", (RECIPES / "Dockerfile").read_text(), flags=re.MULTILINE).replace("\\\n", " ")
-    return [(line.split(" ", 1)[0], line.split(" ", 1)[1].strip()) for line in text.splitlines() if line]
 
 
 def arguments(instruction: str) -> list[str]:

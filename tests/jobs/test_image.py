@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cluster import ROOT, dockerfile
+from cluster_recipes import ROOT, dockerfile
 
 
 def interpreter() -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import nets
@@ -75,86 +74,83 @@ def _list(value: str | list[str]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Buckets:
+class Night:
+    """A job that is done, and what was asked of storage."""
+
+    config: Config
     photos: str
     runs: str
     proxy: Proxy
+    of_driver: Sequence[Request]
 
-    def policy(self, role: str) -> Policy:
-        return Policy(role, photos=self.photos, runs=self.runs)
-
-    def requests(self) -> list[Request]:
-        """Of everything since the last look."""
-        seen, self.proxy.seen[:] = list(self.proxy.seen), []
-        return [Request.of(one) for one in seen]
+    def refused(self, role: str, asked: Sequence[Request]) -> list[Request]:
+        policy = Policy(role, photos=self.photos, runs=self.runs)
+        return [request for request in asked if not policy.allows(request)]
 
 
-@pytest.fixture
-def buckets(
-    tmp_path: Path, digits: pa.Table, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Buckets]:
-    """A pool with a broken picture, and weights, in a bucket; another one for runs."""
-    table = digits.slice(0, 150)
+def requests_at(proxy: Proxy) -> list[Request]:
+    """Of everything since the last look."""
+    seen, proxy.seen[:] = list(proxy.seen), []
+    return [Request.of(one) for one in seen]
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory, digits: pa.Table, s3_server: S3Server) -> Iterator[Night]:
+    """A pool with a broken picture, and weights, in a bucket; the run in another one."""
+    folder, table = tmp_path_factory.mktemp("night"), digits.slice(0, 100)
     images = table["image"].to_pylist()
     images[3] = b"no picture"
-    write_pool(tmp_path / "pool", table.set_column(table.schema.get_field_index("image"), "image", pa.array(images)))
+    write_pool(folder / "pool", table.set_column(table.schema.get_field_index("image"), "image", pa.array(images)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        torch.save(nets.cnn().state_dict(), tmp_path / "weights.pt")
+        torch.save(nets.cnn().state_dict(), folder / "weights.pt")
     photos, runs = s3_server.new_bucket(), s3_server.new_bucket()
     at = locate(f"{photos}/")
-    fs.copy_files(str(tmp_path), at.path.rstrip("/"), fs.LocalFileSystem(), at.filesystem)
-    with proxy_before(os.environ["AWS_ENDPOINT_URL"]) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        yield Buckets(photos, runs, proxy)
-
-
-def job(buckets: Buckets) -> Config:
-    return parse_config(
+    fs.copy_files(str(folder), at.path.rstrip("/"), fs.LocalFileSystem(), at.filesystem)
+    config = parse_config(
         {
-            "pool": {"uri": f"{buckets.photos}/pool", "input": "image", "decode": {"mode": "L"}, "id": "id"},
+            "pool": {"uri": f"{photos}/pool", "input": "image", "decode": {"mode": "L"}, "id": "id"},
             "model": {"source": "nets:cnn", "path": str(TESTS), "task": "multiclass"}
-            | {"weights": f"{buckets.photos}/weights.pt"},
+            | {"weights": f"{photos}/weights.pt"},
             "passes": {"count": 3},
             "select": {"k": 5},
-            "run": {"dir": f"{buckets.runs}/night/1", "executor": "local", "verify_rows": 0}
+            "run": {"dir": f"{runs}/night/1", "executor": "local", "verify_rows": 0}
             | {"shard_rows": 50, "max_bad_fraction": 0.5},
         }
     )
+    with proxy_before(os.environ["AWS_ENDPOINT_URL"]) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        assert score_pool(config).exit_code == DONE
+        yield Night(config, photos, runs, proxy, requests_at(proxy))
 
 
-def test_the_driver_needs_no_more_than_its_policy(buckets: Buckets) -> None:
-    assert score_pool(job(buckets)).exit_code == DONE
-    asked = buckets.requests()
-    assert [request for request in asked if not buckets.policy("driver").allows(request)] == []
-    assert {request.action for request in asked} == {
-        "s3:ListBucket",
-        "s3:GetObject",
-        "s3:PutObject",
-        "s3:DeleteObject",
+def test_the_driver_needs_no_more_than_its_policy(night: Night) -> None:
+    assert night.refused("driver", night.of_driver) == []
+    assert {request.action.removeprefix("s3:") for request in night.of_driver} == {
+        "ListBucket",
+        "GetObject",
+        "PutObject",
+        "DeleteObject",
     }
-    pool = [request for request in asked if request.resource.startswith(f"arn:aws:s3:::{buckets.photos[5:]}")]
+    pool = [request for request in night.of_driver if night.photos.removeprefix("s3://") in request.resource]
     assert {request.action for request in pool} == {"s3:ListBucket", "s3:GetObject"}
 
 
-def test_a_worker_needs_no_more_than_its_policy(buckets: Buckets) -> None:
+def test_a_worker_needs_no_more_than_its_policy(night: Night) -> None:
     """It reads, and writes parts; it deletes nothing, and touches neither journal nor run.json."""
-    config = job(buckets)
-    assert score_pool(config).exit_code == DONE
-    run = RunDirectory(config.run.dir)
-    prepared = prepare_job(config)
+    run, prepared = RunDirectory(night.config.run.dir), prepare_job(night.config)
     row = pq.read_table(pa.BufferReader(run.storage.read(run.reports()[0].scores))).slice(0, 1).to_pylist()[0]
-    buckets.requests()
     ids, keys = np.array([row["row_id"]], np.int64), np.array([row["key"]], np.uint64)
     again = LookAgain(prepared.plan.shards[0], ids, keys)
+    requests_at(night.proxy)
     worker = ShardWorker(replace(prepared.job, run_id=run.info["id"]))
     try:
         report = worker.score(prepared.plan.shards[0])
         looked = worker.look_again(again)
     finally:
         worker.close()
-    asked = buckets.requests()
-    assert [request for request in asked if not buckets.policy("worker").allows(request)] == []
+    asked = requests_at(night.proxy)
+    assert night.refused("worker", asked) == []
     written = {request.resource.split("/", 1)[1] for request in asked if request.action == "s3:PutObject"}
     assert written == {f"night/1/{name}" for name in (report.scores, report.errors, looked.part.name)}
     assert report.errors is not None
