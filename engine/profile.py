@@ -42,14 +42,14 @@ def choose_device(config: Config) -> torch.device:
 
 
 def device_of_driver(config: Config) -> torch.device:
-    """The device that pool and model are tried on before a job: that of its workers; a CPU where they have GPUs of a
-    cluster and this machine has none.
+    """Where a job is tried before it is handed out: a driver on a machine without a GPU may have workers with one.
 
     Raises:
-        ConfigError: cuda is asked for, there is none here, and no cluster that may have it.
+        ConfigError: cuda is asked for, and there are no such workers, nor a GPU here.
     """
-    attached = config.run.executor == "ray" and bool(config.run.address or os.environ.get("RAY_ADDRESS"))
-    if config.run.device == "cuda" and attached and not torch.cuda.is_available():
+    run = config.run
+    on_cluster = run.executor == "ray" and bool(run.address or os.environ.get("RAY_ADDRESS"))
+    if run.device == "cuda" and on_cluster and not torch.cuda.is_available():
         return torch.device("cpu")
     return choose_device(config)
 
