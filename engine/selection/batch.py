@@ -158,8 +158,8 @@ def select_batch(
         Table, best first: rank (int64, from 1), row_id, key, id, score, method (of control rows: CONTROL), score_name,
         prediction, confidence, and the columns of `pool.keep`; for the stochastic methods also perturbed_score
         (float64), by which they rank, for the batch-aware ones step (int64, from 1) and gain (float64; null: nothing to
-        compare with); these are null for control rows. The schema's metadata say under ABOUT whether every shard of the
-        run was scored, and what caps and control there were.
+        compare with); these are null for control rows. The schema's metadata say under ABOUT what was asked for (see
+        `Choice.manifest`) and whether every shard of the run was scored.
 
     Raises:
         ConfigError: the run has no such score or no scores yet, `exclude` cannot be read, or fewer rows are left than
@@ -209,27 +209,27 @@ def selected(
         raise ConfigError("pool.keep: 'run' is the column that tells the runs apart; select from each of them")
     shortlist = _shortlist_of(runs, choice) if choice.needs_shortlist else None
     lacking = shortlist.lacks(reports[0]) if shortlist is not None else None
-    limits = choice.limits()
+    asked = choice.manifest()
     if shortlist is not None:
         listed_keys = candidates(shortlist)
         question = replace(question, ranking=Listed(question.ranking, listed_keys))
         if otherwise := ranked_otherwise(runs[0], choice):
-            limits["candidates"] = {"rows": len(listed_keys), **otherwise}
+            asked["candidates"] = {"rows": len(listed_keys), **otherwise}
     control = control_rows(scored, question, choice.control, choice.k, choice.seed)
     groups = Columns(parts, choice.score, choice.caps.columns, at_once)
     thinned = _thinned_by(choice, scored, question, control)
     walk = Walk(_fill_by(choice, scored, question), groups, choice.caps, control, shortlist, thinned)
     wanted = choice.k - len(control)
     if exclude is not None:
-        limits["excluded"] = {"listed": len(left_out), "rows": count_excluded(scored, left_out)}
+        asked["excluded"] = {"listed": len(left_out), "rows": count_excluded(scored, left_out)}
     with SortedRuns(wanted) as best:
         others = find_others(best, walk, choice, config.model.task, wanted)
-        limits |= {**({"control_rows": len(control)} if choice.control else {}), **others.about}
+        asked |= {**({"control_rows": len(control)} if choice.control else {}), **others.about}
         columns = Columns(parts, choice.score, names, at_once)
         run_names = [run.storage.root for run in runs] if len(runs) > 1 else []
         if shortlist is not None:
-            limits["shortlist_complete"] = lacking is None
-        about = {**_about(runs, reports), **limits}
+            asked["shortlist_complete"] = lacking is None
+        about = {**_about(runs, reports), **asked}
         yield Batch(choice, about, columns, others, control, run_names, lacking)
 
 
