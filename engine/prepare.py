@@ -44,7 +44,7 @@ from poolscore.engine.profile import choose_device, numeric_settings, tokenizer_
 from poolscore.engine.run.directory import RUN, RunDirectory, redacted
 from poolscore.engine.run.footers import RunFooters
 from poolscore.engine.scores import SCORES, Task
-from poolscore.engine.selection.caps import require_groups
+from poolscore.engine.selection.groups import require_groups
 from poolscore.engine.shard import Scorer
 from poolscore.engine.storage import open_storage
 from poolscore.engine.uri import lies_in

@@ -133,9 +133,7 @@ def compare_runs(
 
 def _nothing_in_common(a: RunDirectory, b: RunDirectory) -> str:
     """Why there is nothing to compare."""
-    first, second = (
-        f"the column '{run.config.pool.id}'" if run.config.pool.id else "path and row" for run in (a, b)
-    )
+    first, second = (f"the column '{run.config.pool.id}'" if run.config.pool.id else "path and row" for run in (a, b))
     if first != second:
         why = f"rows of the first are known by {first}, of the second by {second}"
     elif a.config.pool.id is None:

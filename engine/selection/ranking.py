@@ -15,10 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from poolscore.engine.selection.order import Places, Values
 from poolscore.kernels.gumbel import LARGEST, gumbel_may_reach, gumbel_of, log
 
-Places = NDArray[np.intp]
-Values = NDArray[np.float64]
 METHODS = ("topk", "power", "softmax", "softrank")
 SLACK = 1e-5  # relative, by which the odds of a row are called too high rather than too low
 

@@ -15,7 +15,7 @@ from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import RunResult, score_pool
-from poolscore.engine.selection.batch import ABOUT
+from poolscore.engine.selection.result import ABOUT
 
 Configure = Callable[..., Config]
 
