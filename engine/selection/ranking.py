@@ -83,9 +83,10 @@ class Noisy:
     ) -> tuple[Places, Values]:
         """See Ranking."""
         assert keys_N is not None
-        places = np.flatnonzero(np.isfinite(scores_N))
+        possible_N = np.isfinite(scores_N)
         if edge > -np.inf:  # most rows fall here, at the cost of the draw but not of its logarithms
-            places = places[gumbel_may_reach(keys_N[places], self.seed, self._odds(scores_N[places], edge))]
+            possible_N &= gumbel_may_reach(keys_N, self.seed, self._odds(scores_N, edge))
+        places = np.flatnonzero(possible_N)
         values = self._location(scores_N[places].astype(np.float64)) + gumbel_of(keys_N[places], self.seed)
         enough = values.astype(np.float32) >= np.float32(edge)
         return places[enough], values[enough]
