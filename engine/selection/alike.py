@@ -37,7 +37,7 @@ class NearDuplicates:
     def from_json(cls, entry: dict[str, Any]) -> NearDuplicates:
         """The inverse of `to_json`."""
         known = [entry[name] for name in ("rows", "known", "repeated", "capped", "why")]
-        return cls(*known, entry.get("lacks"))  # which older versions did not write
+        return cls(*known, lacks=entry.get("lacks"))  # which older versions did not write
 
     def to_json(self) -> dict[str, Any]:
         """For manifests and run.json."""
