@@ -24,9 +24,9 @@ import simplejpeg
 import torch
 
 from poolscore.engine import Config, parse_config, score_pool
+from poolscore.engine.job import Job, build_scorer
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.profile import numeric_settings
-from poolscore.engine.worker import Job, build_scorer
 
 HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -48,7 +48,8 @@ def config_for(folder: str, uri: str, **run: Any) -> Config:
             },
             "passes": {"count": 10},
             "select": {"k": 100},
-            "run": {"dir": f"{folder}/run-{os.getpid()}", "device": "cpu", **run},
+            "shortlist": {"rows": 0},  # nobody else infers the best rows once more, or verifies
+            "run": {"dir": f"{folder}/run-{os.getpid()}", "device": "cpu", "verify_rows": 0, **run},
         }
     )
 

@@ -36,8 +36,8 @@ class NearDuplicates:
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> NearDuplicates:
         """The inverse of `to_json`."""
-        known = [entry[name] for name in ("rows", "known", "repeated", "capped", "why")]
-        return cls(*known, lacks=entry.get("lacks"))  # which older versions did not write
+        names = ("rows", "known", "repeated", "capped", "why", "lacks")
+        return cls(**{name: entry[name] for name in names if name in entry})  # older versions did not write all
 
     def to_json(self) -> dict[str, Any]:
         """For manifests and run.json."""
