@@ -1,4 +1,4 @@
-"""`export-tasks`: a selection handed over to people. `export_tasks` is it as a function, `read_tasks` reads it again."""
+"""`export-tasks`: a selection handed over to people. `export_tasks` does it, `read_tasks` reads it again."""
 
 from poolscore.jobs.tasks.export import Exported, export_tasks
 from poolscore.jobs.tasks.manifest import Tasks, read_tasks

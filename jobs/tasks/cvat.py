@@ -1,5 +1,5 @@
-"""CVAT: the pictures, the labels for its constructor, and `annotations.xml` in its format 'CVAT for images 1.1', where a
-class is a tag of the picture. https://docs.cvat.ai/docs/manual/advanced/xml_format
+"""CVAT: the pictures, the labels for its constructor, and `annotations.xml` in its format 'CVAT for images 1.1', where
+a class is a tag of the picture. https://docs.cvat.ai/docs/manual/advanced/xml_format
 """
 
 from __future__ import annotations
@@ -41,9 +41,8 @@ def write(tasks: Tasks, items: Sequence[Item], shown: Sequence[Shown], storage: 
 
 def picture_size(data: bytes) -> tuple[int, int] | None:
     """Width and height, by the header alone; None: it cannot be told."""
-    with suppress(Exception):  # Pillow raises many kinds
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            return picture.size
+    with suppress(Exception), Image.open(io.BytesIO(data), formats=FORMATS) as picture:  # it raises many kinds
+        return picture.size
     return None
 
 

@@ -61,7 +61,8 @@ def export_tasks(
     The same call again writes nothing, or the rest of what a call that was stopped has left.
 
     Args:
-        selection: a run directory, or the file of a selection; the pool must be there, unless all that is shown is kept.
+        selection: a run directory, or the file of a selection; the pool must be there, unless all that is shown is
+            kept.
         out: folder, local or in object storage; empty, or that of this very export.
         to: the tool.
         name: of a further selection of the run.

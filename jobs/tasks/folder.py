@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import BinaryIO
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.storage import Storage
@@ -29,8 +31,12 @@ def write(tasks: Tasks, items: Sequence[Item], shown: Sequence[Shown], storage: 
         what = "What cannot be labelled" if label == SKIP else f"Pictures of the class '{label}'"
         notes[f"{name}/{ABOUT}"] = f"{what}."
     for name, text in notes.items():
-        storage.publish(name, lambda file, text=text: file.write(f"{text}\n".encode()))
+        storage.publish(name, partial(_write, text))
     return [*notes]
+
+
+def _write(text: str, file: BinaryIO) -> None:
+    file.write(f"{text}\n".encode())
 
 
 def folders(question: Question) -> dict[str, str]:

@@ -66,12 +66,10 @@ def _task(tasks: Tasks, item: Item, shown: Sequence[Shown]) -> dict[str, Any]:
     if item.prediction is None:
         return {"data": data}
     kind = "number" if tasks.question.kind == "number" else "choices"
-    value = item.prediction if kind == "number" else [item.prediction]
-    result = {"from_name": ANSWER, "to_name": _about(shown), "type": kind, "value": {kind: value}}
-    prediction = {"model_version": tasks.run_ids[0], "result": [result]}
-    if item.confidence is not None:
-        prediction["score"] = item.confidence
-    return {"data": data, "predictions": [prediction]}
+    answer = {kind: item.prediction if kind == "number" else [item.prediction]}
+    result = {"from_name": ANSWER, "to_name": _about(shown), "type": kind, "value": answer}
+    sure = {} if item.confidence is None else {"score": item.confidence}
+    return {"data": data, "predictions": [{"model_version": tasks.run_ids[0], **sure, "result": [result]}]}
 
 
 def _about(shown: Sequence[Shown]) -> str:

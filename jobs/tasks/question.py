@@ -96,6 +96,8 @@ class Question:
         """
         if value is None or value == SKIP or value == [SKIP]:
             return None
+        if self.kind != "several" and value == []:  # handed in without an answer
+            return None
         if self.kind == "number":
             return _number(value, where)
         given = [self._known(v, where) for v in (value if isinstance(value, list | tuple) else [value])]

@@ -1,4 +1,4 @@
-"""What a person sees of a row: its pictures as files, with the bytes that they have in the pool; its text; its values."""
+"""What a person sees of a row: its pictures as files, with the bytes that they have in the pool; text; values."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ from poolscore.jobs.tasks.rows import read_rows, schema_of
 from poolscore.jobs.tasks.selection import Selected
 
 FILES = "files"  # the folder of the pictures
-RESERVED = (
-    "task id pool_id label annotator annotation_id at created_at updated_at lead_time agreement skipped prediction "
-)
-RESERVED += "confidence data"
+_RESERVED = """task id pool_id label annotator annotation_id at created_at updated_at lead_time agreement skipped
+was_cancelled prediction confidence data values"""  # names that have a meaning in one of the formats
 Form = Literal["file", "url", "text", "value"]
 
 
@@ -70,7 +68,7 @@ def shown_columns(selected: Selected, columns: Sequence[str], url_column: str | 
         forms = {url_column: "url", **{name: form for name, form in forms.items() if form != "file"}}
     names: dict[str, str] = {}
     for i, name in enumerate(forms):
-        plain = re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,63}", name) and name not in RESERVED.split()
+        plain = re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,63}", name) and name not in _RESERVED.split()
         names[name] = name if plain else f"column_{i + 1}"
     if len(set(names.values())) < len(names):
         raise ConfigError(f"columns named like column_1 and others that need such names: leave out one of {[*names]}")
