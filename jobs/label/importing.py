@@ -13,7 +13,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.keys import id_text
 from poolscore.jobs.label.answers import Given
-from poolscore.jobs.label.labels import Inputs, carried, inputs_of, write_labels
+from poolscore.jobs.label.labels import about_labels, bring_up_to_date
 from poolscore.jobs.label.ledger import Id, Kept, Ledger, beside, extended, ledger_name, one_each, read_ledger
 from poolscore.jobs.label.reading import read_answers
 from poolscore.jobs.label.rules import Label, Rule, labels_of
@@ -84,13 +84,10 @@ def import_labels(
         read += len(given)
         new += ledger.merge(_matched(given, exported, ledger.question, round_number), file, replace_old)
     every = _labels(ledger)
-    there = carried(storage, name)
-    inputs: Inputs | None = None
-    if with_inputs or there:
-        inputs = inputs_of(exported.runs[0], storage, name)
-    if new or rule != ledger.rule or name not in storage.names("") or (with_inputs and not there):
+    about_labels(storage, name)  # which refuses a file that is somebody else's
+    if new or rule != ledger.rule or ledger_name(name) not in storage.names(""):
         ledger.write(storage, ledger_name(name))
-        write_labels(storage, name, every, ledger, inputs)
+    bring_up_to_date(labels, every, ledger, exported.runs[0], with_inputs)  # also where an import was stopped before
     state = states(exported, ledger)
     count = {which: sum(s == which for s in state) for which in ("labelled", "skipped", "pending")}
     disputed = tuple(str(i) for i, s in zip(exported.ids.to_pylist(), state, strict=True) if s == "disputed")
@@ -132,7 +129,7 @@ def _ledger(labels: str, tasks: Tasks, question: Question) -> Ledger:
     ledger = read_ledger(storage, ledger_name(name))
     if ledger is None:
         if name in storage.names(""):
-            carried(storage, name)
+            about_labels(storage, name)
             raise ConfigError(f"--labels: {labels} is there, but not {ledger_name(name)}; bring it back")
         return Ledger(question, tasks.ids.type)
     if ledger.id_type != tasks.ids.type:

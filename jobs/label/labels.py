@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +16,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.storage import Storage
-from poolscore.jobs.label.ledger import ABOUT, FORMAT, Id, Ledger
+from poolscore.jobs.label.ledger import ABOUT, FORMAT, Id, Ledger, beside
 from poolscore.jobs.label.rules import Label
 from poolscore.jobs.tasks.rows import input_columns, read_rows, schema_of
 
@@ -29,32 +31,42 @@ class Inputs:
     before: str | None  # a file of labels that has some of them already
 
 
-def inputs_of(run: str, labels: Storage, name: str) -> Inputs:
-    """Of the model of a run.
+def bring_up_to_date(labels: str, every: Sequence[Label], ledger: Ledger, run: str, with_inputs: bool) -> None:
+    """Write a file of labels anew, unless it is that of these answers already.
+
+    Args:
+        every: the labels of the ledger.
+        run: whose model's input columns are carried, where the labels carry any so far or `with_inputs` says so.
 
     Raises:
-        ConfigError: the labels so far have other ones.
+        ConfigError: the file was not written by an import, it carries other inputs, or the pool cannot be read.
     """
-    columns = tuple(input_columns(RunDirectory(run)))
-    there = carried(labels, name)
-    if there and there != columns:
+    storage, name = beside(labels)
+    there = about_labels(storage, name)
+    before = tuple(there["inputs"]) if there else ()
+    columns = tuple(input_columns(RunDirectory(run))) if before or with_inputs else ()
+    if before and before != columns:
         raise ConfigError(
-            f"{labels.path(name)} carries the inputs {', '.join(there)}, the run has others; choose another"
+            f"--labels: {labels} carries {', '.join(before)}, the run has other inputs; choose another file"
         )
-    return Inputs(columns, labels.path(name) if there else None)
+    about = {"format": FORMAT, "rule": ledger.rule, "answers": ledger.digest, "inputs": list(columns if every else ())}
+    if about != there:
+        inputs = Inputs(columns, storage.path(name) if before else None)
+        _write(storage, name, every, ledger, inputs, about)
 
 
-def carried(storage: Storage, name: str) -> tuple[str, ...]:
-    """The input columns that a file of labels carries; none where there is no file.
+def about_labels(storage: Storage, name: str) -> dict[str, Any] | None:
+    """What a file of labels says of itself; None: there is none.
 
     Raises:
         ConfigError: the file was not written by an import.
     """
     if name not in storage.names(""):
-        return ()
+        return None
     try:
         with open_parquet(storage.path(name)) as file:
-            return tuple(json.loads(file.schema_arrow.metadata[ABOUT])["inputs"])
+            about: dict[str, Any] = json.loads(file.schema_arrow.metadata[ABOUT])
+            return {"inputs": [], **about}
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
         path = storage.path(name)
         raise ConfigError(
@@ -62,22 +74,22 @@ def carried(storage: Storage, name: str) -> tuple[str, ...]:
         ) from error
 
 
-def write_labels(storage: Storage, name: str, labels: Sequence[Label], ledger: Ledger, inputs: Inputs | None) -> None:
-    """Write all labels anew. Memory: the labels, and a block of inputs.
+def _write(
+    storage: Storage, name: str, labels: Sequence[Label], ledger: Ledger, inputs: Inputs, about: dict[str, Any]
+) -> None:
+    """Memory: the labels, and a block of inputs.
 
     Columns: id, key, label (`Question.arrow_type`), of several labels label_names, annotators, agreement, at, run,
     selection, round; then the inputs.
     """
     table = _table(labels, ledger)
-    about = {"format": FORMAT, "rule": ledger.rule, "inputs": list(inputs.columns) if inputs else []}
-    blocks = _with_inputs(table, labels, inputs) if inputs and labels else iter([table])
 
     def write(file: object) -> None:
+        blocks = _with_inputs(table, labels, inputs) if inputs.columns and labels else iter([table])
         first = next(blocks)
         schema = first.schema.with_metadata({ABOUT: json.dumps(about)})
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-            writer.write_table(first.cast(schema))
-            for block in blocks:
+            for block in chain([first], blocks):
                 writer.write_table(block.cast(schema))
 
     storage.publish(name, write)

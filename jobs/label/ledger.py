@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
 import pyarrow as pa
@@ -93,6 +94,12 @@ class Ledger:
         for kept in self.answers.values():
             rows.setdefault(kept.id, []).append(kept)
         return rows
+
+    @property
+    def digest(self) -> str:
+        """Of all that labels are made of, in its order."""
+        rows = [(str(k.id), k.annotator, k.answer, k.at.isoformat(), k.round) for k in self.answers.values()]
+        return sha256(json.dumps([rows, self.question.classes]).encode()).hexdigest()[:32]
 
     def write(self, storage: Storage, name: str) -> None:
         """Replace the file."""

@@ -21,8 +21,8 @@ def verdict(worth: Worth) -> list[str]:
 def _limits(worth: Worth) -> list[str]:
     if not worth.control_rows:
         return [
-            "there is no control in this batch, so nobody can say what rows drawn at random would have given; select the "
-            "next one with --control 0.05 (select.control)"
+            "there is no control in this batch, so nobody can say what rows drawn at random would have given; select "
+            "the next one with --control 0.05 (select.control)"
         ]
     if not worth.control_labelled:
         waiting = amount(worth.control_rows, "control row")
