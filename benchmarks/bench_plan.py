@@ -86,8 +86,9 @@ def write_pool(folder: Path) -> None:
 
 def real_files(folder: Path) -> dict[str, Any]:
     """First and second plan of the real files."""
-    from poolscore.engine.pool.files import PoolFiles, find_files
-    from poolscore.engine.pool.plan import make_plan
+    from poolscore.engine.pool.cut import make_plan
+    from poolscore.engine.pool.files import PoolFiles
+    from poolscore.engine.pool.find import find_files
     from poolscore.engine.run.footers import RunFooters
     from poolscore.engine.storage import LocalStorage
 
@@ -116,10 +117,10 @@ def real_files(folder: Path) -> dict[str, Any]:
 
 def table_of_footers(folder: Path) -> dict[str, Any]:
     """A plan of files that do not exist, from their footers as the cache keeps them."""
+    from poolscore.engine.pool.cut import make_plan
     from poolscore.engine.pool.files import PoolFiles, table_of
     from poolscore.engine.pool.findings import findings_of
     from poolscore.engine.pool.footer import PoolFile
-    from poolscore.engine.pool.plan import make_plan
     from poolscore.engine.run.footers import RunFooters
     from poolscore.engine.storage import LocalStorage
 
@@ -170,17 +171,17 @@ def use(driver: Driver, plan: Any) -> None:
 
 def latent(folder: Path) -> dict[str, Any]:
     """Footers/s of the threads that read from object storage."""
-    from poolscore.engine.pool import files, footer
+    from poolscore.engine.pool import find, footer
 
-    read, threads = footer.read_footer, files.REMOTE_THREADS
+    read, threads = footer.read_footer, find.REMOTE_THREADS
 
     def slowly(*arguments: Any) -> Any:
         time.sleep(REQUESTS * LATENCY)
         return read(*arguments)
 
-    with changed(files, read_footer=slowly, LOCAL_THREADS=threads):
+    with changed(find, read_footer=slowly, LOCAL_THREADS=threads):
         started = time.monotonic()
-        pool = files.find_files(str(folder / "pool"))
+        pool = find.find_files(str(folder / "pool"))
         rate = len(pool) / (time.monotonic() - started)
     return {
         "files": len(pool),

@@ -15,8 +15,8 @@ from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, UnreadableShard
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.keys import IdSet
-from poolscore.engine.pool.files import find_files
-from poolscore.engine.pool.plan import make_plan
+from poolscore.engine.pool.cut import make_plan
+from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.profile import numeric_settings
 from poolscore.engine.scores import SCORES, Task, scores_of

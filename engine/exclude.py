@@ -35,8 +35,8 @@ def read_ids(paths: str | Sequence[str] | None, column: str | None, key: str = "
 
 
 def ids_of_tasks(about: Mapping[str, Any]) -> pa.Array:
-    """The ids that a `tasks.json` lists (`poolscore.jobs.tasks.manifest`), as the pool has them: binary ones are written
-    in hexadecimal digits.
+    """The ids that a `tasks.json` lists (`poolscore.jobs.tasks.manifest`), as the pool has them: binary ones are
+    written in hexadecimal digits.
 
     Raises:
         KeyError, TypeError, ValueError, pa.ArrowException: it is none.

@@ -1,9 +1,4 @@
-"""The Arrow file systems that read what lies behind a path or URI, and what their errors mean.
-
-Settings come from where the clouds' own tools take them: credentials from the environment, profiles and the machine's
-role; the endpoint of an S3-compatible server from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL, its region from AWS_REGION.
-Calls that fail for a moment (503, throttling, a lost connection) are repeated with growing pauses.
-"""
+"""What lies behind a path or URI, read through Arrow, and what storage means by its errors."""
 
 from __future__ import annotations
 
@@ -18,32 +13,25 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.storage_clients import gs, local, s3, s3_endpoint
 from poolscore.engine.storage_threads import StorageThreads, apart
-from poolscore.engine.uri import ANONYMOUS, ObjectUri, local_path, parse_object_uri
+from poolscore.engine.uri import ANONYMOUS, local_path, parse_object_uri
 
 A = TypeVar("A")
 B = TypeVar("B")
-ATTEMPTS = 7  # of a call; the pauses between them add up to about half a minute
-CONNECT_SECONDS = 10.0
-SILENCE_SECONDS = 30.0  # without a byte, before a call counts as failed
-CONNECTIONS = 256  # of a process to S3 at most: footers are small, and each takes two round trips
 MOMENT = 5.0  # seconds that a call is repeated for, beyond its client's own attempts
 FIRST_PAUSE = 0.2  # seconds
 REACH_SECONDS, KNOCK_EVERY = 4.0, 1.0  # a server that is just starting may take a moment
-NO_REGION = "us-east-1"  # what S3-compatible servers take where nothing is said
 
 _WORDS = (  # what clients call it → what it is
     ("NO_SUCH_BUCKET|NoSuchBucket|bucket does not exist", "there is no such bucket"),
@@ -86,9 +74,9 @@ def locate(uri: str) -> Location:
     """
     path = local_path(uri)
     if path is not None:
-        return Location(_local(), str(path))
+        return Location(local(), str(path))
     place = parse_object_uri(uri)
-    return Location(_s3(place) if place.scheme == "s3" else _gs(place.anonymous), place.path)
+    return Location(s3(place) if place.scheme == "s3" else gs(place.anonymous), place.path)
 
 
 def require_bucket(uri: str) -> None:
@@ -223,72 +211,6 @@ def reason(error: BaseException) -> str:
     words = next((words for pattern, words in _WORDS if re.search(pattern, whole)), text)
     endpoint = s3_endpoint()
     return f"{words}: {endpoint}" if endpoint and "endpoint" in words else words
-
-
-def s3_endpoint() -> str | None:
-    """The S3-compatible server that the environment names; None: AWS."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-
-
-def s3_region(endpoint: str | None) -> str | None:
-    """What the environment says; else NO_REGION for an endpoint of its own, and None, the profile's, for AWS."""
-    given = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return given or (NO_REGION if endpoint else None)
-
-
-def unsigned() -> bool:
-    """Whether the environment says that S3 is asked without credentials."""
-    return os.environ.get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "true", "yes")
-
-
-def attempts() -> int:
-    """Times that a call is made before it counts as failed; AWS_MAX_ATTEMPTS, as in the clouds' own tools."""
-    given = os.environ.get("AWS_MAX_ATTEMPTS", "")
-    return int(given) if given.isdecimal() and int(given) else ATTEMPTS
-
-
-@cache
-def _local() -> fs.LocalFileSystem:
-    return fs.LocalFileSystem()
-
-
-def _s3(place: ObjectUri) -> fs.S3FileSystem:
-    endpoint = s3_endpoint()
-    region = s3_region(endpoint) if endpoint else _aws_region(place.bucket)
-    return _s3_client(endpoint, region, place.anonymous or unsigned(), attempts())
-
-
-@cache
-def _s3_client(endpoint: str | None, region: str | None, anonymous: bool, times: int) -> fs.S3FileSystem:
-    pa.set_io_thread_count(max(pa.io_thread_count(), CONNECTIONS))  # from which the client takes its limit
-    return fs.S3FileSystem(
-        anonymous=anonymous,
-        region=region,
-        endpoint_override=endpoint,
-        connect_timeout=CONNECT_SECONDS,
-        request_timeout=SILENCE_SECONDS,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=times),
-    )
-
-
-@cache
-def _aws_region(bucket: str) -> str | None:
-    """Where AWS keeps a bucket: another region than the machine's answers no request."""
-    try:
-        return str(fs.resolve_s3_region(bucket))
-    except OSError:  # no such bucket, which is told of where it is read; or a network that reaches one region only
-        return s3_region(None)
-
-
-@cache
-def _gs(anonymous: bool) -> fs.GcsFileSystem:
-    scheme, _, host = os.environ.get("STORAGE_EMULATOR_HOST", "").rpartition("://")
-    return fs.GcsFileSystem(
-        anonymous=anonymous or bool(host),
-        scheme=(scheme or "http") if host else None,
-        endpoint_override=host or None,
-        retry_time_limit=timedelta(minutes=1),
-    )
 
 
 def _told(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """What a run's scores depend on (`identity` in run.json): by it a run is continued or refused, naming what differs.
 
-Needs no torch: `prepare.py` makes a job's identity, this compares two.
+Needs no torch: `prepare/job.py` makes a job's identity, this compares two.
 """
 
 from __future__ import annotations

@@ -9,7 +9,14 @@ from functools import cache
 from typing import Any, Protocol
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import CONNECT_SECONDS, SILENCE_SECONDS, attempts, s3_endpoint, s3_region, unsigned
+from poolscore.engine.storage_clients import (
+    CONNECT_SECONDS,
+    SILENCE_SECONDS,
+    attempts,
+    s3_endpoint,
+    s3_region,
+    unsigned,
+)
 from poolscore.engine.uri import ObjectUri
 
 TAKEN = (409, 412)  # HTTP: somebody writes it at this moment; it is there

@@ -10,7 +10,8 @@ import pyarrow as pa
 from poolscore.engine.config import PassesConfig, RunConfig, ShortlistConfig, parse_config
 from poolscore.engine.config_text import from_yaml
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.pool.files import PoolFiles, find_files
+from poolscore.engine.pool.files import PoolFiles
+from poolscore.engine.pool.find import find_files
 from poolscore.engine.words import amount
 from poolscore.jobs.init_inputs import ID_NAMES, LABEL_NAMES, first_of, input_lines, quoted
 

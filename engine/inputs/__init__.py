@@ -1,6 +1,6 @@
 """Step 3b: decoders turn columns of the pool into the model's input tensors.
 
-A new kind of input is one module here, one section in `engine/config.py` and one line in `DECODERS`.
+A new kind of input is one module here, one section in `engine/config/decode.py` and one line in `DECODERS`.
 """
 
 from __future__ import annotations

@@ -7,19 +7,17 @@ first two rows see must not change.
 from __future__ import annotations
 
 import contextlib
-import random
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.model.dropout import DropoutLayer, DropoutMode, row_shape
+from poolscore.engine.model.random_calls import RandomCalls
 from poolscore.engine.model.recurrent import hides_dropout
 
 Inputs = Mapping[str, Tensor]  # by name; a single positional input is called ''
@@ -152,7 +150,7 @@ def _in_training(model: nn.Module, training: Collection[str], inputs: Inputs) ->
         for module in model.modules()
         for name, buffer in module.named_buffers(recurse=False)
     ]
-    trace = _Trace(model)
+    trace = RandomCalls(model)
     run: Run | None = None
     with contextlib.suppress(ConfigError):
         run = _record(model, inputs, ROWS[0], trace)
@@ -166,9 +164,9 @@ def _in_training(model: nn.Module, training: Collection[str], inputs: Inputs) ->
     return run, trace.random is not None
 
 
-def _record(model: nn.Module, inputs: Inputs, rows: int, trace: _Trace | None = None) -> Run:
+def _record(model: nn.Module, inputs: Inputs, rows: int, trace: RandomCalls | None = None) -> Run:
     calls: list[Call] = []
-    trace = trace or _Trace(model)
+    trace = trace or RandomCalls(model)
 
     def record(kind: str, p: float, x: Tensor) -> Tensor:
         name = trace.module or ROOT
@@ -239,69 +237,3 @@ def _own_types(modules: Mapping[str, nn.Module], known: Collection[str]) -> dict
         if not torchs and name not in known:
             found.setdefault(type(module), []).append(name)
     return found
-
-
-class _Trace(TorchDispatchMode):
-    """Knows the innermost module that is running, and which one drew the first random number: torch's, Python's or
-    NumPy's."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.random: tuple[str, str] | None = None
-        self._model = model
-        self._stack = [""]
-        self._handles: list[Any] = []
-        self._host = _host_state()
-
-    @property
-    def module(self) -> str:
-        """The name of the innermost module that is running."""
-        return self._stack[-1]
-
-    def __enter__(self) -> _Trace:
-        for name, module in self._model.named_modules():
-            if isinstance(module, torch.jit.ScriptModule):  # takes no hooks; what it calls is out of our sight
-                continue
-            self._handles.append(module.register_forward_pre_hook(self._enters(name)))
-            self._handles.append(module.register_forward_hook(self._leaves, always_call=True))
-        super().__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        for handle in self._handles:
-            handle.remove()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if torch.Tag.nondeterministic_seeded not in func.tags:
-            return func(*args, **kwargs)
-        state = torch.get_rng_state()  # the tag says that an operator may draw
-        result = func(*args, **kwargs)
-        if kwargs.get("generator") is not None or not torch.equal(state, torch.get_rng_state()):
-            self._found(func.overloadpacket.__name__)
-        return result
-
-    def _enters(self, name: str) -> Callable[..., None]:
-        def enter(*_: Any) -> None:
-            self._look_at_host()
-            self._stack.append(name)
-
-        return enter
-
-    def _leaves(self, *_: Any) -> None:  # a hook that returned anything else than None would replace the output
-        self._look_at_host()
-        self._stack.pop()
-
-    def _look_at_host(self) -> None:
-        if self._host != (now := _host_state()):
-            self._host = now
-            self._found("Python's or NumPy's random")
-
-    def _found(self, function: str) -> None:
-        self.random = self.random or (self.module, function)
-
-
-def _host_state() -> tuple[Any, ...]:
-    _, keys, position, *_ = np.random.get_state()
-    return random.getstate(), np.asarray(keys).tobytes(), position

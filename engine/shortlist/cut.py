@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, UnreadableShard
 from poolscore.engine.inputs import build_decoders
-from poolscore.engine.pool.files import find_files
-from poolscore.engine.pool.plan import Piece, Plan, Shard, make_plan
+from poolscore.engine.pool.cut import make_plan
+from poolscore.engine.pool.find import find_files
+from poolscore.engine.pool.plan import Piece, Plan, Shard
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.run.task import LookAgain, LookAtLabelled
 from poolscore.engine.shortlist.look import reader_of

@@ -142,8 +142,8 @@ def _read_shortlist(run: RunDirectory, about: Mapping[str, Any]) -> Shortlist:
 
 
 def thumbnails(run: RunDirectory, row_ids: Iterable[int]) -> dict[int, bytes]:
-    """Thumbnails (JPEG; PNG of a picture that is small already) of those of the rows that are on the shortlist and have
-    one, by row_id.
+    """Thumbnails of those of the rows that are on the shortlist and have one, by row_id. JPEG; in earlier shortlists
+    PNG of small pictures.
 
     Raises:
         ConfigError: the run has no shortlist.

@@ -53,7 +53,7 @@ def run_demo(folder: Path, workers: int) -> int:
         ConfigError: the folder holds something else, or cannot be made.
     """
     from poolscore.engine.config import load_config
-    from poolscore.jobs.cli import run_score
+    from poolscore.jobs.cli.score import run_score
     from poolscore.jobs.demo.train import train
 
     _make_anew(folder)

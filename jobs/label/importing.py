@@ -43,7 +43,7 @@ def import_labels(
     annotations: str | Sequence[str],
     labels: str,
     *,
-    annotators: Rule | None = None,
+    annotators: str | None = None,
     classes: Sequence[str] | None = None,
     annotator: str = "",
     replace_old: bool = False,

@@ -45,9 +45,9 @@ def wilson(hits: int, rows: int) -> Estimate:
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """The mean of values, by the normal approximation, which takes some 30 of them; one alone has no interval."""
+    """The mean of values, by the normal approximation, which takes some 30 of them, and two at least."""
     value = fmean(values)
-    half = Z * sqrt(variance(values) / len(values)) if len(values) > 1 else float("inf")
+    half = Z * sqrt(variance(values) / len(values))
     return Estimate(value, value - half, value + half, len(values))
 
 

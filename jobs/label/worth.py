@@ -132,7 +132,7 @@ def _means(rows: Sequence[Row]) -> Measured:
         values = [
             abs(r.predicted - r.label) for r in some if isinstance(r.predicted, float) and isinstance(r.label, float)
         ]
-        return mean(values) if values else None
+        return mean(values) if len(values) > 1 else None
 
     return Measured(error(False), error(True))
 

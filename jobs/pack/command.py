@@ -19,10 +19,10 @@ from poolscore.jobs.pack.folder import folder_source, walk
 from poolscore.jobs.pack.idx import open_idx, open_idx_images
 from poolscore.jobs.pack.numpy_files import open_npy, open_npz, open_npz_labels
 from poolscore.jobs.pack.parquet import parquet_source
+from poolscore.jobs.pack.parts import check_pool
 from poolscore.jobs.pack.resize import Resize
 from poolscore.jobs.pack.table import csv_source
 from poolscore.jobs.pack.tar import find_tars, is_tar, tar_source
-from poolscore.jobs.pack.writer import check_pool
 
 Kind = Literal["folder", "tar", "parquet", "idx", "npy", "npz", "csv"]
 _IDX_NAME = re.compile(r"idx\d*-(u?byte|short|int|float|double)(\.gz)?$")

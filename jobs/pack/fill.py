@@ -14,9 +14,10 @@ from poolscore.engine.words import amount
 from poolscore.jobs.pack.contract import MIB, Limits, Packed, PackSummary, Progress, Source, Tally
 from poolscore.jobs.pack.destination import FAILURES, Destination
 from poolscore.jobs.pack.journal import Journal, Part, Place
+from poolscore.jobs.pack.parts import final_name
 from poolscore.jobs.pack.set_aside import UNFINISHED, SetAside
 from poolscore.jobs.pack.workers import in_order, workers
-from poolscore.jobs.pack.writer import PoolWriter, final_name
+from poolscore.jobs.pack.writer import PoolWriter
 
 ROWS_PER_WORKER = 500
 """A worker takes half a second to start; fewer rows than this are not worth one more."""

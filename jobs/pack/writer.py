@@ -11,60 +11,23 @@ files, but not all of them.
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.filesystem import reason
 from poolscore.jobs.pack.contract import MIB, Limits
 from poolscore.jobs.pack.destination import FAILURES, Destination
-from poolscore.jobs.pack.journal import JOURNAL, Journal
-from poolscore.jobs.pack.set_aside import LIST, UNFINISHED
+from poolscore.jobs.pack.parts import MARK, TEMPORARY, final_name, is_part
+from poolscore.jobs.pack.row_bytes import row_bytes
 
-_PART = re.compile(r"part-\d{5,}\.parquet")
-_TEMPORARY = re.compile(r"\.part-\d{5,}\.parquet\.tmp")
-_MARK = {b"poolscore.pack": b"1"}
-"""In the metadata of every part: `--overwrite` takes up and removes only parts that carry it."""
-_OFFSET_BYTES = 4
 # Parquet looks at the page size once per write batch: small batches keep pages near 1 MiB when cells are large.
 _WRITE_BATCH_ROWS = 8
-
-
-def check_pool(pool: Destination, *, overwrite: bool) -> None:
-    """Refuses a pool that cannot be written to; changes nothing.
-
-    Raises:
-        ConfigError: it is a file, or holds anything but what a stopped pack left. With `overwrite` it may also hold
-            hidden entries and a pool that pack wrote.
-    """
-    try:
-        entries = sorted(name for name in pool.entries() if not _TEMPORARY.fullmatch(name))
-        if JOURNAL in entries:  # parts and list lie under their names where a pack was stopped amid its commit
-            left = {JOURNAL, UNFINISHED, LIST} | Journal(pool).names()
-            entries = [name for name in entries if name not in left]
-    except NotADirectoryError as error:
-        raise ConfigError(f"POOL {pool.path} is a file: name a folder") from error
-    except FAILURES as error:
-        raise ConfigError(f"cannot read POOL {pool.path}: {reason(error)}; name another folder") from error
-    if entries and not overwrite:
-        raise ConfigError(
-            f"POOL {pool.path} is not empty (it holds {entries[0]!r}): choose another folder, or replace an older pool "
-            "of pack with `--overwrite`"
-        )
-    foreign = next((name for name in entries if name != LIST and name[0] != "." and not is_part(pool, name)), None)
-    if foreign is not None:
-        raise ConfigError(
-            f"POOL {pool.path} holds {foreign!r}, which pack did not write: `--overwrite` replaces only folders that "
-            "hold nothing but a pool of pack; choose another folder"
-        )
 
 
 class PoolWriter:
@@ -91,7 +54,7 @@ class PoolWriter:
     ) -> None:
         self._packed = packed
         self._pool, self._limits = pool, limits
-        self._schema = schema.with_metadata({**(schema.metadata or {}), **_MARK})
+        self._schema = schema.with_metadata({**(schema.metadata or {}), **MARK})
         self._pending: list[pa.RecordBatch] = []
         self._pending_rows = self._pending_bytes = 0
         self._parts = list(kept)
@@ -102,7 +65,7 @@ class PoolWriter:
 
     def __enter__(self) -> PoolWriter:
         try:
-            for name in {name for name in self._pool.entries() if _TEMPORARY.fullmatch(name)} - set(self._parts):
+            for name in {name for name in self._pool.entries() if TEMPORARY.fullmatch(name)} - set(self._parts):
                 self._pool.remove(name)
         except FAILURES as error:
             raise ConfigError(
@@ -229,46 +192,6 @@ class PoolWriter:
             ) from error
 
 
-def row_bytes(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """Bytes of data of each row, [N]; the same however the rows are cut into batches."""
-    sizes = np.zeros(batch.num_rows, np.int64)
-    for column in batch.columns:
-        sizes += _cell_bytes(column)
-    return sizes
-
-
-def _cell_bytes(cells: pa.Array) -> NDArray[np.int64] | int:
-    if isinstance(cells, pa.ExtensionArray):
-        return _cell_bytes(cells.storage)
-    kind = cells.type
-    if pa.types.is_binary_view(kind) or pa.types.is_string_view(kind):
-        cells, kind = cells.cast(pa.large_binary()), pa.large_binary()
-    if pa.types.is_binary(kind) or pa.types.is_string(kind) or pa.types.is_large_binary(kind) or _is_large_text(kind):
-        lengths: NDArray[np.int64] = pc.binary_length(cells).fill_null(0).to_numpy(zero_copy_only=False)
-        return lengths.astype(np.int64) + _OFFSET_BYTES
-    if pa.types.is_struct(kind):
-        return sum((_cell_bytes(part) for part in cells.flatten()), np.zeros(len(cells), np.int64))
-    width = _width(kind)
-    if width is not None:
-        return width
-    return np.fromiter((cells.slice(row, 1).nbytes for row in range(len(cells))), np.int64, len(cells))
-
-
-def _width(kind: pa.DataType) -> int | None:
-    """Bytes of a cell of a type of fixed width; None of others."""
-    if pa.types.is_fixed_size_list(kind):
-        width = _width(kind.value_type)
-        return None if width is None else width * kind.list_size
-    try:
-        return -(-int(kind.bit_width) // 8)
-    except ValueError:
-        return 0 if pa.types.is_null(kind) else None
-
-
-def _is_large_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_large_string(kind))
-
-
 def _column_treatment(schema: pa.Schema, packed: frozenset[str]) -> tuple[list[str], list[str]]:
     """Parquet paths of the columns to compress, and of those that get dictionary and statistics. Binary values (encoded
     pictures) get neither, but for those in `packed`; lists of numbers (tensors) are compressed only."""
@@ -285,20 +208,3 @@ def _column_treatment(schema: pa.Schema, packed: frozenset[str]) -> tuple[list[s
         if not is_binary and (is_text_or_binary or not leaf.max_repetition_level):
             indexed.append(leaf.path)
     return compressed, indexed
-
-
-def final_name(part: str) -> str:
-    """`part-00000.parquet` of `.part-00000.parquet.tmp`, also of itself."""
-    return part.removeprefix(".").removesuffix(".tmp")
-
-
-def is_part(pool: Destination, name: str) -> bool:
-    """Whether an entry of a pool is a part that pack wrote: by its name and the mark in it."""
-    if not _PART.fullmatch(name) or pool.size(name) is None:
-        return False
-    try:
-        with pool.open(name) as file:
-            metadata = pq.read_metadata(file).metadata or {}
-    except FAILURES:
-        return False
-    return _MARK.items() <= metadata.items()

@@ -88,7 +88,7 @@ def thumbnail(data: bytes, decode: ImageDecode) -> Picture:
     """
     small = shrunken(data, decode, EDGE)
     times = EDGE // max(small.width, small.height) if small.small else 1
-    uri = f"data:image/{small.kind};base64,{base64.b64encode(small.data).decode()}"
+    uri = f"data:image/jpeg;base64,{base64.b64encode(small.data).decode()}"
     return Picture(uri, small.width * times, small.height * times, pixelated=small.small)
 
 

@@ -46,7 +46,7 @@ class Exported:
 def export_tasks(
     selection: str,
     out: str,
-    to: To,
+    to: str,
     *,
     name: str | None = None,
     run: str | None = None,

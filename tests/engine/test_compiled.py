@@ -94,7 +94,7 @@ def test_a_compiler_that_fails_is_no_reason_to_stop(digit_config: Configure, mon
     monkeypatch.setattr("poolscore.engine.model.frontier.compile_part", broken)
     with pytest.raises(ConfigError, match=r"^passes.compile: .* \(RuntimeError: no compiler here\); leave it out$"):
         prepare_job(digit_config(passes={"compile": True}))
-    monkeypatch.setattr("poolscore.engine.prepare._wants_compiled", lambda scorer: True)
+    monkeypatch.setattr("poolscore.engine.prepare.model._wants_compiled", lambda scorer: True)
     prepared = prepare_job(digit_config())
     assert (prepared.uncompiled_because, prepared.job.compiled) == ("RuntimeError: no compiler here", None)
     assert score_pool(prepared.config, prepared=prepared).totals.scored > 0

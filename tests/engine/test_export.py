@@ -15,7 +15,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.export import export_model
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.score import score_pool
-from poolscore.jobs import cli
+from poolscore.jobs.cli import before
 
 Configure = Callable[..., Config]
 
@@ -85,12 +85,12 @@ def test_a_file_takes_neither_arguments_nor_weights(key: str, value: Any, tmp_pa
 def test_the_command(digit_config: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(digit_config().model_dump(mode="json")))
-    cli.export(config, tmp_path / "net.onnx")
+    before.export(config, tmp_path / "net.onnx")
     written = capsys.readouterr()
     assert written.err == ""
     for shown in ("net.onnx", "opset", "input: any number of rows", "3: feature p=0.3 on [8]", "7: p=0.5 on [32]"):
         assert shown in written.out
     with pytest.raises(ConfigError, match="nets:not_a_model gave dict"):
-        cli.export(config, tmp_path / "net.pt2", ["model.source=nets:not_a_model", "model.weights=null"])
-    cli.export(config, tmp_path / "net.pt2", ["model.source=nets:no_dropout", "model.weights=null"])
+        before.export(config, tmp_path / "net.pt2", ["model.source=nets:not_a_model", "model.weights=null"])
+    before.export(config, tmp_path / "net.pt2", ["model.source=nets:no_dropout", "model.weights=null"])
     assert "has no dropout" in capsys.readouterr().err

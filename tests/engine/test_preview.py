@@ -17,8 +17,9 @@ from poolscore.engine.config import Config, PricesConfig
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.estimate import Work, estimate
 from poolscore.engine.near_duplicates import near_duplicate_rate
-from poolscore.engine.pool.files import find_files
-from poolscore.engine.pool.plan import Plan, make_plan
+from poolscore.engine.pool.cut import make_plan
+from poolscore.engine.pool.find import find_files
+from poolscore.engine.pool.plan import Plan
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.preview import PICKED, draw_sample, preview
 from poolscore.engine.score import score_pool

@@ -21,7 +21,7 @@ from s3_server import only_loopback
 from poolscore.engine import storage_threads
 from poolscore.engine.config import Config
 from poolscore.engine.errors import INTERRUPTED, StoppedError
-from poolscore.engine.pool import fetch, files
+from poolscore.engine.pool import fetch, find
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.fleet import LocalFleet
 from poolscore.engine.run.task import ScoreShard
@@ -121,19 +121,19 @@ def test_ctrl_c_ends_the_reading_of_footers(
 ) -> None:
     for i in range(16):
         (tmp_path / f"{i}.parquet").touch()
-    monkeypatch.setattr(files, "LOCAL_THREADS", 1)  # it takes four at a time
+    monkeypatch.setattr(find, "LOCAL_THREADS", 1)  # it takes four at a time
     asked: list[str] = []
 
     def read_footer(filesystem: Any, root: str, path: str, *_: Any) -> Any:
         asked.append(path)
         silent.wait()
-        raise files.UnreadableFile(path)
+        raise find.UnreadableFile(path)
 
-    monkeypatch.setattr(files, "read_footer", read_footer)
+    monkeypatch.setattr(find, "read_footer", read_footer)
     started = time.monotonic()
     with taking_ctrl_c(), pytest.raises(KeyboardInterrupt):
         interrupt_in(0.1)
-        files.find_files(str(tmp_path), bad_files="skip")
+        find.find_files(str(tmp_path), bad_files="skip")
     assert time.monotonic() - started < SOON
     before = len(asked)
     silent.set()

@@ -24,7 +24,7 @@ from poolscore.engine.config import PassesConfig, RunConfig, load_config
 from poolscore.engine.errors import PoolscoreError, StoppedError
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.jobs import cli
-from poolscore.jobs.cli import run_score
+from poolscore.jobs.cli.score import run_score
 from poolscore.jobs.demo import run_demo
 from poolscore.jobs.init import write_configuration
 
@@ -431,7 +431,7 @@ def test_init_takes_a_file(tmp_path: Path, digits: pa.Table) -> None:
 def test_the_demonstration_leaves_the_cluster_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "ray://cluster:10001")
     monkeypatch.setattr("poolscore.jobs.demo.train.train", lambda *_: None)
-    monkeypatch.setattr("poolscore.jobs.cli.run_score", lambda _: int("RAY_ADDRESS" in os.environ))
+    monkeypatch.setattr("poolscore.jobs.cli.score.run_score", lambda _: int("RAY_ADDRESS" in os.environ))
     assert run_demo(tmp_path / "demo", 1) == 0
 
 

@@ -17,7 +17,7 @@ from poolscore.engine.config import ImageDecode
 from poolscore.engine.errors import ConfigError, InterruptedRun
 from poolscore.engine.filesystem import locate
 from poolscore.engine.inputs.image import ImageDecoder
-from poolscore.engine.pool.files import find_files
+from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.health import PoolHealth, look
 from poolscore.jobs.cli import app
 from poolscore.jobs.doctor import examine

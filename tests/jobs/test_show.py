@@ -1,15 +1,16 @@
 """What a person sees where there is no terminal."""
 
 import pytest
+from rich.console import Console
 
-from poolscore.jobs import show
+from poolscore.jobs.show import progress as moving
 
 
 def test_a_long_pack_tells_where_it_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
-    monkeypatch.setattr(show.time, "monotonic", lambda: clock[-1])
-    monkeypatch.setattr(show, "console", show.Console(highlight=False))
-    with show.counting("packing") as progress:
+    monkeypatch.setattr(moving.time, "monotonic", lambda: clock[-1])
+    monkeypatch.setattr(moving, "console", Console(highlight=False))
+    with moving.counting("packing") as progress:
         for now, rows, total in ((100.0, 500, None), (109.0, 900, None), (110.0, 1500, 4000), (115.0, 1700, 4000)):
             clock.append(now)
             progress(rows, total)

@@ -19,9 +19,10 @@ from poolscore.engine.errors import UnreadableShard
 from poolscore.engine.keys import IdSet
 from poolscore.engine.pool import chunks, fetch
 from poolscore.engine.pool.chunks import bytes_of_row
+from poolscore.engine.pool.cut import RANGES, make_plan
 from poolscore.engine.pool.fetch import OpenFile, ReadAhead
-from poolscore.engine.pool.files import find_files
-from poolscore.engine.pool.plan import RANGES, Plan, make_plan
+from poolscore.engine.pool.find import find_files
+from poolscore.engine.pool.plan import Plan
 from poolscore.engine.pool.read import ShardReader
 
 Pool = Callable[..., Plan]

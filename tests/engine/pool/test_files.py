@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.pool import files
-from poolscore.engine.pool.files import find_files
+from poolscore.engine.pool import find
+from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.footer import TAIL
 
 
@@ -277,11 +277,11 @@ def test_workers_read_the_footers_of_many_files_and_find_the_same(
     uri = str(many_files(tmp_path))
     (tmp_path / "05.parquet").write_bytes(b"no Parquet")
     here = find_files(uri, keep=keep, bad_files="skip")
-    monkeypatch.setattr(files, "OF_WORKER", 7)
+    monkeypatch.setattr(find, "OF_WORKER", 7)
     workers = Elsewhere()
     few = find_files(uri, keep=keep, bad_files="skip", workers=lambda: nullcontext(workers))
     assert workers.tasks == 0  # not worth while
-    monkeypatch.setattr(files, "FOR_WORKERS", 23)
+    monkeypatch.setattr(find, "FOR_WORKERS", 23)
     there = find_files(uri, keep=keep, bad_files="skip", workers=lambda: nullcontext(workers))
     assert workers.tasks == 4
     for pool in (few, there):

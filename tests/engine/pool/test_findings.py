@@ -8,11 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from poolscore.engine.pool.files import PoolFiles, find_files, table_of
+from poolscore.engine.pool.cut import make_plan
+from poolscore.engine.pool.files import PoolFiles, table_of
+from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.findings import LEAST_ROWS, findings_of
 from poolscore.engine.pool.footer import PoolFile
 from poolscore.engine.pool.health import Finding
-from poolscore.engine.pool.plan import make_plan
 
 MB = 1_000_000
 

@@ -10,8 +10,8 @@ from pyarrow import fs
 from poolscore.engine import filesystem
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import Location
-from poolscore.engine.pool import files, listing
-from poolscore.engine.pool.files import find_files
+from poolscore.engine.pool import find, listing
+from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.listing import list_files
 
 NAMES = (
@@ -31,7 +31,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return Location(fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), uri.removeprefix("mem://bucket/"))
 
     monkeypatch.setattr(listing, "locate", locate)
-    monkeypatch.setattr(files, "locate", locate)
+    monkeypatch.setattr(find, "locate", locate)
     monkeypatch.setattr(listing, "require_bucket", lambda uri: None)  # mem: has none
     for name in NAMES:
         path = tmp_path / "pool" / name

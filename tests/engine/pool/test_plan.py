@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from poolscore.engine.pool.cut import HUGE, RANGES, SAMPLED_GROUPS, make_plan
 from poolscore.engine.pool.files import PoolFiles, table_of
 from poolscore.engine.pool.footer import PoolFile
-from poolscore.engine.pool.plan import HUGE, RANGES, SAMPLED_GROUPS, Piece, Plan, make_plan
+from poolscore.engine.pool.plan import Piece, Plan
 
 SCHEMA = pa.schema([])
 Shape = list[list[int]]  # rows of the row groups of each file

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 from poolscore.engine.errors import ConfigError, UnreadableShard
 from poolscore.engine.keys import IdSet, keys_of
 from poolscore.engine.pool.choice import RowChoice
-from poolscore.engine.pool.files import find_files
-from poolscore.engine.pool.plan import Plan, Shard, make_plan
+from poolscore.engine.pool.cut import make_plan
+from poolscore.engine.pool.find import find_files
+from poolscore.engine.pool.plan import Plan, Shard
 from poolscore.engine.pool.read import Rows, ShardReader
 
 
@@ -219,8 +220,8 @@ MEASURE = """
 import resource, sys
 from poolscore.engine.keys import IdSet
 from poolscore.engine.pool.choice import RowChoice
-from poolscore.engine.pool.files import find_files
-from poolscore.engine.pool.plan import make_plan
+from poolscore.engine.pool.find import find_files
+from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.read import ShardReader
 plan = make_plan(find_files(sys.argv[1]), 65536)
 reader = ShardReader(plan.root, ["image"], None, IdSet())

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.files import PoolFiles, table_of
 from poolscore.engine.pool.footer import PoolFile
-from poolscore.engine.pool.plan import Plan, make_plan
+from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory, Totals, create_run, exists, redacted, set_aside
 from poolscore.engine.run.journal import Journal, ShardReport

@@ -11,9 +11,10 @@ import pytest
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.filesystem import locate
-from poolscore.engine.pool import files
-from poolscore.engine.pool.files import PoolFiles, find_files
-from poolscore.engine.pool.plan import make_plan
+from poolscore.engine.pool import find
+from poolscore.engine.pool.cut import make_plan
+from poolscore.engine.pool.files import PoolFiles
+from poolscore.engine.pool.find import find_files
 from poolscore.engine.run import footers
 from poolscore.engine.run.directory import exists
 from poolscore.engine.run.footers import FOOTERS, RunFooters
@@ -132,6 +133,6 @@ def test_ray_workers_read_footers(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     fill(tmp_path)
     here = find_files(str(tmp_path / "pool"))
-    monkeypatch.setattr(files, "FOR_WORKERS", 1)
-    monkeypatch.setattr(files, "OF_WORKER", 2)
+    monkeypatch.setattr(find, "FOR_WORKERS", 1)
+    monkeypatch.setattr(find, "OF_WORKER", 2)
     assert find_files(str(tmp_path / "pool"), workers=lambda: ray_workers(None)).table.equals(here.table)
