@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -93,11 +93,10 @@ def export_tasks(
     if url_column is not None and to in ("cvat", "folder"):
         raise ConfigError(f"--url-column: {to} works on files; leave it out")
     shown = shown_columns(selected, [*show] or ([] if url_column else input_columns(first)), url_column)
-    options = {
-        "predictions": predictions,
-        "shown": {each.name: [each.column, each.form] for each in shown},
-        "files_at": files_at if files_at is not None else _files_at(out),
-    }
+    options: dict[str, Any] = {"predictions": predictions}
+    options["shown"] = {each.name: [each.column, each.form] for each in shown}
+    if to == "labelstudio":
+        options["files_at"] = files_at if files_at is not None else _files_at(out)
     order = np.random.default_rng(seed).permutation(len(selected.table))
     tasks = _tasks(to, selected, question, order, seed, options)
     return _write(tasks, selected, order, shown, out)
@@ -136,7 +135,7 @@ def _claim(storage: Storage, tasks: Tasks) -> bool:
 
 
 def _tasks(
-    to: str, selected: Selected, question: Question, order: np.ndarray, seed: int, options: dict[str, object]
+    to: str, selected: Selected, question: Question, order: np.ndarray, seed: int, options: dict[str, Any]
 ) -> Tasks:
     table = selected.table.take(pa.array(order))
     return Tasks(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from poolscore.engine.config import Config
+from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.scores import Task
 
@@ -115,8 +116,10 @@ class Question:
         if not self.classes and self.numbered and name.isascii() and name.isdecimal():
             return str(int(name))
         if name not in self.classes:
-            known = ", ".join(self.classes[:20]) + (", …" if len(self.classes) > 20 else "")
-            raise ConfigError(f"{where}: the label '{name}' is no class; the classes are: {known or 'numbers'}")
+            known = ", ".join(self.classes[:20]) + (", …" if len(self.classes) > 20 else "") or "numbers"
+            raise ConfigError(
+                f"{where}: the label {one_line(repr(name))} is no class; the classes are: {one_line(known)}"
+            )
         return name
 
 
