@@ -11,9 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.score import score_pool
 from poolscore.jobs.cli import app
 from poolscore.jobs.label import import_labels, verdict, was_it_worth_it
 from poolscore.jobs.label.intervals import contrast, mean, wilson
@@ -58,23 +56,22 @@ Labelled = Callable[..., tuple[str, str]]
 
 
 @pytest.fixture
-def labelled(digit_config: Callable[..., Config], tmp_path: Path) -> Labelled:
-    """A run of 200 of 600 rows, and labels of some: what `answer` says to a row of the batch; None: none."""
+def labelled(finished_run: str, tmp_path: Path) -> Labelled:
+    """A batch of 120 of 150 rows, and labels: what `answer` says to a row of the batch; None: none yet."""
 
-    def label(
-        answer: Callable[[dict[str, Any]], str | None], control: float = 0.25, **sections: Any
-    ) -> tuple[str, str]:
-        run = score_pool(digit_config(select={"k": 200, "control": control}, **sections)).run_dir
-        out, labels = str(tmp_path / "tasks"), str(tmp_path / "labels.parquet")
-        export_tasks(run, out, "jsonl")
-        rows = {row["id"]: row for row in pq.read_table(f"{run}/selection.parquet").to_pylist()}
+    def label(answer: Callable[[dict[str, Any]], str | None], control: float = 0.3) -> tuple[str, str]:
+        out, labels, name = str(tmp_path / "tasks"), str(tmp_path / "labels.parquet"), tmp_path.name
+        options = ["--name", name, "--k", "120", "--control", str(control)]
+        assert CliRunner().invoke(app, ["select", finished_run, *options]).exit_code == 0
+        batch = f"{finished_run}/selections/{name}.parquet"
+        export_tasks(batch, out, "jsonl", classes=list("0123456789"))
+        rows = {row["id"]: row for row in pq.read_table(batch).to_pylist()}
         tasks = read_tasks(out)
-        lines = [
-            {"task": name, "label": answer(rows[i])} for name, i in zip(tasks.names, tasks.ids.to_pylist(), strict=True)
-        ]
-        (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        named = zip(tasks.names, tasks.ids.to_pylist(), strict=True)
+        lines = [json.dumps({"task": task, "label": answer(rows[i])}) for task, i in named]
+        (tmp_path / "answers.jsonl").write_text("\n".join(lines))
         import_labels(out, str(tmp_path / "answers.jsonl"), labels)
-        return run, labels
+        return batch, labels
 
     return label
 
@@ -92,57 +89,57 @@ def test_errors_and_rare_classes_against_the_control(labelled: Labelled) -> None
         places[control] += 1
         return wrong(row) if places[control] % 5 < (1 if control else 3) else str(row["prediction"])
 
-    run, labels = labelled(answer)
-    worth = was_it_worth_it(run, labels, rare=["3", "4"])
-    assert (worth.rows, worth.control_rows, worth.labelled, worth.control_labelled) == (200, 50, 150, 50)
-    assert worth.errors.batch == wilson(90, 150)
-    assert worth.errors.control == wilson(10, 50)
+    batch, labels = labelled(answer)
+    worth = was_it_worth_it(batch, labels, rare=["3", "4"])
+    assert (worth.rows, worth.control_rows, worth.labelled, worth.control_labelled) == (120, 36, 84, 36)
+    assert worth.errors.batch == wilson(50, 84)
+    assert worth.errors.control == wilson(7, 36)
     assert worth.errors.contrast is not None
     assert worth.errors.contrast.low > 0
     said = verdict(worth)
     assert said[0] == (
-        "rows that the model gets wrong: 60.0 % (52.0 % to 67.5 %) of the chosen rows, 20.0 % (11.2 % to 33.0 %) of the "
-        "control: more, by 40.0 % (24.7 % to 51.5 %)"
+        "rows that the model gets wrong: 59.5 % (48.8 % to 69.4 %) of the chosen rows, "
+        "19.4 % (9.8 % to 35.0 %) of the control: more, by 40.1 % (21.2 % to 53.9 %)"
     )
     table = pq.read_table(labels)
-    chosen = {r["id"] for r in pq.read_table(f"{run}/selection.parquet").to_pylist() if r["method"] != "control"}
-    rare = sum(r["label"] in (3, 4) and r["id"] in chosen for r in table.to_pylist())
+    chosen = {r["id"] for r in pq.read_table(batch).to_pylist() if r["method"] != "control"}
+    rare = sum(r["label"] in ("3", "4") and r["id"] in chosen for r in table.to_pylist())
     assert worth.rare_yield is not None
-    assert worth.rare_yield.batch == wilson(rare, 150)
+    assert worth.rare_yield.batch == wilson(rare, 84)
     assert said[1].startswith("rows of a rare class (3, 4): ")
     assert sum(each.batch.value for each in worth.classes.values() if each.batch) == pytest.approx(1)
-    by_prediction = was_it_worth_it(run, labels)
+    by_prediction = was_it_worth_it(batch, labels)
     assert set(by_prediction.rare) < {str(i) for i in range(10)}
     with pytest.raises(ConfigError, match="--rare zebra: is no class"):
-        was_it_worth_it(run, labels, rare=["zebra"])
+        was_it_worth_it(batch, labels, rare=["zebra"])
 
 
 def test_no_difference_is_called_none(labelled: Labelled) -> None:
-    run, labels = labelled(lambda row: wrong(row) if row["key"] % 2 else str(row["prediction"]))
-    assert "which chance alone may have made" in verdict(was_it_worth_it(run, labels))[0]
+    batch, labels = labelled(lambda row: wrong(row) if row["key"] % 2 else str(row["prediction"]))
+    assert "which chance alone may have made" in verdict(was_it_worth_it(batch, labels))[0]
 
 
 def test_without_control_or_with_few_rows_it_says_so(labelled: Labelled) -> None:
-    run, labels = labelled(wrong, control=0.0)
-    said = verdict(was_it_worth_it(run, labels))
+    batch, labels = labelled(wrong, control=0.0)
+    said = verdict(was_it_worth_it(batch, labels))
     assert said[0].startswith("there is no control in this batch, so nobody can say")
-    assert said[1] == "rows that the model gets wrong: 100.0 % (98.1 % to 100.0 %) of the chosen rows"
+    assert said[1] == "rows that the model gets wrong: 100.0 % (96.9 % to 100.0 %) of the chosen rows"
 
 
 @pytest.mark.parametrize(
     ("control_labelled", "first"),
     [
-        (True, "too few to decide much by: 190 chosen rows and 10 control rows have labels"),
-        (False, "none of the 10 control"),
+        (True, "too few to decide much by: 114 chosen rows and 6 control rows have labels"),
+        (False, "none of the 6 control"),
     ],
 )
 def test_a_small_or_unlabelled_control(labelled: Labelled, control_labelled: bool, first: str) -> None:
-    run, labels = labelled(lambda r: wrong(r) if control_labelled or r["method"] != "control" else None, control=0.05)
-    assert verdict(was_it_worth_it(run, labels))[0].startswith(first)
+    batch, labels = labelled(lambda r: wrong(r) if control_labelled or r["method"] != "control" else None, control=0.05)
+    assert verdict(was_it_worth_it(batch, labels))[0].startswith(first)
 
 
 def test_the_commands(labelled: Labelled, tmp_path: Path) -> None:
-    run, labels = labelled(lambda row: wrong(row) if row["key"] % 3 else None)
+    batch, labels = labelled(lambda row: wrong(row) if row["key"] % 3 else None)
 
     def poolscore(*arguments: str) -> str:
         result = CliRunner().invoke(app, arguments)
@@ -152,18 +149,18 @@ def test_the_commands(labelled: Labelled, tmp_path: Path) -> None:
     tasks, answers = str(tmp_path / "tasks"), str(tmp_path / "answers.jsonl")
     shown = " ".join(poolscore("label", "import", tasks, answers, "--labels", labels).split())
     count = len(pq.read_table(labels))
-    assert f"{count} answers, 0 of them new; of the export {count} labelled, 0 skipped, {200 - count} pending" in shown
+    assert f"{count} answers, 0 of them new; of the export {count} labelled, 0 skipped, {120 - count} pending" in shown
     found = json.loads(poolscore("label", "import", tasks, answers, "--labels", labels, "--json"))
     assert (found["labelled"], found["new"]) == (count, 0)
     shown = " ".join(poolscore("label", "status", tasks, "--labels", labels).split())
-    assert f"200 sent; {count} labelled, 0 skipped, 0 disputed, {200 - count} pending" in shown
-    assert json.loads(poolscore("label", "status", tasks, "--json"))[0]["pending"] == 200
-    shown = " ".join(poolscore("label", "worth", run, "--labels", labels).split())
+    assert f"120 sent; {count} labelled, 0 skipped, 0 disputed, {120 - count} pending" in shown
+    assert json.loads(poolscore("label", "status", tasks, "--json"))[0]["pending"] == 120
+    shown = " ".join(poolscore("label", "worth", batch, "--labels", labels).split())
     assert "rows are labelled; intervals are 95 %" in shown
     assert "- rows that the model gets wrong: 100.0 %" in shown
-    assert json.loads(poolscore("label", "worth", run, "--labels", labels, "--json"))["errors"]["batch"]["value"] == 1
+    assert json.loads(poolscore("label", "worth", batch, "--labels", labels, "--json"))["errors"]["batch"]["value"] == 1
     with pytest.raises(ConfigError, match="there are no labels"):
-        was_it_worth_it(run, str(tmp_path / "none.parquet"))
+        was_it_worth_it(batch, str(tmp_path / "none.parquet"))
 
 
 def test_neither_torch_nor_ray_is_imported(finished_run: str, tmp_path: Path) -> None:
