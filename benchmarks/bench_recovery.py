@@ -36,11 +36,11 @@ from torch import nn
 from poolscore.engine.config import parse_config
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.coordinator import Coordinator
-from poolscore.engine.run.directory import Totals
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Lost
 from poolscore.engine.run.ray_fleet import RayFleet
 from poolscore.engine.run.task import Task
+from poolscore.engine.run.totals import Totals
 
 ROW_SECONDS, SHARD_ROWS = 0.01, 100
 STORE = 80_000_000  # bytes of a node's object store

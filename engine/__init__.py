@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from poolscore.engine.errors import InterruptedRun as InterruptedRun
     from poolscore.engine.errors import PoolscoreError as PoolscoreError
     from poolscore.engine.errors import StoppedError as StoppedError
+    from poolscore.engine.finish import RunResult as RunResult
     from poolscore.engine.prepare import prepare_job as prepare_job
     from poolscore.engine.retry import retry_run as retry_run
     from poolscore.engine.run.directory import RunDirectory as RunDirectory
-    from poolscore.engine.score import RunResult as RunResult
     from poolscore.engine.score import score_pool as score_pool
     from poolscore.engine.selection.batch import select_batch as select_batch
     from poolscore.engine.verify import verify_run as verify_run
@@ -36,7 +36,7 @@ _HOME = {
     "prepare_job": "prepare",
     "retry_run": "retry",
     "RunDirectory": "run.directory",
-    "RunResult": "score",
+    "RunResult": "finish",
     "score_pool": "score",
     "select_batch": "selection.batch",
     "verify_run": "verify",

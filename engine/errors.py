@@ -8,15 +8,16 @@ x PoolscoreError
   + UnreadableShard    a part of the pool cannot be read; the shard is tried again, then set aside and named
   + OutOfMemory        a batch does not fit on the device; the shard is tried again, then the job stops (exit code 4)
 
-Every message says what is wrong, where, and what to do. A message is one line. Exit code 3 (finished, but some shards
-could not be scored) is no exception: a selection was written, and the run says that it is incomplete.
+Every message says what is wrong, where, and what to do. A message is one line. Exit code 3 is no
+exception: a selection was written, but some shards could not be scored, a limit came first, or scoring rows again found
+scores that precision does not explain. The run says which.
 """
 
 from __future__ import annotations
 
 DONE = 0
 WRONG_INPUT = 2
-INCOMPLETE = 3
+INCOMPLETE = 3  # finished, but not to be taken for done unseen
 STOPPED = 4
 INTERRUPTED = 130
 

@@ -1,8 +1,8 @@
-"""`score --extend RUN`: a run of the files alone that the pool has gained since RUN."""
+"""A pool that has gained files: `score --extend RUN` scores those alone, and an unfinished run goes on without them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.identity import OF_ROWS, Identity, differences, in_words
 from poolscore.engine.pool.changes import changes, files_of, named
 from poolscore.engine.pool.files import PoolFiles
-from poolscore.engine.run.directory import RunDirectory, redacted
+from poolscore.engine.pool.plan import Plan
+from poolscore.engine.run.directory import PLAN, RunDirectory, redacted
 from poolscore.engine.uri import local_path
 from poolscore.engine.words import amount
 
@@ -62,8 +63,7 @@ def extend(pool: PoolFiles, config: Config, run_dir: str) -> tuple[PoolFiles, Ex
     if config.pool.sample is not None:
         raise ConfigError("--extend: what pool.sample left out cannot be told from what is new; leave pool.sample out")
     known = {path: size for run in runs for path, size in files_of(run.plan).items()}
-    paths = pool.table["path"].to_pylist()
-    found = changes(known, dict(zip(paths, pool.table["bytes"].to_pylist(), strict=True)))
+    found = changes(known, _sizes_of(pool))
     if found.resized:
         raise ConfigError(
             f"--extend: {named(found.resized)} changed since {run_dir} scored it; write new rows to files of their "
@@ -73,9 +73,33 @@ def extend(pool: PoolFiles, config: Config, run_dir: str) -> tuple[PoolFiles, Ex
         raise ConfigError(f"--extend: none of the {len(known):,} files of {run_dir} is in pool.uri; is it its pool?")
     if not found.came:
         raise ConfigError(f"--extend: the pool has gained no file since {run_dir}; there is nothing to score")
-    new = replace(pool, table=pool.table.filter(pa.array(np.array([path not in known for path in paths]))))
+    new = _without(pool, known)
     told = [{"run": redacted(_absolute(run.storage.root)), "id": str(run.info["id"])} for run in runs]
     return new, Extension(base, told, [*_gone(found.gone), *filter(None, map(_missing, runs))])
+
+
+def without_new_files(
+    pool: PoolFiles, plan: Plan, begun: RunDirectory, cut: Callable[[PoolFiles], Plan]
+) -> tuple[PoolFiles, Plan, list[str]]:
+    """The pool as it was when an unfinished run was begun, if it has only gained files since: a run goes on with what
+    it has, and what came is left for `--extend`. Any other pool is given back as it is.
+
+    Args:
+        plan: of the pool as it is.
+        cut: makes a plan of a pool.
+
+    Returns:
+        the pool, its plan, and the paths that are left out.
+    """
+    digest = begun.info["pool"].get("digest")
+    if plan.digest == digest or PLAN not in begun.storage.names("") or begun.succeeded:
+        return pool, plan, []
+    found = changes(files_of(begun.plan), _sizes_of(pool))
+    if not found.came or len(found.came) == len(pool):
+        return pool, plan, []
+    old = _without(pool, found.came)
+    old_plan = cut(old)
+    return (old, old_plan, list(found.came)) if old_plan.digest == digest else (pool, plan, [])
 
 
 def _chain(run_dir: str) -> list[RunDirectory]:
@@ -91,6 +115,18 @@ def _chain(run_dir: str) -> list[RunDirectory]:
             raise ConfigError(f"--extend: {run_dir} extends the run that was in {earlier['run']}, which holds another")
         runs.append(run)
     return runs
+
+
+def _sizes_of(pool: PoolFiles) -> dict[str, int]:
+    """Path → bytes of each file."""
+    table = pool.table
+    return dict(zip(table["path"].to_pylist(), table["bytes"].to_pylist(), strict=True))
+
+
+def _without(pool: PoolFiles, paths: Collection[str]) -> PoolFiles:
+    left_out = set(paths)
+    kept = np.array([path not in left_out for path in pool.table["path"].to_pylist()])
+    return replace(pool, table=pool.table.filter(pa.array(kept)))
 
 
 def _gone(paths: Sequence[str]) -> list[str]:

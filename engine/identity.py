@@ -101,7 +101,7 @@ def _pool_in_words(run: RunDirectory, plan: Plan, config: Config) -> str:
         return f"run.shard_rows was {cut}, now {config.run.shard_rows}"
     found = changes(files_of(run.plan), files_of(plan))
     only_more = found.came and not (found.gone or found.resized)
-    hint = "; --extend and another run.dir score those alone" if only_more else ""
+    hint = f"; score --extend {run.storage.root} --set run.dir=ANOTHER scores those alone" if only_more else ""
     return f"{found}{hint}" if str(found) else "a file of the same name and size holds other rows"
 
 

@@ -36,14 +36,22 @@ class PatientStorage:
         inner: what does the work.
         seconds: so long; then its error is raised.
         stopped: once it is set nobody waits any more.
+        on_waited: told of each wait once it is over: seconds, and the error. By the thread that waited.
     """
 
-    def __init__(self, inner: Storage, seconds: float, stopped: Event | None = None) -> None:
+    def __init__(
+        self,
+        inner: Storage,
+        seconds: float,
+        stopped: Event | None = None,
+        on_waited: Callable[[float, str], None] = lambda seconds, why: None,
+    ) -> None:
         self.inner = inner
         self.root = inner.root
         self.at_once = inner.at_once
         self.seconds = seconds
         self.stopped = stopped or Event()
+        self._on_waited = on_waited
         self._told = False
 
     def publish(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
@@ -107,30 +115,32 @@ class PatientStorage:
             return False
 
     def _patiently(self, call: Callable[[], A]) -> A:
-        began, pause = None, FIRST_PAUSE
+        began, pause, why = None, FIRST_PAUSE, ""
         while True:
             try:
                 result = call()
             except StoppedError as error:
-                began = began or time.monotonic()
+                began, why = began or time.monotonic(), str(error).partition(";")[0]
                 waited = time.monotonic() - began
                 left = self.seconds - waited
                 if getattr(error.__cause__, "errno", None) in _HOPELESS:
                     raise
                 if left <= 0:
                     raise StoppedError(f"{error} (tried for {waited:.0f} s: run.storage_patience)") from error
-                self._tell(error)
+                self._tell(why)
                 if self.stopped.wait(min(pause * random.uniform(0.5, 1.0), left)):
                     raise
                 pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self._told = False
+                if began is not None:
+                    self._on_waited(time.monotonic() - began, why)
                 return result
 
-    def _tell(self, error: StoppedError) -> None:
+    def _tell(self, why: str) -> None:
         if not self._told:
             self._told = True
-            LOG.warning("%s; waiting for up to %.0f s", str(error).partition(";")[0], self.seconds)
+            LOG.warning("%s; waiting for up to %.0f s", why, self.seconds)
 
 
 def hurry(storage: Storage) -> None:

@@ -41,6 +41,19 @@ def choose_device(config: Config) -> torch.device:
     return torch.device(wanted)
 
 
+def device_of_driver(config: Config) -> torch.device:
+    """Where a job is tried before it is handed out: a driver on a machine without a GPU may have workers with one.
+
+    Raises:
+        ConfigError: cuda is asked for, and there are no such workers, nor a GPU here.
+    """
+    run = config.run
+    on_cluster = run.executor == "ray" and bool(run.address or os.environ.get("RAY_ADDRESS"))
+    if run.device == "cuda" and on_cluster and not torch.cuda.is_available():
+        return torch.device("cpu")
+    return choose_device(config)
+
+
 def numeric_profile(config: Config, device: torch.device, of_model: Mapping[str, str | int]) -> Profile:
     """The profile of a worker on this machine, with what its model adds."""
     return {

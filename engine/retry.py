@@ -11,8 +11,9 @@ import sysconfig
 
 from poolscore.engine.config import Config, FunctionDecode
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.finish import RunResult
 from poolscore.engine.run.directory import REDACTED, RunDirectory
-from poolscore.engine.score import RunResult, score_pool
+from poolscore.engine.score import score_pool
 
 
 def retry_run(run_dir: str, config: Config | None = None, *, trust: bool = False) -> RunResult:

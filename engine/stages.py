@@ -62,3 +62,12 @@ def bounding_stage(seconds: Mapping[str, float]) -> str | None:
         return None
     waited_for = ("read", "decode") if share > BUSY else ("copy", "model", "reduce")
     return max(waited_for, key=lambda stage: seconds.get(stage, 0.0))
+
+
+def in_words(seconds: Mapping[str, float]) -> str | None:
+    """One line; None if nothing was timed. Stages overlap, so their seconds are no shares of a whole."""
+    bound = bounding_stage(seconds)
+    if bound is None:
+        return None
+    told = ", ".join(f"{stage} {seconds.get(stage, 0.0):,.1f}" for stage in STAGES if stage != "idle")
+    return f"{told} s on all workers; device idle {idle_share(seconds):.0%}; '{bound}' bounds"

@@ -153,18 +153,24 @@ class LocalStorage:
         return temporary
 
 
-def open_storage(root: str, patience: float = 0.0, stopped: Event | None = None) -> Storage:
+def open_storage(
+    root: str,
+    patience: float = 0.0,
+    stopped: Event | None = None,
+    on_waited: Callable[[float, str], None] = lambda seconds, why: None,
+) -> Storage:
     """The storage behind a run directory, given as a path or URI.
 
     Args:
         patience: seconds to wait for storage that fails; see PatientStorage.
         stopped: once it is set nobody waits any more.
+        on_waited: see PatientStorage.
 
     Raises:
         ConfigError: a kind of storage that is not supported.
     """
     storage = _bare_storage(root)
-    return PatientStorage(storage, patience, stopped) if patience else storage
+    return PatientStorage(storage, patience, stopped, on_waited) if patience else storage
 
 
 def _bare_storage(root: str) -> Storage:

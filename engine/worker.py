@@ -8,10 +8,10 @@ import resource
 import secrets
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from threading import Event
 from typing import TypeVar
 
@@ -21,28 +21,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import with_decode_threads
 from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, PoolscoreError
-from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.feed import NO_ROWS, Blank, Feed
-from poolscore.engine.imports import add_to_path
-from poolscore.engine.inputs import build_decoders
-from poolscore.engine.inputs.base import RowSpec
-from poolscore.engine.inputs.batch import BatchDecoder
+from poolscore.engine.job import Job, build_scorer
 from poolscore.engine.model.compiled import Artefact, programs_compiled
-from poolscore.engine.model.load import load_network
-from poolscore.engine.model.passes import McDropout
-from poolscore.engine.model.probe import PROBE_ROWS, Probe
-from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.preview import Preview, preview
-from poolscore.engine.profile import choose_device, numeric_profile, numeric_settings
+from poolscore.engine.profile import numeric_profile, numeric_settings
 from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.mixed import Profile, profile_name
+from poolscore.engine.run.sweep import keep_unless_sealed
 from poolscore.engine.run.task import LookAgain, LookAtLabelled
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import ScoredShard, Scorer
@@ -57,27 +48,6 @@ REASONS = 5  # commonest reasons of rejection that a report carries
 REASON_LENGTH = 200  # characters
 # What torch, Triton, cuBLAS, cuDNN and ONNX Runtime say; room that is missing is another matter.
 _OF_GPU = re.compile("(CUDA error|CUDA failure|Triton Error|CUBLAS_STATUS|CUDNN_STATUS)(?!.*out of memory)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that a worker must know; small, because it travels."""
-
-    config: Config
-    pool_root: str
-    choice: RowChoice  # which rows of the shards are scored
-    row_specs: Mapping[str, RowSpec]
-    probe: Probe
-    weights: str  # digest
-    exclude: str  # digest of the ids
-    repeat_because: str | None  # why the model is not split at its stochastic frontier
-    compiled: Artefact | None  # what the driver's compiler made; None: nothing is compiled
-    run_id: str | None = None  # of the run directory, by which a worker knows that it sees the same one
-
-    def with_cores(self, cores: int, on_gpu: bool) -> Job:
-        """For a worker with so many cores: what torch leaves of them decodes."""
-        run = with_decode_threads(self.config.run, cores, on_gpu)
-        return replace(self, config=self.config.model_copy(update={"run": run}))
 
 
 class ShardWorker:
@@ -98,6 +68,7 @@ class ShardWorker:
         self._score_names = scores_of(job.config.model.task, job.config.passes.count)
         self._closed = Event()
         self._storage = open_storage(job.config.run.dir, job.config.run.storage_patience, self._closed)
+        self._epoch = job.epoch
         self._ended = 0.0  # when the last shard was
         if job.run_id is not None:
             _require_same_directory(self._storage, job.run_id)
@@ -117,7 +88,7 @@ class ShardWorker:
         Raises:
             UnreadableShard: a file of the pool cannot be read.
             OutOfMemory: the device has no room for a batch and its passes.
-            StoppedError: the run directory cannot be written, or the worker was closed.
+            StoppedError: the run directory cannot be written, the run has ended, or the worker was closed.
         """
         started = time.monotonic()
         feed, scored = self._scored(shard, blank)
@@ -127,6 +98,7 @@ class ShardWorker:
         with feed.stages.time("write"):
             scores_name = self._write(f"scores/{attempt}", scores)
             errors_name = self._write(f"errors/{attempt}", errors) if errors.num_rows else None
+            keep_unless_sealed(self._storage, self._epoch, filter(None, [scores_name, errors_name]))
         # The time of a shard begins where the one before ends: the sum over shards is the time of the worker.
         began, self._ended = max(started, self._ended), time.monotonic()
         return ShardReport(
@@ -138,6 +110,7 @@ class ShardWorker:
             excluded=shard.rows - scores.num_rows - errors.num_rows - filtered,
             filtered=filtered,
             best=self._best(scores),
+            rejected_by=dict(Counter(errors["stage"].to_pylist())),
             reasons=dict(by_kind((e[:REASON_LENGTH], 1) for e in errors["error"].to_pylist()).most_common(REASONS)),
             seconds=self._ended - began,
             worker=self.name,
@@ -188,6 +161,7 @@ class ShardWorker:
     def _written(self, shard: Shard, found: pa.Table) -> Written:
         name = new_name(f"part-{shard.index:05d}", ".parquet")
         self._storage.publish(name, lambda file: pq.write_table(found, file, compression="none", use_dictionary=False))
+        keep_unless_sealed(self._storage, self._epoch, [name])
         row_ids = found["row_id"].to_pylist() or [0]
         return Written(name, row_ids[0], row_ids[-1], found.num_rows)
 
@@ -259,6 +233,7 @@ def _broken_devices(shard: Shard) -> Iterator[None]:
         raise BrokenDevice(f"shard {shard.index}: {one_line(f'{type(error).__name__}: {error}')}") from error
 
 
+<<<<<<< HEAD
 def build_scorer(job: Job) -> Scorer:
     """The scorer of a job on this machine's device."""
     config = job.config
@@ -286,6 +261,8 @@ def build_scorer(job: Job) -> Scorer:
     )
 
 
+=======
+>>>>>>> main
 def _require_same_directory(storage: Storage, run_id: str) -> None:
     try:
         found = json.loads(storage.read("run.json")).get("id")
@@ -296,9 +273,3 @@ def _require_same_directory(storage: Storage, run_id: str) -> None:
             f"run.dir: {storage.root} is not the run's directory on {socket.gethostname()}; it must lie on storage "
             "that all machines share"
         )
-
-
-def input_columns(config: Config) -> list[str]:
-    """Columns of the pool that a run reads, the id apart."""
-    decoders = build_decoders(config).values()
-    return list(dict.fromkeys([*(column for decoder in decoders for column in decoder.columns), *config.pool.keep]))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +32,11 @@ from poolscore.jobs.report.text import duration, esc, rows, size
 Fact = tuple[str, str]
 
 
-def run_preview(prepared: Prepared, sampled: int, path: Path) -> None:
+def run_preview(prepared: Prepared, sampled: int, path: Path) -> dict[str, Any]:
     """Score about `sampled` rows of the pool, on the cluster where one is named, and tell what came out.
+
+    Returns:
+        The same for scripts; see `plan --json`.
 
     Raises:
         ConfigError: no row can be scored, a file cannot be read, or the page cannot be written.
@@ -49,13 +54,17 @@ def run_preview(prepared: Prepared, sampled: int, path: Path) -> None:
             previewed = preview(scorer, sample, str(scorer.decoder.device))
     except UnreadableShard as error:
         raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
-    facts = list(_facts(prepared, previewed, _estimate(prepared, previewed, workers)))
+    whole = _estimate(prepared, previewed, workers)
+    facts = list(_facts(prepared, previewed, whole))
     show.facts(f"preview of {previewed.rows:,} rows", facts)
     try:
         path.write_text(_page(config, previewed, facts), encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ConfigError(f"--page: {path} cannot be written ({one_line(error.strerror or error)})") from error
     show.done(f"the rows that it would pick: {path}")
+    known = {f.name: getattr(previewed, f.name) for f in fields(previewed) if f.name not in ("picks", "inputs")}
+    rate, price = previewed.rows_per_second, whole.price
+    return {**known, "rows_per_second": rate, "page": path, "whole_pool": {**asdict(whole), "price": price}}
 
 
 def _estimate(prepared: Prepared, previewed: Preview, workers: int) -> Estimate:

@@ -2,90 +2,122 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from poolscore.engine import stages
+from poolscore.engine.errors import ConfigError
 from poolscore.engine.run import directory
-from poolscore.engine.run.directory import RunDirectory, Totals
+from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.events import in_words
 from poolscore.engine.run.heartbeat import is_at_work
 from poolscore.engine.run.mixed import mixed_in_words
-from poolscore.engine.run.records import newest
-from poolscore.engine.stages import idle_share
-from poolscore.jobs import show
+from poolscore.engine.run.records import Opening, newest
+from poolscore.engine.run.totals import Totals
+from poolscore.engine.storage import Storage
+from poolscore.engine.words import amount
+from poolscore.jobs import scripts, show
+from poolscore.jobs.show.terminal import duration
 from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 
 SHOWN = 5  # events, the latest
 ASIDE = 20  # shards
+_SEPARATORS = {"/", "\\"}  # of a path; names of jobs have none
+Asks = Callable[[Storage, Opening], bool | None]  # whether a driver is at work
 
 
 def show_status(run: RunDirectory, as_json: bool) -> None:
     """Print it, for people or for scripts."""
-    totals = run.totals()
     with show.busy("asking for its driver"):
-        state = state_of(run, totals)
+        state = state_of(run, run.totals())
     if as_json:
-        print(json.dumps(state, indent=2))
-        return
-    facts = show.Facts(run.storage.root)
-    facts.add("status", _status(state))
-    if (driver := _driver(state)) is not None:
-        facts.add("driver", driver)
-    facts.add("shards", f"{totals.shards:,} of {state['shards']['all']:,}")
-    left_out = f", {totals.filtered:,} filtered" if totals.filtered else ""
-    whole = state["finished"] or state["set_aside"] or totals.shards == state["shards"]["all"]
-    part = "" if whole else f", {RANDOM_PART}"
-    share = f" ({totals.rows / max(1, state['rows']['all']):.1%}{part})"
-    facts.add(
-        "rows",
-        f"{totals.rows:,} of {state['rows']['all']:,}{share}; {totals.rejected:,} rejected, {totals.excluded:,} "
-        f"excluded{left_out}",
-    )
-    facts.add("speed", f"{totals.rows_per_worker_second:,.0f} rows/s per worker")
-    show.add_stages(facts, totals)
-    for label in ("created", "updated", "deadline"):
-        if state[label]:
-            facts.add(label, state[label])
-    for earlier in state["extends"]:
-        facts.add("extends", earlier["run"])
-    for shard, reason in list(state["set_aside"].items())[:ASIDE]:
-        facts.add(f"shard {shard}", f"set aside: {reason}")
-    if (more := len(state["set_aside"]) - ASIDE) > 0:
-        facts.add("set aside", f"{more:,} more shards")
-    if state["mixed"] is not None:
-        facts.add("mixed", state["mixed"])
-    for event in state["events"][-SHOWN:]:
-        facts.add(*_event(event))
-    if state["verified"]:
-        facts.add("verified", verified_in_words(state["verified"]))
-    facts.show()
+        scripts.result(state)
+    else:
+        show.facts(run.storage.root, facts_of(state))
 
 
-def state_of(run: RunDirectory, totals: Totals) -> dict[str, Any]:
-    """What `--json` prints."""
+def run_of(name: str, address: str | None, as_json: bool) -> str | None:
+    """The run directory that is meant: `name` itself, or that of the job of this name, whose state is told of.
+
+    Args:
+        address: of the job's cluster; without one a job is looked for only where `name` is no path and no folder.
+
+    Returns:
+        None: the job has no run directory yet that could be read.
+
+    Raises:
+        ConfigError: the cluster has no such job, or cannot be reached.
+    """
+    if address is None and (_SEPARATORS & set(name) or Path(name).exists()):
+        return name
+    from poolscore.jobs.submit.job import find_job
+
+    try:
+        job = find_job(name, address)
+    except ConfigError as error:
+        if address is not None:
+            raise
+        raise ConfigError(f"{name} is no run directory, and was not found as a job: {error}") from error
+    if job is None:
+        raise ConfigError(
+            f"{name} is neither a run directory nor a job of the cluster; `poolscore list` names its jobs"
+        )
+    told = f" ({job.message})" if job.message else ""
+    show.done(f"job {job.name}: {job.state}{told}, run directory {job.run_dir or 'none of poolscore'}")
+    if job.run_dir is not None and directory.exists(job.run_dir):
+        return job.run_dir
+    if as_json:
+        scripts.result({"status": job.state, "exit_code": job.exit_code, "job": job.name, "run": job.run_dir})
+    return None
+
+
+def state_of(run: RunDirectory, totals: Totals, ask: Asks = is_at_work) -> dict[str, Any]:
+    """What `--json` prints.
+
+    Args:
+        ask: whether its driver is at work.
+    """
     info, pool = run.info, run.info["pool"]
+    driver = _driver_of(run, ask) if info["status"] == directory.RUNNING else None
+    live = (info.get("live") or {}) if driver is not None and driver["at_work"] is not False else {}
+    pace = live.get("rows_per_second")
     return {
         "status": info["status"],
+        "exit_code": info.get("exit_code"),
         "finished": run.succeeded,
         "run": run.storage.root,
-        "shards": {"done": totals.shards, "all": pool["shards"]},
+        "id": info.get("id"),
+        "epoch": info.get("epoch"),
+        "shards": {
+            "done": totals.shards,
+            "all": pool["shards"],
+            "in_flight": live.get("in_flight"),
+            "retried": live.get("retried"),
+            "set_aside": len(info.get("set_aside") or {}),
+        },
         "rows": {
+            "done": totals.rows,
             "all": pool["rows"],
             "scored": totals.scored,
             "rejected": totals.rejected,
             "excluded": totals.excluded,
             "filtered": totals.filtered,
         },
+        "rejected_by_stage": dict(totals.rejected_by),
+        "workers": live.get("workers"),
+        "rows_per_second": pace,
+        "eta_seconds": (pool["rows"] - totals.rows) / pace if pace else None,
         "rows_per_worker_second": totals.rows_per_worker_second,
         "stage_seconds": dict(totals.stages),
-        "idle_share": idle_share(totals.stages) if totals.stages else None,
+        "idle_share": stages.idle_share(totals.stages),
         "set_aside": info.get("set_aside") or {},
         "mixed": mixed_in_words(info, totals.profiles),
         "stopped_by": info.get("stopped_by"),
         "deadline": info.get("deadline"),
         "extends": info.get("extends") or [],
-        "driver": _driver_of(run) if info["status"] == directory.RUNNING else None,
+        "driver": driver,
         "events": info.get("events") or [],
         "verified": info.get("verified"),
         "created": info["created"],
@@ -93,32 +125,77 @@ def state_of(run: RunDirectory, totals: Totals) -> dict[str, Any]:
     }
 
 
-def _driver_of(run: RunDirectory) -> dict[str, Any] | None:
-    opening = newest(run.storage)
-    if opening is None:
-        return None
-    told = opening.driver
-    return {"host": told.get("host"), "pid": told.get("pid"), "at_work": is_at_work(run.storage, opening)}
+def facts_of(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Labels and values for people."""
+    yield "status", _status(state)
+    if state["driver"] is not None:
+        yield "driver", driver_in_words(state["driver"])
+    shards, rows = state["shards"], state["rows"]
+    held = [f"{shards['in_flight']:,} in flight"] if shards["in_flight"] else []
+    held += [f"{shards['retried']:,} retried"] if shards["retried"] else []
+    yield "shards", "; ".join([f"{shards['done']:,} of {shards['all']:,}", *held])
+    left_out = f", {rows['filtered']:,} filtered" if rows["filtered"] else ""
+    whole = state["finished"] or state["set_aside"] or shards["done"] == shards["all"]
+    part = "" if whole else f", {RANDOM_PART}"
+    share = f" ({rows['done'] / max(1, rows['all']):.1%}{part})"
+    yield (
+        "rows",
+        f"{rows['done']:,} of {rows['all']:,}{share}; {rows['rejected']:,} rejected{_by_stage(state)}, "
+        f"{rows['excluded']:,} excluded{left_out}",
+    )
+    yield "speed", pace_in_words(state)
+    if (timed := stages.in_words(state["stage_seconds"])) is not None:
+        yield "stages", timed
+    yield from ((label, state[label]) for label in ("created", "updated", "deadline") if state[label])
+    yield from (("extends", earlier["run"]) for earlier in state["extends"])
+    yield from ((f"shard {s}", f"set aside: {reason}") for s, reason in list(state["set_aside"].items())[:ASIDE])
+    if (more := len(state["set_aside"]) - ASIDE) > 0:
+        yield "set aside", f"{more:,} more shards"
+    if state["mixed"] is not None:
+        yield "mixed", state["mixed"]
+    for event in state["events"][-SHOWN:]:
+        yield time_of(event), in_words(event)
+    if state["verified"]:
+        yield "verified", verified_in_words(state["verified"])
 
 
-def _status(state: Mapping[str, Any]) -> str:
-    if state["finished"]:
-        return str(directory.DONE)
-    return f"{state['status']}: {state['stopped_by']}" if state["stopped_by"] else str(state["status"])
+def pace_in_words(state: Mapping[str, Any]) -> str:
+    """Rows per second, the time left, and the workers."""
+    now = [f"{state['rows_per_second']:,.0f} rows/s"] if state["rows_per_second"] else []
+    now += [f"{duration(state['eta_seconds'])} left"] if state["eta_seconds"] else []
+    now += [amount(state["workers"], "worker")] if state["workers"] is not None else []
+    return "  ".join([*now, f"{state['rows_per_worker_second']:,.0f} rows/s per worker"])
 
 
-def _driver(state: Mapping[str, Any]) -> str | None:
-    driver = state["driver"]
-    if driver is None:
-        return None
+def driver_in_words(driver: Mapping[str, Any]) -> str:
+    """Whether it is at work, and what to do where it is not."""
     process = f"process {driver['pid']} on {driver['host']}"
     if driver["at_work"] is None:
         return f"{process}, of an older version: whether it is at work cannot be told"
     return f"{process} is at work" if driver["at_work"] else f"{process} is gone; the same command goes on with the run"
 
 
-def _event(event: Mapping[str, Any]) -> tuple[str, str]:
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.get("at", 0)))
-    shard = f", shard {event['shard']}" if event.get("shard") is not None else ""
-    why = f": {event['why']}" if event.get("why") else ""
-    return at, f"worker {event.get('worker')} {event.get('what')}{shard}{why}"
+def time_of(event: Mapping[str, Any]) -> str:
+    """When it was, on this machine's clock."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(event.get("at", 0)))
+
+
+def _driver_of(run: RunDirectory, ask: Asks) -> dict[str, Any] | None:
+    opening = newest(run.storage)
+    if opening is None:
+        return None
+    told = opening.driver
+    return {"host": told.get("host"), "pid": told.get("pid"), "at_work": ask(run.storage, opening)}
+
+
+def _status(state: Mapping[str, Any]) -> str:
+    if state["finished"]:
+        return str(directory.DONE)
+    if state["status"] == directory.RUNNING and state["shards"]["done"] == state["shards"]["all"]:
+        return f"{state['status']}: all shards are scored, the batch is selected"
+    return f"{state['status']}: {state['stopped_by']}" if state["stopped_by"] else str(state["status"])
+
+
+def _by_stage(state: Mapping[str, Any]) -> str:
+    by_stage = ", ".join(f"{stage} {rows:,}" for stage, rows in state["rejected_by_stage"].items())
+    return f" ({by_stage})" if by_stage else ""

@@ -16,7 +16,7 @@ def verified_in_words(entry: Mapping[str, Any]) -> str:
     if not entry["rows"]:
         return f"no row could be scored again{note}"
     name, worst = max(entry["scores"].items(), key=lambda item: float(item[1]["largest"]))
-    fine = "as precision explains" if entry["judged"] else "too few to judge by"
+    fine = "as precision explains" if entry["judged"] else "nothing looks wrong, though so few rows prove little"
     wrong = len(entry["wrong"])
     judged = f"{amount(wrong, 'finding')} that precision DOES NOT explain" if wrong else fine
     again = f"{amount(entry['rows'], 'row')} scored again in {entry['precision']}"

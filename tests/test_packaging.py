@@ -41,9 +41,9 @@ def test_ray_workers_never_see_our_folder_as_kernels(
     """Ray puts the driver's working directory on its workers' path; our actors take it off again."""
     import ray
 
-    from poolscore.engine.run.ray_fleet import _Actor
+    from poolscore.engine.run.ray_actor import Actor
 
-    class Look(_Actor):
+    class Look(Actor):
         def look(self, not_on_path: list[str]) -> tuple[list[str], bool]:
             import importlib.util
 

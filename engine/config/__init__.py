@@ -1,8 +1,9 @@
 """The configuration: YAML in, frozen and validated objects out. Every default is written here and nowhere else.
 
 One file a section, or a few that belong together: `pool.py` (with `decode.py`), `model.py` (model, passes), `select.py`
-(score, select, shortlist), `run.py`, `check.py` (check, prices). `section.py` is what each of them is, `whole.py` puts
-them together, `load.py` reads a file. A new section is a class in one of these and a line in `Config` (`whole.py`).
+(score, select, shortlist), `run.py`, `submit.py`, `check.py` (check, prices). `section.py` is what each of them is,
+`whole.py` puts them together, `load.py` reads a file. A new section is a class in one of these and a line in `Config`
+(`whole.py`).
 """
 
 from poolscore.engine.config.check import CheckConfig, PricesConfig
@@ -15,11 +16,12 @@ from poolscore.engine.config.decode import (
     TextDecode,
     columns_of,
 )
-from poolscore.engine.config.load import load_config, parse_config
+from poolscore.engine.config.load import load_config, parse_config, with_paths
 from poolscore.engine.config.model import ModelConfig, PassesConfig
 from poolscore.engine.config.pool import PoolConfig
 from poolscore.engine.config.run import AUTO, RunConfig
 from poolscore.engine.config.select import ScoreConfig, SelectConfig, ShortlistConfig
+from poolscore.engine.config.submit import SubmitConfig
 from poolscore.engine.config.whole import Config, flatten
 
 __all__ = [
@@ -38,10 +40,12 @@ __all__ = [
     "ScoreConfig",
     "SelectConfig",
     "ShortlistConfig",
+    "SubmitConfig",
     "TensorDecode",
     "TextDecode",
     "columns_of",
     "flatten",
     "load_config",
     "parse_config",
+    "with_paths",
 ]

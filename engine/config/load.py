@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,17 +79,12 @@ def _set(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: the value is not valid YAML ({one_line(error)})") from error
 
 
-def _resolve(config: Config, base: Path) -> Config:
-    def absolute(path: str | None) -> str | None:
-        if path is None or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
-            return path
-        try:
-            return str(base / Path(path).expanduser())
-        except RuntimeError as error:
-            raise ConfigError(f"'{path}': there is no such user") from error
+def with_paths(config: Config, change: Callable[[str], str]) -> Config:
+    """A configuration with all its paths and URIs changed, those of the section `submit` apart."""
 
     def changed(section: Section, *names: str) -> Any:
-        return section.model_copy(update={name: absolute(getattr(section, name)) for name in names})
+        given = {name: getattr(section, name) for name in names}
+        return section.model_copy(update={name: path and change(path) for name, path in given.items()})
 
     def decoded(decode: Decode) -> Any:
         return changed(decode, "tokenizer") if isinstance(decode, TextDecode) else decode
@@ -107,3 +102,20 @@ def _resolve(config: Config, base: Path) -> Config:
             "run": changed(config.run, "dir"),
         }
     )
+
+
+def _resolve(config: Config, base: Path) -> Config:
+    def absolute(path: str) -> str:
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path):
+            return path
+        try:
+            return str(base / Path(path).expanduser())
+        except RuntimeError as error:
+            raise ConfigError(f"'{path}': there is no such user") from error
+
+    resolved, submit = with_paths(config, absolute), config.submit
+    travels = {
+        "working_dir": submit.working_dir and absolute(submit.working_dir),
+        "py_modules": tuple(map(absolute, submit.py_modules)),
+    }
+    return resolved.model_copy(update={"submit": submit.model_copy(update=travels)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from poolscore.engine.config.check import CheckConfig, PricesConfig
 from poolscore.engine.config.model import ModelConfig, PassesConfig
@@ -12,6 +12,7 @@ from poolscore.engine.config.pool import PoolConfig
 from poolscore.engine.config.run import RunConfig
 from poolscore.engine.config.section import Section
 from poolscore.engine.config.select import ScoreConfig, SelectConfig, ShortlistConfig
+from poolscore.engine.config.submit import SubmitConfig
 from poolscore.engine.scores import Task
 from poolscore.engine.selection.caps import NEAR_DUPLICATES
 from poolscore.engine.selection.methods import AWARE
@@ -30,6 +31,7 @@ class Config(Section):
     check: CheckConfig | None = None
     run: RunConfig
     prices: PricesConfig = PricesConfig()
+    submit: SubmitConfig = Field(default=SubmitConfig(), exclude=True)  # how a job travels is no part of its run
 
     @model_validator(mode="after")
     def _regression_has_no_bald(self) -> Config:

@@ -84,9 +84,9 @@ class BatchDecoder:
             self._pool.shutdown()
 
     def decode(self, rows: Rows) -> tuple[dict[str, Tensor], Bad]:
-        """The model's inputs by name, [batch_size, …] each, on the device; and the rows that have none."""
+        """The model's inputs by name, [batch_size, …] each, contiguous, on the device; and the rows that have none."""
         batch = self.read(rows)
-        return self.to_device(batch), batch.bad
+        return _contiguous(self.to_device(batch)), batch.bad
 
     def read(self, rows: Rows, blank: Mapping[int, tuple[str, str]] | None = None) -> HostBatch:
         """Decode up to `batch_size` rows on the host. May run in another thread, ahead of the device.
@@ -110,7 +110,7 @@ class BatchDecoder:
         return HostBatch(buffers, self._ring, bad)
 
     def to_device(self, batch: HostBatch) -> dict[str, Tensor]:
-        """The model's inputs by name, [batch_size, …] each. Copies, and releases the batch.
+        """The model's inputs by name, [batch_size, …] each; pictures lie channels last. Copies, and releases the batch.
 
         On a GPU the copy runs on a stream of its own, beside what the model is doing.
         """
@@ -125,7 +125,7 @@ class BatchDecoder:
         inputs: dict[str, Tensor] = {}
         for name in self._decoders:
             inputs |= self._to_model(name, blank_rows(self._specs[name], rows).to(self.device))
-        return inputs
+        return _contiguous(inputs)
 
     def padded_keys(self, rows: Rows) -> Tensor:
         """int64 [batch_size] on the device: the bits of the rows' keys, zero behind the last row."""
@@ -160,6 +160,11 @@ class BatchDecoder:
             return named
         lent = batch.untyped_storage().data_ptr()  # the buffer, which will hold other rows soon
         return {name: x.clone() if x.untyped_storage().data_ptr() == lent else x for name, x in named.items()}
+
+
+def _contiguous(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What any model can be traced with and run on."""
+    return {name: x.contiguous() for name, x in inputs.items()}
 
 
 def _between(blank: Sequence[int], rows: int) -> Iterator[tuple[int, int]]:

@@ -84,12 +84,14 @@ class SplitModel:
     def once(self, inputs: Inputs) -> Features:
         """See Forward: the prefix."""
         tensors = [x.clone() for x in inputs.values()] if self._changes_inputs else list(inputs.values())
-        if self._channels_last:
-            tensors = [x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in tensors]
+        tensors = [x.contiguous(memory_format=self._order(x)) for x in tensors]
         prefix = self._compiled[0] if len(tensors[0]) == self._compiled_for else self.parts.prefix
         frontier: tuple[Tensor, ...] = prefix(*tensors)
         folded = {index: linear.once(frontier[at]) for index, (at, linear) in self.parts.folded.items()}
         return Features(frontier, folded)
+
+    def _order(self, x: Tensor) -> torch.memory_format:
+        return torch.channels_last if self._channels_last and x.ndim == 4 else torch.contiguous_format
 
     def by_row(self, features: Features, rows: int) -> list[Tensor]:
         """See Forward."""

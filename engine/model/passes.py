@@ -24,7 +24,7 @@ from poolscore.engine.model.network import Build, Cut, Forward, Network
 from poolscore.engine.model.probe import Inputs, Probe
 from poolscore.engine.model.trace import Untraceable
 
-LOG = logging.getLogger("poolscore")
+LOG = logging.getLogger("poolscore.model")
 LOG.addHandler(logging.NullHandler())  # the command line says it in its own way
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -27,7 +27,7 @@ class RepeatedModel:
 
     def once(self, inputs: Inputs) -> tuple[Tensor, ...]:
         """See Forward: nothing is computed beforehand."""
-        return tuple(inputs[name] for name in self._names)
+        return tuple(inputs[name].contiguous() for name in self._names)
 
     def by_row(self, features: Sequence[Tensor], rows: int) -> list[Tensor]:
         """See Forward: the inputs."""
@@ -56,6 +56,6 @@ class RepeatedModel:
 
     def without_dropout(self, inputs: Inputs) -> Tensor:
         """See Whole."""
-        copies = {name: x.clone() for name, x in inputs.items()}
+        copies = {name: x.clone(memory_format=torch.contiguous_format) for name, x in inputs.items()}
         with torch.no_grad(), DropoutMode(lambda kind, p, x: x, lambda: True):
             return as_logits(call_model(self._model, copies), len(next(iter(inputs.values()))))

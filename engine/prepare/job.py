@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -21,6 +21,7 @@ from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
+from poolscore.engine.job import Job, input_columns
 from poolscore.engine.keys import IdSet
 from poolscore.engine.model.load import load_network
 from poolscore.engine.model.network import Network
@@ -35,12 +36,11 @@ from poolscore.engine.prepare.begun import asked_as_before, begun_run, unfinishe
 from poolscore.engine.prepare.model import compile_model, first_scorer, score_first_batch, seconds_of
 from poolscore.engine.prepare.pool import look_at_pool
 from poolscore.engine.prepare.rows import LOOKED_AT, blocks_of, first_good_batch, first_rows, require_rows
-from poolscore.engine.profile import choose_device, numeric_settings, tokenizer_digests
+from poolscore.engine.profile import device_of_driver, numeric_settings, tokenizer_digests
 from poolscore.engine.run.footers import RunFooters
 from poolscore.engine.shard import Scorer
 from poolscore.engine.storage import open_storage
 from poolscore.engine.uri import lies_in
-from poolscore.engine.worker import Job, input_columns
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class Prepared:
     uncompiled_because: str | None  # why the model is not compiled, if it was tried
     findings: list[Finding]  # about the pool: what costs time or memory
     extension: Extension | None = None  # the run that this one extends
+    came: Sequence[str] = ()  # files that the pool has gained since the run was begun, which goes on without them
 
     @property
     def mask_bytes(self) -> int:
@@ -84,11 +85,12 @@ def prepare_job(config: Config, *, fresh: bool = False, extends: str | None = No
         raise ConfigError(
             f"run.dir: {config.run.dir} lies in the pool's folder, and its files would count as rows; move it"
         )
-    pool, plan, choice, extension = look_at_pool(config, RunFooters(open_storage(config.run.dir)), extends)
+    begun = None if fresh else begun_run(config)
+    found = look_at_pool(config, RunFooters(open_storage(config.run.dir)), extends, begun)
+    pool, plan, choice, extension = found.pool, found.plan, found.choice, found.extension
     exclude = read_ids(config.pool.exclude, config.pool.id)
     reader = ShardReader(plan.root, input_columns(config), config.pool.id, exclude, choice)
-    device = choose_device(config)
-    begun = None if fresh else begun_run(config)
+    device = device_of_driver(config)
     if begun is not None and config.run.batch_size == AUTO:
         config = as_begun(config, begun)
     require_measurable(config, device)
@@ -125,6 +127,7 @@ def prepare_job(config: Config, *, fresh: bool = False, extends: str | None = No
     return Prepared(
         *(config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because, findings),
         extension,
+        found.came,
     )
 
 

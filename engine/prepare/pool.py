@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 from poolscore.engine.config import Config, RunConfig
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.extend import Extension, extend
+from poolscore.engine.extend import Extension, extend, without_new_files
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.files import PoolFiles
 from poolscore.engine.pool.find import FooterCache, StartWorkers, Workers, find_files
 from poolscore.engine.pool.plan import Plan
+from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.scores import SCORES
 from poolscore.engine.selection.caps import require_groups
 
@@ -35,10 +37,25 @@ OWN_COLUMNS = {
 }
 
 
+@dataclass(frozen=True)
+class Found:
+    """What was found in the pool."""
+
+    pool: PoolFiles
+    plan: Plan
+    choice: RowChoice  # which rows of the shards count
+    extension: Extension | None  # the run that this job extends
+    came: list[str]  # files that an unfinished run goes on without
+
+
 def look_at_pool(
-    config: Config, cache: FooterCache | None, extends: str | None = None
-) -> tuple[PoolFiles, Plan, RowChoice, Extension | None]:
-    """Files, plan, which rows count, and with `extends` what the run there has already.
+    config: Config, cache: FooterCache | None, extends: str | None = None, begun: RunDirectory | None = None
+) -> Found:
+    """Look at files and footers, and cut the pool into shards.
+
+    Args:
+        extends: a run directory: only files count that the run there has not.
+        begun: the run that the job goes on with. Where it is not finished, files that came since do not count.
 
     Raises:
         ConfigError: the pool cannot be read, lacks a column that is asked for, or no row of it counts.
@@ -50,14 +67,18 @@ def look_at_pool(
     extension = None
     if extends is not None:
         pool, extension = extend(pool, config, extends)
-    plan = make_plan(pool, config.run.shard_rows, sample=wanted.sample, seed=config.passes.seed)
+    cut = partial(make_plan, shard_rows=config.run.shard_rows, sample=wanted.sample, seed=config.passes.seed)
+    plan, came = cut(pool), list[str]()
+    if begun is not None:
+        pool, plan, came = without_new_files(pool, plan, begun, cut)
     if not plan.rows and extension is not None:
         raise ConfigError(f"--extend: no row of the files that came since {extends} counts; there is nothing to score")
     if not plan.rows:
         raise ConfigError(
             f"pool.filter: by their statistics none of the {pool.rows} rows can match; look at names and values"
         )
-    return pool, plan, replace(pool.choice, share=plan.share, seed=config.passes.seed), extension
+    choice = replace(pool.choice, share=plan.share, seed=config.passes.seed)
+    return Found(pool, plan, choice, extension, came)
 
 
 def _footer_workers(run: RunConfig) -> StartWorkers | None:

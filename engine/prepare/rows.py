@@ -14,12 +14,12 @@ from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import Decoder, RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder, find_row_specs
+from poolscore.engine.job import input_columns
 from poolscore.engine.keys import IdSet
 from poolscore.engine.model.probe import PROBE_ROWS, Inputs
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.pool.read import Rows, ShardReader
 from poolscore.engine.prepare.pool import look_at_pool
-from poolscore.engine.worker import input_columns
 
 COUNTED_PIECES = 2_000  # of row groups: in a larger pool rows are not counted in advance
 LOOKED_AT = 64  # rows at a time, until the batch size is measured
@@ -45,7 +45,8 @@ def read_sample(config: Config) -> Inputs:
         ConfigError: the pool cannot be read, or none of its first rows can be decoded.
     """
     add_to_path(config.model.path)
-    _, plan, choice, _ = look_at_pool(config, None)
+    found = look_at_pool(config, None)
+    plan, choice = found.plan, found.choice
     rows = config.run.batch_size or LOOKED_AT
     reader = ShardReader(plan.root, input_columns(config), config.pool.id, IdSet(), choice)
     decoders = build_decoders(config)

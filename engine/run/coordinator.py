@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from copy import copy
+from contextlib import suppress
 from dataclasses import dataclass
 
-from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.errors import ConfigError, PoolscoreError
 from poolscore.engine.pool.plan import Shard
-from poolscore.engine.run.bisect import Bisections, Verdict
-from poolscore.engine.run.directory import Totals
+from poolscore.engine.run.admission import Admission
+from poolscore.engine.run.bad_rows import BadRows
+from poolscore.engine.run.bisect import Bisections
+from poolscore.engine.run.blame import ATTEMPTS, Blame
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Leaving, Lost
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.run.leases import Leases
-from poolscore.engine.run.mixed import Profile, differences, profile_name
+from poolscore.engine.run.mixed import Profile
+from poolscore.engine.run.shard_queue import ShardQueue
 from poolscore.engine.run.suspects import Suspects
 from poolscore.engine.run.task import ScoreShard, Task
+from poolscore.engine.run.totals import Totals
 
-ATTEMPTS = 3  # a shard that fails or kills its worker so often is bisected or set aside
 TICK = 1.0  # seconds between signs of life
 DRAIN = 600.0  # seconds that shards at work are waited for once no further one is to be handed out
-ENOUGH_SHARDS = 10  # finished, before bad rows in half of them are taken for a misconfigured job
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Coordinator:
         on_profile: Callable[[Profile], None],
         on_progress: Callable[[State], None],
         on_event: Callable[[RunEvent], None] = lambda event: None,
+        on_report: Callable[[ShardReport], None] = lambda report: None,
         shard_timeout: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         stop_when: Callable[[], str | None] = lambda: None,
@@ -64,30 +66,23 @@ class Coordinator:
         self._fleet = fleet
         self._journal = journal
         self._totals = done
-        self._pool_rows = pool_rows
-        self._max_bad_fraction = max_bad_fraction
-        self._max_bad_rows = max_bad_rows
-        self._profile = profile
-        self._on_profile = on_profile
-        self._allow_mixed = allow_mixed
-        self._refused: list[str] = []
-        self._profiles = {profile_name(profile)} if profile is not None else set[str]()  # told of
+        self._bad_rows = BadRows(pool_rows, max_bad_fraction, max_bad_rows)
+        self._admission = Admission(profile, allow_mixed, fleet.expected, on_profile, clock)
         self._on_progress = on_progress
         self._on_event = on_event
+        self._on_report = on_report
         self._clock, self._looked = clock, clock()
         self._leases = Leases(shard_timeout, clock)
+        self._bisections = Bisections(ATTEMPTS)
+        self._suspects = Suspects()
+        self._queue = ShardQueue(self._leases, self._bisections, self._suspects)
+        self._blame = Blame(self._queue, self._bisections, self._suspects, bool(done.shards), on_event)
         self._slow: list[Task] = []  # wanted a second time
-        self._queue: deque[Task] = deque()
         self._stop_when = stop_when
         self.stopped: str | None = None  # why the rest of the shards is left
         self._drained_by = math.inf
-        self._finished: set[int] = set()
-        self._failures: dict[int, list[str]] = {}
         self._workers: set[int] = set()
-        self._most_workers = 0  # at one time
-        self._set_aside: dict[int, str] = {}
-        self._bisections = Bisections(ATTEMPTS)
-        self._suspects = Suspects()
+        self._events: deque[Event] = deque()  # that are to be heard, and the one that is
 
     @property
     def totals(self) -> Totals:
@@ -105,25 +100,28 @@ class Coordinator:
         Raises:
             PoolscoreError: the job cannot go on; see `errors.py`.
         """
-        self._require_mostly_good()  # a run that was stopped for its bad rows stops again, unless the limit was raised
-        order = list(shards)
-        random.Random(seed).shuffle(order)
-        self._queue.extend(ScoreShard(shard) for shard in order)
-        while self._waiting() or (self._leases.shards - self._finished and self._clock() < self._drained_by):
-            self._hand_out()
-            for event in self._fleet.wait(TICK):
-                self._hear(event)
-            self._look_for_late()
-            self._on_progress(self._state())
-        if self._set_aside and not self._totals.shards:
-            index, reason = list(self._set_aside.items())[-1]
-            raise StoppedError(f"no shard could be scored; shard {index} failed last: {reason}")
-        return self._set_aside
+        self._bad_rows.require_few(self._totals)  # a run that was stopped for them stops again, unless more are allowed
+        self._queue.fill(shards, seed)
+        try:
+            while self._queue.waiting or (self._queue.unfinished and self._clock() < self._drained_by):
+                self._hand_out()
+                self._events.extend(self._fleet.wait(TICK))
+                while self._events:
+                    self._hear(self._events[0])
+                    self._events.popleft()
+                self._admit()
+                self._look_for_late()
+                self._on_progress(self._state())
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        self._blame.require_a_score()
+        return self._blame.set_aside
 
     def _hear(self, event: Event) -> None:
         match event:
             case Joined(worker, profile):
-                self._welcome(worker, profile)
+                self._admission.join(worker, profile)
             case Leaving(worker, reason):
                 self._leases.leave(worker)
                 self._slow = self._leases.slow()
@@ -133,11 +131,14 @@ class Coordinator:
                 self._believe(result)
             case Done(task):
                 self._credit(self._leases.take_back(task, finished=False), task)
-                self._judge(self._bisections.lived(task))
+                self._blame.judge(self._bisections.lived(task))
             case Failed(task, reason, hopeless, of_row):
-                self._suspect(self._leases.take_back(task, finished=False), task)
-                self._blame(task, reason, of_row)
-                self._require_hope(task.shard, reason, hopeless)
+                holder = self._leases.take_back(task, finished=False)
+                if isinstance(task, ScoreShard):  # trials of a search fail by design
+                    self._on_event(RunEvent("failed", holder, task.shard.index, reason))
+                self._suspect(holder, task)
+                self._blame.failed(task, reason, of_row)
+                self._blame.require_hope(task.shard, reason, hopeless)
             case Lost():
                 self._mourn(event)
 
@@ -146,9 +147,8 @@ class Coordinator:
             self.stopped, self._drained_by = reason, self._clock() + DRAIN
         if self.stopped is not None:
             self._queue.clear()
-            self._bisections.stop()
             return
-        while any(self._gave(worker) for worker in self._fleet.free()):
+        while any(self._gave(worker) for worker in self._fleet.free() if worker in self._workers):
             pass
 
     def _gave(self, worker: int) -> bool:
@@ -156,8 +156,8 @@ class Coordinator:
         if not self._suspects.may_work(worker, self._workers):
             return False
         task = self._copy_for(worker, self._slow)
-        if task is None and self._waiting():
-            task = self._next_for(worker)
+        if task is None and self._queue.waiting:
+            task = self._queue.next_for(worker, self._workers)
         if task is None and self._leases.is_idle(worker):
             task = self._copy_for(worker, self._leases.unfinished())
         if task is None:
@@ -166,29 +166,11 @@ class Coordinator:
         self._fleet.submit(worker, task)
         return True
 
-    def _next_for(self, worker: int) -> Task | None:
-        """What a worker is given next: nothing of a shard that it failed on, where others may have that."""
-
-        def may_have(shard: int) -> bool:
-            return self._suspects.may_have(worker, shard, self._workers)
-
-        if (trial := self._bisections.next(bool(self._queue), may_have)) is not None:
-            return trial
-        for i, task in enumerate(self._queue):
-            if may_have(task.shard.index):
-                del self._queue[i]
-                return task
-        return None
-
     def _copy_for(self, worker: int, wanted: Sequence[Task]) -> Task | None:
-        """A shard that another worker has, and this one is to score as well; the first report counts."""
-        for task in wanted:
-            shard = task.shard.index
-            alone = self._leases.holders(shard) == 1 and not self._leases.has(worker, shard)
-            if alone and shard not in self._finished and isinstance(task, ScoreShard):
-                self._on_event(RunEvent("copied", worker, shard))
-                return copy(task)
-        return None
+        task = self._queue.copy_for(worker, wanted)
+        if task is not None:
+            self._on_event(RunEvent("copied", worker, task.shard.index))
+        return task
 
     def _look_for_late(self) -> None:
         if self._clock() - self._looked < TICK:
@@ -199,41 +181,41 @@ class Coordinator:
             self._on_event(RunEvent("killed", worker, why=why))
             self._fleet.kill(worker, why)
 
-    def _waiting(self) -> bool:
-        """Whether a task waits to be handed out. A shard whose report came from a worker given up does not."""
-        while self._queue and self._queue[0].shard.index in self._finished:
-            self._queue.popleft()
-        return bool(self._queue) or self._bisections.waiting
-
     def _believe(self, report: ShardReport) -> None:
         """Make a shard's result count, unless one already does."""
-        if report.shard in self._finished:
+        if report.shard in self._queue.finished:
             return
-        self._finished.add(report.shard)
-        self._bisections.drop(report.shard)
-        self._set_aside.pop(report.shard, None)
         self._journal.append(report)
+        self._queue.finished.add(report.shard)
+        self._blame.scored(report.shard)
         self._totals = self._totals.plus(report)
-        self._require_mostly_good()
+        self._on_report(report)
+        self._bad_rows.require_few(self._totals)
 
-    def _welcome(self, worker: int, profile: Profile) -> None:
-        if self._profile is None:
-            self._profile = profile
-        different = differences(profile, self._profile)
-        if different and not self._allow_mixed:
-            self._refuse(worker, ", ".join(different))
-            return
-        if (name := profile_name(profile)) not in self._profiles:
-            self._profiles.add(name)
-            self._on_profile(profile)
-        self._on_event(RunEvent("joined", worker))
-        self._workers.add(worker)
-        self._most_workers = max(self._most_workers, len(self._workers))
+    def _save(self) -> None:
+        """The run is interrupted: what workers have done counts, and nobody waits for more."""
+        self._journal.hurry()
+        with suppress(PoolscoreError):  # that it was interrupted is what is told
+            for event in [*self._events, *self._fleet.last()]:  # one perhaps a second time, which is harmless
+                if isinstance(event, Done) and isinstance(event.task, ScoreShard):
+                    self._believe(event.result)
+
+    def _admit(self) -> None:
+        """Take the workers of the run's numeric profile, then refuse the others: these may be the last."""
+        judged = self._admission.judge()
+        for worker in (worker for worker, different in judged.items() if different is None):
+            self._on_event(RunEvent("joined", worker))
+            self._workers.add(worker)
+        self._blame.most_workers = max(self._blame.most_workers, len(self._workers))
+        for worker, different in judged.items():
+            if different is not None:
+                self._refuse(worker, different)
 
     def _refuse(self, worker: int, different: str) -> None:
         """Let a worker go whose scores would differ in their last bits; the others go on."""
-        self._refused.append(f"worker {worker} has another numeric profile than this run: {different}")
-        self._on_event(RunEvent("refused", worker, why=self._refused[-1]))
+        why = f"worker {worker} has another numeric profile than this run: {different}"
+        self._admission.refused.append(why)
+        self._on_event(RunEvent("refused", worker, why=why))
         if not self._fleet.refuse(worker) and not self._workers:
             raise ConfigError(
                 f"no worker has the numeric profile of this run; the last differs in {different}: use machines of the "
@@ -242,26 +224,15 @@ class Coordinator:
 
     def _mourn(self, lost: Lost) -> None:
         self._workers.discard(lost.worker)
+        self._admission.lose(lost.worker)
         self._suspects.gone(lost.worker)
         self._leases.lose(lost.worker)
         self._on_event(RunEvent("lost", lost.worker, lost.running.shard.index if lost.running else None, lost.reason))
         for task in reversed(lost.waiting):
-            self._put_back(task)
+            self._queue.put_back(task)
         if lost.running is not None:
             self._suspects.blamed.add(lost.worker)
-            self._blame(lost.running, f"its worker died: {lost.reason}", of_row=True, died=True)
-
-    def _put_back(self, task: Task) -> None:
-        """A task that came to nothing is to be handed out again."""
-        if not isinstance(task, ScoreShard):
-            self._bisections.put_back(task)
-        elif self._is_wanted(task.shard):
-            self._queue.appendleft(self._bisections.scoring(task.shard))
-
-    def _is_wanted(self, shard: Shard) -> bool:
-        """Whether a shard must be handed out: it is not done, not bisected, and no other worker has it."""
-        known = shard.index in self._finished or shard.index in self._bisections
-        return not known and not self._leases.holders(shard.index)
+            self._blame.failed(lost.running, f"its worker died: {lost.reason}", of_row=True, died=True)
 
     def _credit(self, worker: int | None, task: Task) -> None:
         """A worker did what it was given; others may have failed at it."""
@@ -281,92 +252,15 @@ class Coordinator:
             return
         self._suspects.failed(worker, task.shard.index)
         if self._suspects.is_suspect(worker):
-            mine = self._suspects.shards_of(worker)
-            self._queue = deque(sorted(self._queue, key=lambda waiting: waiting.shard.index not in mine))
-
-    def _blame(self, task: Task, reason: str, of_row: bool, died: bool = False) -> None:
-        """A task that failed: a shard is tried again, then bisected where a row may be to blame, or set aside."""
-        shard, scoring = task.shard, isinstance(task, ScoreShard)
-        if shard.index in self._finished | self._set_aside.keys() or (scoring and shard.index in self._bisections):
-            return
-        if of_row and not scoring:
-            self._judge(self._bisections.failed(task, reason, died))
-            return
-        failures = self._failures.setdefault(shard.index, [])
-        failures.append(reason)
-        if len(failures) % ATTEMPTS == 0 and not of_row:
-            self._give_up(shard, reason)
-        elif not scoring:
-            self._bisections.put_back(task)
-        elif len(failures) % ATTEMPTS == 0 or (of_row and self._nothing_works()):
-            self._bisections.begin(shard)
-        elif self._is_wanted(shard):
-            self._queue.append(self._bisections.scoring(shard))
-        self._require_any_success(shard, reason)
-
-    def _judge(self, verdict: Verdict | None) -> None:
-        """Score a shard again without its poison, or set it aside."""
-        if verdict is None:
-            return
-        if verdict.why_not is None:
-            self._queue.appendleft(self._bisections.scoring(verdict.shard))
-            return
-        reason = f"{self._failures[verdict.shard.index][-1]}; {verdict.why_not}"
-        self._give_up(verdict.shard, reason)
-        self._require_any_success(verdict.shard, reason)
-
-    def _give_up(self, shard: Shard, reason: str) -> None:
-        self._bisections.drop(shard.index)
-        self._set_aside[shard.index] = reason
-
-    def _require_any_success(self, shard: Shard, reason: str) -> None:
-        if self._nothing_works():
-            raise StoppedError(f"no shard could be scored; shard {shard.index} failed last: {reason}")
-
-    def _nothing_works(self) -> bool:
-        """Whether the job is to stop, as it does not look as if any shard could be scored."""
-        # One broken file must not end a run whose other shards take longer to score than it to fail; nor may poison in
-        # every shard: of one of them it is looked for.
-        enough = ATTEMPTS * max(ATTEMPTS, self._most_workers)
-        everybody = len(self._suspects.blamed) >= min(ATTEMPTS, self._most_workers)  # not one sick worker alone
-        return everybody and not self._totals.shards and not self._bisections and self._count_failures() >= enough
-
-    def _require_hope(self, shard: Shard, reason: str, hopeless: bool) -> None:
-        if hopeless and shard.index in self._set_aside:
-            raise StoppedError(
-                f"shard {shard.index} does not fit into memory ({reason}); begin anew, with --fresh and a smaller "
-                "run.batch_size or passes.rows_per_call"
-            )
-
-    def _require_mostly_good(self) -> None:
-        t = self._totals
-        seen = t.scored + t.rejected
-        allowed = self._max_bad_fraction
-        # Bad rows cluster, by file: a few bad shards among the first say nothing of the pool. Half of them do.
-        everywhere = t.shards >= ENOUGH_SHARDS and t.rejected > allowed * seen and 2 * t.bad_shards >= t.shards
-        if self._max_bad_rows is not None and t.rejected > self._max_bad_rows:
-            limit = f"run.max_bad_rows={self._max_bad_rows}"
-        elif t.rejected > allowed * self._pool_rows or everywhere:
-            limit = f"run.max_bad_fraction={allowed:g}"
-        else:
-            return
-        reason, count = max(t.reasons.items(), key=lambda item: item[1])
-        raise ConfigError(
-            f"pool: {t.rejected} of {seen} rows could not be scored, more than {limit} allows; the commonest reason "
-            f"({count} rows): {reason}. Raise the limit and give the same command; or mend the input and begin "
-            "anew, with --fresh: rows that were rejected are not tried again"
-        )
+            self._queue.prefer(self._suspects.shards_of(worker))
 
     def _state(self) -> State:
         return State(
             totals=self._totals,
-            workers=len(self._workers),
+            workers=len(self._workers) + len(self._admission.waiting),
             in_flight=self._leases.count,
-            retried=self._count_failures(),
-            set_aside=len(self._set_aside),
+            retried=self._blame.failures,
+            set_aside=len(self._blame.set_aside),
             bisected=len(self._bisections),
-            refused=tuple(self._refused),
+            refused=tuple(self._admission.refused),
         )
-
-    def _count_failures(self) -> int:
-        return sum(len(reasons) for reasons in self._failures.values())

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
 from functools import cached_property
-from itertools import chain, count
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -22,17 +18,15 @@ from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.pool.plan import Plan
-from poolscore.engine.reasons import by_kind
-from poolscore.engine.run.events import RunEvent
+from poolscore.engine.run.events import RunEvent, log_event
 from poolscore.engine.run.footers import FOOTERS
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports, require_no_driver
-from poolscore.engine.run.records import FOLDER, newest
+from poolscore.engine.run.records import newest
+from poolscore.engine.run.totals import Totals
 from poolscore.engine.storage import Storage, open_storage
-from poolscore.engine.uri import local_path
 
 EVENTS = 200  # the latest are kept
-KEEP_UP = 30.0  # seconds
-REASONS = 20  # commonest reasons of rejection that are kept
+KEEP_UP = 10.0  # seconds
 FORMAT = 1  # of the run directory; readers of a newer one read older ones
 RUN, PLAN, SUCCESS, SELECTION = "run.json", "plan.parquet", "_SUCCESS", "selection.parquet"
 BAD_FILES = "bad_files.json"  # path → why the file could not be read, where pool.bad_files is 'skip'
@@ -45,67 +39,8 @@ _SECRET = re.compile(
     "secret|passw|passphrase|credential|authorization|(api|access|private)[_-]?key|(^|[_-]|auth|access|bearer|hf)token$",
     re.IGNORECASE,
 )
-_PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet|\.part-\d{5,}-[0-9a-f]{8}\.parquet\.[0-9a-f]{8}\.tmp")
-_OF_DRIVER = re.compile(r"\.(writable|run\.json|plan\.parquet|selection\.parquet|_SUCCESS)\.")
 REDACTED = "[redacted]"
 _USERINFO = re.compile(r"(?<=://)(?!anonymous@)[^/\s]+@")
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Sums over the finished shards."""
-
-    shards: int = 0
-    scored: int = 0  # rows
-    rejected: int = 0  # rows
-    excluded: int = 0  # rows
-    filtered: int = 0  # rows that filter or sample leave out
-    bad_shards: int = 0  # with a rejected row
-    worker_seconds: float = 0.0  # spent scoring, added over the workers
-    peak_memory: int = 0  # bytes, of the largest worker
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    stages: Mapping[str, float] = field(default_factory=dict)  # seconds of each, added over the workers
-    profiles: Mapping[str, int] = field(default_factory=dict)  # name of a numeric profile → shards
-
-    @classmethod
-    def of(cls, reports: Mapping[int, ShardReport]) -> Totals:
-        """Sums over these shards."""
-        totals = cls()
-        for report in reports.values():
-            totals = totals.plus(report)
-        return totals
-
-    @property
-    def rows(self) -> int:
-        """Rows that something became of."""
-        return self.scored + self.rejected + self.excluded + self.filtered
-
-    @property
-    def rows_per_worker_second(self) -> float:
-        """Scored and rejected rows per second of one worker."""
-        return (self.scored + self.rejected) / self.worker_seconds if self.worker_seconds else 0.0
-
-    def plus(self, report: ShardReport) -> Totals:
-        """With one more shard."""
-        reasons = by_kind([*self.reasons.items(), *report.reasons.items()])
-        names = dict.fromkeys([*self.stages, *report.stages])
-        stages = {name: self.stages.get(name, 0.0) + report.stages.get(name, 0.0) for name in names}
-        profiles = dict(self.profiles)
-        if report.profile:
-            profiles[report.profile] = profiles.get(report.profile, 0) + 1
-        return Totals(
-            shards=self.shards + 1,
-            scored=self.scored + report.scored,
-            rejected=self.rejected + report.rejected,
-            excluded=self.excluded + report.excluded,
-            filtered=self.filtered + report.filtered,
-            bad_shards=self.bad_shards + bool(report.rejected),
-            worker_seconds=self.worker_seconds + report.seconds,
-            peak_memory=max(self.peak_memory, report.peak_memory),
-            reasons=dict(reasons.most_common(REASONS)),
-            stages=stages,
-            profiles=profiles,
-        )
 
 
 class RunDirectory:
@@ -120,14 +55,16 @@ class RunDirectory:
     """
 
     def __init__(self, root: str, plan: Plan | None = None, patience: float = 0.0) -> None:
-        self.storage: Storage = open_storage(root, patience)
+        self.info: dict[str, Any] = {}
+        self.storage: Storage = open_storage(root, patience, on_waited=self._waited)
+        self._settled: dict[int, ShardReport] | None = None
         self._noted: list[dict[str, Any]] = []  # events that run.json does not have yet
         self._written = time.monotonic()  # when run.json was
         if plan is not None:
             self.plan = plan
         require_reachable(root)
         try:
-            self.info: dict[str, Any] = json.loads(self.storage.read(RUN))
+            self.info = json.loads(self.storage.read(RUN))
         except FileNotFoundError as error:
             raise ConfigError(f"{root} is no run directory (it has no {RUN})") from error
         except ValueError as error:
@@ -159,8 +96,14 @@ class RunDirectory:
             raise StoppedError(f"{self.storage.path(PLAN)} cannot be read ({reason}); bring it back") from error
 
     def reports(self) -> dict[int, ShardReport]:
-        """The report that counts for each finished shard."""
-        return read_reports(self.storage)
+        """The report that counts for each finished shard, as the journal says now, or as was settled."""
+        return read_reports(self.storage) if self._settled is None else self._settled
+
+    def settle(self) -> dict[int, ShardReport]:
+        """Read the journal a last time: nothing more is appended to it. From storage that answers slowly that takes
+        seconds, and all that is done at the end of a run asks for it."""
+        self._settled = read_reports(self.storage)
+        return self._settled
 
     def totals(self) -> Totals:
         """Sums over the finished shards, from the journal."""
@@ -198,74 +141,35 @@ class RunDirectory:
             raise StoppedError(f"{self.storage.root} holds another run by now; this one was moved aside")
         if there.get("epoch", 0) > changes.get("epoch", self.info.get("epoch", 0)):
             raise StoppedError(f"{self.storage.root}: another driver works on this run by now; it is left as it is")
-        events = [*there.get("events", ()), *self._noted][-EVENTS:]
-        self.info = {**there, "events": events, **changes, "updated": _now()}
-        write_json(self.storage, RUN, self.info)
-        self._noted.clear()
+        noted, self._noted = self._noted, []  # others may come while storage is waited for
+        try:
+            events = [*there.get("events", ()), *noted][-EVENTS:]
+            info = {**there, "events": events, **changes, "updated": now()}
+            write_json(self.storage, RUN, info)
+        except BaseException:
+            self._noted = [*noted, *self._noted]
+            raise
+        self.info = info
         self._written = time.monotonic()
 
     def note(self, event: RunEvent) -> None:
-        """Keep an event; it is written with the next change of run.json, or when `keep_up` says so."""
-        self._noted.append({name: value for name, value in asdict(event).items() if value not in (None, "")})
+        """Log an event and keep it; it is written with the next change of run.json, or when `keep_up` says so."""
+        log_event(event)
+        self._noted.append(event.to_json() | {"epoch": self.info.get("epoch")})
         del self._noted[:-EVENTS]
 
+    def end(self, status: str, exit_code: int, why: str | None = None, **changes: Any) -> None:
+        """What became of the run in this call: the last change of a driver."""
+        self.note(RunEvent("ended", why=status if why is None else f"{status}: {why}"))
+        self.update(status=status, exit_code=exit_code, stopped_by=why, live=None, **changes)
+
     def keep_up(self, **changes: Any) -> None:
-        """The same as `update`, at most every KEEP_UP seconds: what a driver that is killed leaves to be read."""
+        """The same as `update`, at most every KEEP_UP seconds: what others read, and a driver that is killed leaves."""
         if time.monotonic() - self._written >= KEEP_UP:
             self.update(**changes)
 
-
-def create_run(
-    root: str,
-    config: Config,
-    version: str,
-    plan: Plan,
-    identity: Mapping[str, Any],
-    extends: Sequence[Mapping[str, str]] = (),
-) -> RunDirectory:
-    """Start a run in an empty directory; `extends` are the place and id of the runs that it goes on with, the latest
-    first.
-
-    Raises:
-        StoppedError: another job started one there at the same moment.
-    """
-    patience = config.run.storage_patience
-    storage = open_storage(root, patience)
-    info = {
-        "format": FORMAT,
-        "poolscore": version,
-        "id": secrets.token_hex(8),
-        "status": RUNNING,
-        "created": _now(),
-        "updated": _now(),
-        "seed": config.passes.seed,
-        "config": redacted(config.model_dump(mode="json")),
-        "identity": redacted(dict(identity)),
-        **({"extends": list(extends)} if extends else {}),
-        "pool": {
-            "digest": plan.digest,
-            "rows": plan.rows,
-            "shards": len(plan.shards),
-            "files": plan.files,
-            "bytes": plan.bytes,
-            "passed_over": plan.passed_over,
-            "bad_files": len(plan.unreadable),
-        },
-        "profile": None,  # the first; older readers know of no other
-        "profiles": {},
-        "totals": asdict(Totals()),
-    }
-    if not storage.create(RUN, _json(info)):
-        raise StoppedError(f"{root}: another job started a run there at this moment; choose another run.dir, or wait")
-    write_plan(storage, plan)  # after run.json: of several jobs that begin here, one alone comes so far
-    return RunDirectory(root, plan, patience)
-
-
-def write_plan(storage: Storage, plan: Plan) -> None:
-    """Write a run's plan, and the files that it left out as unreadable."""
-    if plan.unreadable:
-        write_json(storage, BAD_FILES, dict(plan.unreadable))
-    storage.publish(PLAN, lambda file: file.write(plan.to_parquet()))
+    def _waited(self, seconds: float, why: str) -> None:
+        self.note(RunEvent("waited", why=f"{seconds:.0f} s for storage: {why}"))
 
 
 def exists(root: str) -> bool:
@@ -296,60 +200,9 @@ def require_usable(root: str) -> None:
     require_no_driver(storage, watch=False)
 
 
-def sweep(run: RunDirectory, journal: Journal) -> None:
-    """Take away parts, and temporary files of parts, that the journal does not count: those of workers that died or
-    were interrupted. Also the temporary files of drivers that died. Only names of our own form are touched. A later
-    driver's are never among them: what is swept was there before this one saw that there is no later one.
-
-    Raises:
-        StoppedError: there is one.
-    """
-    counted = {name for report in run.reports().values() for name in (report.scores, report.errors)}
-    found = [
-        f"{folder}/{name}"
-        for folder in ("scores", "errors")
-        for name in [*run.storage.names(folder), *run.storage.leftovers(folder)]
-        if _PART.fullmatch(name)
-    ]
-    sealed = [name for name in run.storage.names(FOLDER) if name.isdecimal() and int(name) < journal.epoch]
-    found += [f"{FOLDER}/{epoch}/{name}" for epoch in sealed for name in run.storage.leftovers(f"{FOLDER}/{epoch}")]
-    found += [name for name in run.storage.leftovers("") if _OF_DRIVER.match(name)]
-    journal.require_ours()
-    for name in found:
-        if name not in counted:
-            run.storage.delete(name)
-
-
-def set_aside(root: str) -> str:
-    """Move an old run out of the way, for --fresh; nothing is deleted. Returns where it went.
-
-    Raises:
-        StoppedError: a driver works on it.
-        ConfigError: it cannot be moved. In object storage nothing can, at once; a copy that is stopped half-way would
-            leave two halves of a run.
-    """
-    path = local_path(root)
-    if path is None:
-        raise ConfigError(
-            f"--fresh: {root} holds a run, and object storage cannot move it aside; choose another run.dir, or move it "
-            "yourself"
-        )
-    root = str(path)
-    require_no_driver(open_storage(root))
-    base = f"{root}.old-{time.strftime('%Y%m%d-%H%M%S')}"
-    to = next(name for name in chain([base], (f"{base}-{i}" for i in count(2))) if not Path(name).exists())
-    try:
-        Path(root).rename(to)
-    except OSError as error:  # such as a mount point
-        raise ConfigError(
-            f"--fresh: {root} cannot be moved aside ({error.strerror}); choose another run.dir"
-        ) from error
-    return to
-
-
 def write_json(storage: Storage, name: str, value: Any) -> None:
     """Write a JSON object that people read, too."""
-    storage.publish(name, lambda file: file.write(_json(value)))
+    storage.publish(name, lambda file: file.write(as_json(value)))
 
 
 def redacted(value: Any, key: str = "") -> Any:
@@ -366,15 +219,17 @@ def redacted(value: Any, key: str = "") -> Any:
     return value
 
 
+def as_json(value: Any) -> bytes:
+    """A JSON object that people read, too."""
+    return (json.dumps(value, indent=2, default=str) + "\n").encode()
+
+
+def now() -> str:
+    """The time of day, as run.json has it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
 def _wrong(values: Any, entries: Mapping[str, type]) -> str | None:
     """The first entry that is missing or of another type."""
     values = values if isinstance(values, Mapping) else {}
     return next((f"no '{key}'" for key, kind in entries.items() if not isinstance(values.get(key), kind)), None)
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, default=str) + "\n").encode()
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")

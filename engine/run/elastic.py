@@ -70,8 +70,11 @@ class Elastic:
         gpus = 1 if self.on_gpu else 0
         if self._config.decode_threads is not None:
             return Ask(self._least, gpus)
-        workers = min(self.wanted(nodes), max(1, self._places(nodes)))
-        return Ask(cores_per_worker(nodes, workers, self._least, self.on_gpu), gpus)
+        return Ask(cores_per_worker(nodes, self.at_once(nodes), self._least, self.on_gpu), gpus)
+
+    def at_once(self, nodes: Sequence[Node]) -> int:
+        """Workers there should be that these machines have places for. At least one."""
+        return min(self.wanted(nodes), max(1, self._places(nodes)))
 
     def may_come(self, nodes: Sequence[Node]) -> bool:
         """Whether there is a place for a worker, or may be one once machines join."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.run.coordinator import ATTEMPTS, TICK
+from poolscore.engine.run.blame import ATTEMPTS
+from poolscore.engine.run.coordinator import TICK
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Leaving, Lost
 from poolscore.engine.run.leases import Leases

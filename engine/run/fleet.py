@@ -10,11 +10,12 @@ from typing import Any, Protocol
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import OutOfMemory, PoolscoreError, UnreadableShard
+from poolscore.engine.job import Job
 from poolscore.engine.profile import choose_device
 from poolscore.engine.run.mixed import Profile
 from poolscore.engine.run.task import Task
 from poolscore.engine.shard import AT_ONCE
-from poolscore.engine.worker import Job, ShardWorker
+from poolscore.engine.worker import ShardWorker
 
 IN_FLIGHT = AT_ONCE  # tasks given to a worker
 
@@ -90,6 +91,8 @@ class Fleet(Protocol):
     Events bring back the very task that was submitted: identity tells apart two copies of one that were handed out.
     """
 
+    expected: int  # workers that are likely to be ready soon, where the first ones join
+
     def free(self) -> Sequence[int]:
         """Workers that can take a task now, least loaded first."""
 
@@ -109,12 +112,17 @@ class Fleet(Protocol):
             Whether other workers may still come.
         """
 
+    def last(self) -> Sequence[Done]:
+        """The job is interrupted: what was done by now and not told yet. Nothing but `close` is called after it."""
+
     def close(self) -> None:
         """Let the workers go."""
 
 
 class LocalFleet:
     """One worker in this process, on threads."""
+
+    expected = 1
 
     def __init__(self, job: Job) -> None:
         on_gpu = choose_device(job.config).type == "cuda"
@@ -147,6 +155,12 @@ class LocalFleet:
         """There is no other."""
         self._refused = True
         return False
+
+    def last(self) -> Sequence[Done]:
+        """See Fleet. A shard that is being written is done; one that is in the model is given up."""
+        self.close()
+        done = {future: task for future, task in self._given.items() if not future.cancelled()}
+        return [Done(task, future.result()) for future, task in done.items() if future.exception() is None]
 
     def close(self) -> None:
         """See Fleet."""

@@ -13,7 +13,7 @@ import math
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -66,15 +66,34 @@ def is_at_work(storage: Storage, opening: Opening, watch: bool = True) -> bool |
     Args:
         watch: wait some seconds where only its heartbeat can tell; else such a driver passes for gone.
     """
-    told = dict(opening.driver)
-    if "boot" not in told:
+    if "boot" not in opening.driver:
         return None
-    if _is_closed(storage, opening):
-        return False
-    alive = lives(Driver(**{field.name: told[field.name] for field in fields(Driver)}))
+    alive = _seen_from_here(storage, opening)
     if alive is None:
-        return watch and _beats(storage, opening, told["host"], float(told["beat"]))
+        return watch and _beats(storage, opening, opening.driver["host"], float(opening.driver["beat"]))
     return alive
+
+
+class Pulse:
+    """Whether a driver is at work, asked again and again without waiting. One that only its heartbeat can tell of
+    passes for alive until it has missed some beats."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: tuple[str, int | None] | None = None  # whose beat, and which
+        self._since = 0.0
+
+    def is_at_work(self, storage: Storage, opening: Opening) -> bool | None:
+        """See `is_at_work`."""
+        if "boot" not in opening.driver:
+            return None
+        alive = _seen_from_here(storage, opening)
+        if alive is not None:
+            return alive
+        seen = opening.token, _count(storage, opening)
+        if seen != self._seen:
+            self._seen, self._since = seen, self._clock()
+        return self._clock() - self._since < MISSED * float(opening.driver["beat"])
 
 
 def require_gone(storage: Storage, opening: Opening, watch: bool = True) -> None:
@@ -130,6 +149,13 @@ class Heart:
 
     def _publish(self, data: bytes) -> None:
         self._storage.publish(name_of(self._epoch, HEARTBEAT), lambda file: file.write(data))
+
+
+def _seen_from_here(storage: Storage, opening: Opening) -> bool | None:
+    """Whether the driver of an epoch works; None: only its heartbeat can tell."""
+    if _is_closed(storage, opening):
+        return False
+    return lives(Driver(**{field.name: opening.driver[field.name] for field in fields(Driver)}))
 
 
 def _beats(storage: Storage, opening: Opening, host: str, beat: float) -> bool:

@@ -33,6 +33,7 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 
 from poolscore.engine.errors import StoppedError
+from poolscore.engine.patient_storage import hurry
 from poolscore.engine.run.compaction import pack, range_at
 from poolscore.engine.run.heartbeat import BEAT, Driver, Heart, require_gone, this_process
 from poolscore.engine.run.records import ADOPTED, FOLDER, Record, View, damaged, name_of, newest, read_view
@@ -59,6 +60,7 @@ class ShardReport:
     filtered: int = 0  # rows that filter or sample leave out
     stages: dict[str, float] = field(default_factory=dict)  # seconds of each; none in the records of older versions
     profile: str = ""  # name of the numeric profile; none in the records of older versions
+    rejected_by: dict[str, int] = field(default_factory=dict)  # stage of errors/ → rows; none in older records
 
 
 class Journal:
@@ -118,6 +120,10 @@ class Journal:
         if not self._heart.is_ours(self._storage):
             where = self._storage.path(FOLDER)
             raise StoppedError(f"{where}: another driver works on this run, or it was moved; stop one of them")
+
+    def hurry(self) -> None:
+        """Wait for storage that fails no longer: the job ends."""
+        hurry(self._storage)
 
     def close(self) -> None:
         """Stop, and tell the next driver that it may begin at once."""

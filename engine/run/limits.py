@@ -58,6 +58,8 @@ class Limits:
         deadline: see `parse_deadline`; counts from now.
         max_hours: of workers, added up: GPU hours where each has a GPU.
         spent: seconds of workers that earlier calls of this run took.
+        clock: the time of day, which may jump: it says when a time of day comes, and nothing else.
+        monotonic: seconds that never run backwards, by which a duration and workers go.
 
     Raises:
         ConfigError: a limit is reached before anything is started.
@@ -69,14 +71,17 @@ class Limits:
         max_hours: float | None,
         spent: float = 0.0,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._clock = clock
+        self._clock, self._monotonic = clock, monotonic
         self._deadline = deadline
-        self.until = None if deadline is None else moment_of(parse_deadline(deadline), self._now())
+        wanted = None if deadline is None else parse_deadline(deadline)
+        self.until = None if wanted is None else moment_of(wanted, self._now())  # as it looks now
+        self._end = monotonic() + wanted.total_seconds() if isinstance(wanted, timedelta) else None
         self._max_hours = max_hours
         self.spent = spent  # seconds of workers, over all calls
         self._seen: tuple[float, int] | None = None  # when the workers were counted last, and how many there were
-        if self.until is not None and self._now() >= self.until:
+        if self._is_late():
             raise ConfigError(
                 f"run.deadline: {deadline} has passed, it is {self._now():%Y-%m-%dT%H:%M}; give a later one"
             )
@@ -88,7 +93,7 @@ class Limits:
 
     def count(self, workers: int) -> None:
         """So many workers are held from now on."""
-        now = time.monotonic()
+        now = self._monotonic()
         if self._seen is not None:
             since, held = self._seen
             self.spent += held * (now - since)
@@ -96,11 +101,16 @@ class Limits:
 
     def reached(self) -> str | None:
         """Which limit is reached, in words."""
-        if self.until is not None and self._now() >= self.until:
+        if self._is_late():
             return f"run.deadline ({self._deadline}) was reached"
         if self._max_hours is not None and self.spent >= self._max_hours * 3600:
             return f"run.max_gpu_hours ({self._max_hours:g}) are spent"
         return None
+
+    def _is_late(self) -> bool:
+        if self._end is not None:
+            return self._monotonic() >= self._end
+        return self.until is not None and self._now() >= self.until
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock()).astimezone()

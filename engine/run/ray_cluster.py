@@ -16,6 +16,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
+from ray.util.metrics import Counter as Counter  # for engine/run/metrics.py, which knows no Ray
+from ray.util.metrics import Gauge as Gauge
 
 LOCAL = "local"
 LOCAL_OBJECT_STORE = 80_000_000  # bytes; Ray's minimum

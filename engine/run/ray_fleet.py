@@ -11,70 +11,31 @@ import math
 import os
 import sys
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
+from poolscore.engine import log
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import Node, bind_to_gpu, usable_cores
+from poolscore.engine.cores import Node, usable_cores
 from poolscore.engine.errors import BrokenDevice, ConfigError, PoolscoreError, StoppedError
+from poolscore.engine.job import Job
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.preview import Preview
 from poolscore.engine.run.elastic import Elastic
 from poolscore.engine.run.fleet import IN_FLIGHT, Done, Event, Joined, Leaving, Lost, what_became, what_failed
+from poolscore.engine.run.ray_actor import Actor, RayWorker
 from poolscore.engine.run.ray_cluster import connect, draining, how_it_died, machine_died, machines, was_told_to_go
 from poolscore.engine.run.task import PreviewSample, Task
-from poolscore.engine.worker import Job, ShardWorker
 
 LOOK = 1.0  # seconds between looks at the cluster's machines
 SPOT = 5  # machines that may die under a shard before it is blamed: on a spot market they die for no fault of its own
 START_SECONDS = 1800.0  # a worker that has a place is ready by then, its model compiled, or it hangs
-
-
-class _Actor:
-    """Runs in the worker process. `start` is apart from the constructor so that its errors arrive as they are."""
-
-    def node(self) -> str:
-        node: str = ray.get_runtime_context().get_node_id()
-        return node
-
-    def start(self, job: Job, name: str, not_on_path: Sequence[str]) -> dict[str, Any]:
-        self.leave_path(not_on_path)
-        bind_to_gpu(job.config.run)
-        self._worker = ShardWorker(job, name)
-        return self._worker.profile
-
-    def do(self, task: Task) -> Any:
-        return task.do(self._worker)
-
-    def leave_path(self, folders: Sequence[str]) -> None:
-        # Ray puts the driver's working directory on the path of its workers. Code is imported from what is installed
-        # and from model.path, nothing else: the same as in the driver.
-        sys.path[:] = [folder for folder in sys.path if folder not in folders]
-
-
-@dataclass(eq=False)
-class _Worker:
-    """What the driver knows of an actor."""
-
-    number: int
-    actor: Any
-    placing: Any  # reference, ready once Ray has found a place; None: it has
-    starting: Any  # reference, ready once the model is built; None: it is
-    node: str | None = None
-    placed: float = 0.0  # when
-    leaving: bool = False  # its machine is about to be taken away
-    given: deque[tuple[Any, Task]] = field(default_factory=deque)  # reference (None: not sent yet) and task
-
-    def references(self) -> Iterator[Any]:
-        yield from (ref for ref in (self.placing, self.starting) if ref is not None)
-        yield from (ref for ref, _ in self.given if ref is not None)
 
 
 class RayFleet:
@@ -84,7 +45,7 @@ class RayFleet:
         config = job.config.run
         self._job, self._most, self._clock = job, most_workers, clock
         self._not_on_path = () if Path(job.config.model.path).resolve() == Path.cwd().resolve() else (str(Path.cwd()),)
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, RayWorker] = {}
         self._suspects: set[int] = set()  # shards that were at work when a worker died: they are scored alone
         self._took_along: Counter[int] = Counter()  # machines that died under a shard
         self._refused: set[str] = set()  # nodes
@@ -100,6 +61,7 @@ class RayFleet:
             attached = not self._owns_ray or bool(config.address or os.environ.get("RAY_ADDRESS"))
             self._elastic = Elastic(config, nodes, attached, clock)
             self.workers = self._elastic.wanted(nodes)
+            self.expected = min(self._elastic.at_once(nodes), self._most or sys.maxsize)
             self._look_around()
         except BaseException:
             self.close()
@@ -144,6 +106,10 @@ class RayFleet:
         usable = [node for name, node in machines().items() if name not in self._refused]
         return any(worker.node is not None for worker in self._workers.values()) or self._elastic.may_come(usable)
 
+    def last(self) -> Sequence[Done]:
+        """See Fleet."""
+        return [event for event in self.wait(0.0) if isinstance(event, Done)]
+
     def close(self) -> None:
         """See Fleet."""
         for worker in self._workers.values():
@@ -164,14 +130,14 @@ class RayFleet:
             raise StoppedError(f"plan --preview: its worker died: {one_line(error)}") from error
         return previewed
 
-    def _ready(self) -> list[_Worker]:
+    def _ready(self) -> list[RayWorker]:
         return [worker for worker in self._workers.values() if worker.starting is None]
 
-    def _has_place(self, worker: _Worker) -> bool:
+    def _has_place(self, worker: RayWorker) -> bool:
         alone = any(task.shard.index in self._suspects for _, task in worker.given)
         return len(worker.given) < IN_FLIGHT and not alone
 
-    def _send(self, worker: _Worker) -> None:
+    def _send(self, worker: RayWorker) -> None:
         """Send what was given; a suspect only once it is alone."""
         for i, (ref, task) in enumerate(worker.given):
             if ref is None and (i == 0 or task.shard.index not in self._suspects):
@@ -200,7 +166,7 @@ class RayFleet:
         self._elastic.require_workers(sum(worker.node is not None for worker in self._workers.values()), usable)
         return leaving
 
-    def _leave(self, worker: _Worker) -> Leaving:
+    def _leave(self, worker: RayWorker) -> Leaving:
         worker.leaving = True
         return Leaving(worker.number, "its node is being drained")
 
@@ -220,11 +186,12 @@ class RayFleet:
         if self._refused:
             options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(self._refused))})"}
         job = self._job.with_cores(ask.cpus, bool(ask.gpus))
-        actor: Any = ray.remote(max_restarts=0, max_task_retries=0, **options)(_Actor).remote()
-        starting = actor.start.remote(job, f"worker-{number}", self._not_on_path)
-        self._workers[number] = _Worker(number, actor, actor.node.remote(), starting)
+        actor: Any = ray.remote(max_restarts=0, max_task_retries=0, **options)(Actor).remote()
+        logs = log.form_of_log(), log.bound()
+        starting = actor.start.remote(job, f"worker-{number}", self._not_on_path, *logs)
+        self._workers[number] = RayWorker(number, actor, actor.node.remote(), starting)
 
-    def _answered(self, worker: _Worker, ref: Any) -> list[Event]:
+    def _answered(self, worker: RayWorker, ref: Any) -> list[Event]:
         """Nothing, where the worker was found dead by another of its references."""
         if worker.number not in self._workers:
             return []
@@ -244,7 +211,7 @@ class RayFleet:
             self._lose(worker, how_it_died(error), blame=not told_to_go, with_machine=with_machine)
             return []
 
-    def _started(self, worker: _Worker) -> Event:
+    def _started(self, worker: RayWorker) -> Event:
         try:
             profile = ray.get(worker.starting)
         except RayTaskError as error:
@@ -255,7 +222,7 @@ class RayFleet:
         self._elastic.started()
         return Joined(worker.number, profile)
 
-    def _finished(self, worker: _Worker, ref: Any) -> list[Event]:
+    def _finished(self, worker: RayWorker, ref: Any) -> list[Event]:
         task = next(task for reference, task in worker.given if reference == ref)
         try:
             event: Event = Done(task, ray.get(ref))
@@ -268,7 +235,7 @@ class RayFleet:
         self._send(worker)
         return [event]
 
-    def _lose(self, worker: _Worker, reason: str, blame: bool = True, with_machine: bool = False) -> None:
+    def _lose(self, worker: RayWorker, reason: str, blame: bool = True, with_machine: bool = False) -> None:
         """Give a worker up, which may only be out of reach; a late report of its is not heard."""
         del self._workers[worker.number]
         _kill(worker)
@@ -304,7 +271,7 @@ def preview_on_ray(job: Job, sample: Shard) -> tuple[Preview, int]:
         fleet.close()
 
 
-def _kill(worker: _Worker) -> None:
+def _kill(worker: RayWorker) -> None:
     """A process that does not react is killed by Ray 5 s later."""
     with suppress(RayError):  # what is gone needs no killing
         ray.kill(worker.actor)

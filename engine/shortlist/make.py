@@ -22,12 +22,13 @@ from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.inputs.thumbnail import picture_input
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.profile import numeric_settings
-from poolscore.engine.run.directory import RunDirectory, Totals, write_json
+from poolscore.engine.run.directory import RunDirectory, write_json
 from poolscore.engine.run.errands import Errands, run_errands
 from poolscore.engine.run.fleet import Fleet
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.mixed import Profile, differences
 from poolscore.engine.run.task import LookAgain, LookAtLabelled, Task
+from poolscore.engine.run.totals import Totals
 from poolscore.engine.scores import Task as Kind
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.shortlist.centre import centre_of, draw_scored

@@ -7,8 +7,9 @@ from typing import Any
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.run.directory import RunDirectory, Totals
+from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.run.totals import Totals
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.ranking import METHODS
 from poolscore.engine.shortlist.cut import Labelled

@@ -20,7 +20,8 @@ from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import INTERRUPTED, STOPPED, PoolscoreError
 from poolscore.engine.storage_threads import calls_left_behind
 from poolscore.jobs import show
-from poolscore.jobs.cli import before, handoff, pools, runs, score
+from poolscore.jobs.cli import before, cluster, handoff, pools, runs, score
+from poolscore.jobs.submit.driver import submitted
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order of `poolscore --help`
     "init": before.init,
@@ -35,6 +36,10 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of `poolscore --hel
     "export-tasks": handoff.export_tasks,
     "report": runs.report,
     "status": runs.status,
+    "submit": cluster.submit,
+    "logs": cluster.logs,
+    "stop": cluster.stop,
+    "list": cluster.list_jobs,
     "schema": before.schema,
     "pack": pools.pack,
     "doctor": pools.doctor,
@@ -50,6 +55,7 @@ app = typer.Typer(
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(handoff.label, name="label")
+app.command(hidden=True)(submitted)  # what `submit` starts on a cluster
 
 
 def process() -> None:
@@ -75,6 +81,7 @@ def main() -> None:
     """The command: one clear line for what users can mend, no traceback."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        show.set_up_log()
         app()
     except PoolscoreError as error:
         show.failure(str(error))

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from poolscore.jobs import show
-from poolscore.jobs.cli.options import ConfigFile, Overrides, Pool, changes
+from poolscore.jobs import scripts, show
+from poolscore.jobs.cli.options import AsJson, ConfigFile, Overrides, Pool, changes
 
 if TYPE_CHECKING:
+    from poolscore.engine.check import CheckResult
     from poolscore.engine.config import Config
     from poolscore.engine.prepare import Prepared
 
@@ -48,6 +49,7 @@ def plan(
     ] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster on whose GPU --preview measures.")] = None,
     page: Annotated[Path, typer.Option(help="Where --preview writes its page.")] = Path("preview.html"),
+    as_json: AsJson = False,
 ) -> None:
     """Dry run: rows, shards, bytes, live dropout, and one batch scored; with --preview also a real try on a sample."""
     from poolscore.engine.config import load_config
@@ -57,7 +59,8 @@ def plan(
     with show.busy("looking at pool and model"):
         prepared = prepare_job(config)
     show.plan(prepared)
-    _check(config, prepared)
+    checked = _check(config, prepared)
+    advised, previewed = None, None
     if advise:
         from poolscore.engine.advise import advise as try_settings
 
@@ -68,17 +71,22 @@ def plan(
         from poolscore.jobs.preview import run_preview
 
         with show.busy(f"scoring {preview:,} rows"):
-            run_preview(prepared, preview, page)
+            previewed = run_preview(prepared, preview, page)
+    if as_json:
+        from poolscore.jobs.results import of_plan
+
+        scripts.result(of_plan(prepared, checked, advised, previewed))
 
 
-def _check(config: Config, prepared: Prepared) -> None:
+def _check(config: Config, prepared: Prepared) -> CheckResult | None:
     if config.check is None:
-        return
+        return None
     from poolscore.engine.check import check_labelled
 
     result = check_labelled(config, prepared.scorer)
     show.check(result)
     result.require(config.check.min_accuracy)
+    return result
 
 
 def export(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from poolscore.jobs import show
+from poolscore.jobs import scripts, show
 from poolscore.jobs.cli.options import AsJson, Pool
 
 
@@ -73,4 +72,7 @@ def doctor(
 
     with show.busy("looking at the pool"):
         found = examine(pool, id_column=id_column, rows=rows)
-    show.done(json.dumps(found.to_dict(), indent=2) if as_json else str(found))
+    if as_json:
+        scripts.result(found.to_dict())
+    else:
+        show.done(str(found))

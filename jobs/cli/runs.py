@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from poolscore.engine.errors import ConfigError
-from poolscore.jobs import show
+from poolscore.jobs import scripts, show
 from poolscore.jobs.cli.options import AsJson, RunDir
 
 METHODS = "topk; by chance: power, softmax, softrank; on the shortlist: batchbald, kcenter, badge."
@@ -22,20 +21,41 @@ CAPS = (
 QUOTAS = f"At most so many rows of a predicted class, by name or number; repeatable. '{NO_LIMITS}': no quotas."
 
 
-def status(run_dir: RunDir, as_json: AsJson = False) -> None:
-    """How far a run is, and whether anybody works on it, from its directory alone."""
+def status(
+    name: Annotated[str, typer.Argument(metavar="RUN|JOB", help="Run directory, or a job of a cluster.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Until the run ends, and end as it does.")] = False,
+    address: Annotated[str | None, typer.Option(help="Dashboard of the job's cluster; see `list`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How far a run is, and whether anybody works on it, from its directory alone; with JOB, where that is."""
+    from poolscore.jobs.status import run_of, show_status
+
+    run_dir = run_of(name, address, as_json)
+    if run_dir is None:
+        return
+    if follow:
+        from poolscore.jobs.follow import follow as follow_run
+
+        raise typer.Exit(follow_run(run_dir, as_json=as_json) or 0)
     from poolscore.engine.run.directory import RunDirectory
-    from poolscore.jobs.status import show_status
 
     show_status(RunDirectory(run_dir), as_json)
 
 
-def report(run_dir: RunDir, images: Annotated[bool, typer.Option(help="Show pictures from the pool.")] = True) -> None:
+def report(
+    run_dir: RunDir,
+    images: Annotated[bool, typer.Option(help="Show pictures from the pool.")] = True,
+    as_json: AsJson = False,
+) -> None:
     """Write RUN/report.html, a page without outside references."""
     from poolscore.engine.run.directory import RunDirectory
     from poolscore.jobs.report import write_report
 
-    show.done(write_report(RunDirectory(run_dir), images=images))
+    path = write_report(RunDirectory(run_dir), images=images)
+    if as_json:
+        scripts.result({"report": path})
+    else:
+        show.done(path)
 
 
 def select(
@@ -51,6 +71,7 @@ def select(
     control: Annotated[float | None, typer.Option(help="Share of k that is drawn at random from all scored.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help=EXCLUDE)] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster that reads the scores; default: threads.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Another selection from the stored scores of a run, or of several; no GPU, no model, no pool.
 
@@ -91,7 +112,10 @@ def select(
             show.warn(f"{run.storage.root} is mixed: {mixed}")
     for note in batch.notes:
         show.warn(note)
-    show.done(f"{batch.count} rows in {path}\nnear-duplicates: {alike.in_words(OPTION)}")
+    if as_json:
+        scripts.result({"name": name, "selection": path, "rows": batch.count, **about, "notes": list(batch.notes)})
+    else:
+        show.done(f"{batch.count} rows in {path}\nnear-duplicates: {alike.in_words(OPTION)}")
 
 
 def _limits(given: list[str] | None, option: str) -> dict[str, int] | None:
@@ -129,7 +153,10 @@ def compare(
         found = compare_runs(RunDirectory(run_a), RunDirectory(run_b), score=score_name, k=k, by=by)
     if out is not None:
         write_only(found, out)
-    show.done(json.dumps(found.to_dict(), indent=2, default=str) if as_json else "\n".join(lines_of(found)))
+    if as_json:
+        scripts.result(found.to_dict())
+    else:
+        show.done("\n".join(lines_of(found)))
 
 
 def explain(
@@ -150,7 +177,7 @@ def explain(
     with show.busy("reading the scores"):
         found = explain_rows(run, row, row_id)
     if as_json:
-        show.done(json.dumps([to_dict(one, run.config) for one in found], indent=2, default=str))
+        scripts.result([to_dict(one, run.config) for one in found])
     else:
         show.done("\n\n".join("\n".join(lines_of(one, run.config)) for one in found))
     if thumbnail is not None:

@@ -9,8 +9,8 @@ import typer
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
-from poolscore.jobs import show
-from poolscore.jobs.cli.options import Address, ConfigFile, Overrides, RunDir, changes
+from poolscore.jobs import scripts, show
+from poolscore.jobs.cli.options import Address, AsJson, ConfigFile, Overrides, RunDir, changes
 
 if TYPE_CHECKING:
     from poolscore.engine.config import Config
@@ -27,6 +27,7 @@ def score(
     extend: Annotated[
         str | None, typer.Option(metavar="RUN", help="Score only the files that the pool has gained since RUN.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """The main job: score the pool, select the batch to label."""
     from poolscore.engine.config import load_config
@@ -34,15 +35,23 @@ def score(
     if resume and fresh:
         raise ConfigError("--resume and --fresh: give one of them")
     config = load_config(config_file, changes(overrides, address))
-    raise typer.Exit(run_score(config, fresh=fresh, must_resume=resume, extends=extend))
+    raise typer.Exit(run_score(config, fresh=fresh, must_resume=resume, extends=extend, as_json=as_json))
 
 
-def run_score(config: Config, *, fresh: bool = False, must_resume: bool = False, extends: str | None = None) -> int:
+def run_score(
+    config: Config,
+    *,
+    fresh: bool = False,
+    must_resume: bool = False,
+    extends: str | None = None,
+    as_json: bool = False,
+) -> int:
     """Check, score, select, report; returns the exit code."""
     from poolscore.engine.prepare import prepare_job
     from poolscore.engine.run.directory import RunDirectory, require_usable
     from poolscore.engine.score import score_pool
     from poolscore.jobs.report import write_report
+    from poolscore.jobs.results import of_run
 
     require_usable(config.run.dir)
     with show.busy("looking at pool and model"):
@@ -58,12 +67,15 @@ def run_score(config: Config, *, fresh: bool = False, must_resume: bool = False,
             on_check=show.check,
             on_progress=progress.update,
         )
+    report_path: str | None = None
     try:
         report_path = write_report(RunDirectory(config.run.dir))
     except Exception as error:  # whatever it is: the scores and the selection are there
-        report_path = "not written"
         show.warn(f"no report: {one_line(error)}; `poolscore report {config.run.dir}` tries again")
-    show.summary(result, report_path)
+    if as_json:
+        scripts.result(of_run(result, report_path))
+    else:
+        show.summary(result, report_path or "not written")
     return result.exit_code
 
 
@@ -73,14 +85,18 @@ def retry(
     overrides: Overrides = None,
     trust: Annotated[bool, typer.Option("--trust", help="Run the code that RUN/run.json names.")] = False,
     address: Address = None,
+    as_json: AsJson = False,
 ) -> None:
     """Try the shards again that a run has set aside or left."""
     from poolscore.engine.config import load_config
     from poolscore.engine.retry import config_of_run, extends_of, in_directory
     from poolscore.engine.run.directory import RunDirectory
+    from poolscore.jobs.status import state_of
 
     run = RunDirectory(run_dir)
     if run.succeeded:
+        if as_json:
+            return scripts.result(state_of(run, run.totals()))
         return show.done(f"{run_dir} is whole: there is nothing to try again")
     if config_file is None and overrides:
         raise ConfigError("--set: changes a configuration; give --config CONFIG")
@@ -89,7 +105,7 @@ def retry(
     else:
         config = load_config(config_file, changes(overrides, address))
         config = in_directory(config, run_dir)
-    raise typer.Exit(run_score(config, must_resume=True, extends=extends_of(run)))
+    raise typer.Exit(run_score(config, must_resume=True, extends=extends_of(run), as_json=as_json))
 
 
 def verify(
@@ -97,6 +113,7 @@ def verify(
     overrides: Overrides = None,
     rows: Annotated[int, typer.Option(help="Rows, drawn by passes.seed.", min=1)] = 1000,
     precision: Annotated[str, typer.Option(help="float64, or fp32: quicker, and tells less.")] = "float64",
+    as_json: AsJson = False,
 ) -> None:
     """Score rows of a run again by the plain way, and tell by how much they differ. Exit code 1: by too much."""
     from poolscore.engine.config import load_config
@@ -116,5 +133,8 @@ def verify(
     with show.busy(f"scoring up to {rows:,} rows again"):
         verified = verify_run(run, prepared, rows, "float64" if precision == "float64" else "fp32")
     run.update(verified=verified.to_json())
-    show.verified(verified.to_json())
+    if as_json:
+        scripts.result(verified.to_json())
+    else:
+        show.verified(verified.to_json())
     raise typer.Exit(DIFFERS if verified.wrong else 0)

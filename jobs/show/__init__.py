@@ -3,15 +3,14 @@
 `terminal.py` has the parts, `progress.py` what moves, `before.py` and `after.py` what is told about a run.
 """
 
-from poolscore.jobs.show.after import add_stages, summary, verified
+from poolscore.jobs.show.after import summary, verified
 from poolscore.jobs.show.before import advice, check, exported, plan, warnings
 from poolscore.jobs.show.progress import Progress, counting
-from poolscore.jobs.show.terminal import Facts, busy, done, facts, failure, warn
+from poolscore.jobs.show.terminal import Facts, busy, done, facts, failure, set_up_log, warn
 
 __all__ = [
     "Facts",
     "Progress",
-    "add_stages",
     "advice",
     "busy",
     "check",
@@ -21,6 +20,7 @@ __all__ = [
     "facts",
     "failure",
     "plan",
+    "set_up_log",
     "summary",
     "verified",
     "warn",

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import floor
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from poolscore.engine.stages import STAGES, bounding_stage, idle_share
+from poolscore.engine import stages
 from poolscore.engine.words import amount
 from poolscore.jobs.show.terminal import Facts, duration, errors, warn
 from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 
 if TYPE_CHECKING:
-    from poolscore.engine.run.directory import Totals
-    from poolscore.engine.score import RunResult
+    from poolscore.engine.finish import RunResult
+    from poolscore.engine.run.totals import Totals
 
 
 def summary(result: RunResult, report_path: str) -> None:
     """What the run came to."""
     totals = result.totals
-    facts = Facts("done" if not (result.set_aside or result.limit) else "finished, but not whole")
+    facts = Facts(_ended(result))
     facts.add("scored", f"{amount(totals.scored, 'row')}")
     if result.limit is not None:
-        share = totals.rows / result.pool_rows
+        share = floor(1000 * totals.rows / result.pool_rows) / 1000  # 100 % would be all
         facts.add(
             "coverage", f"{share:.1%} of the pool's rows, {RANDOM_PART}; {amount(result.shards_left, 'shard')} left"
         )
@@ -40,7 +41,7 @@ def summary(result: RunResult, report_path: str) -> None:
     if result.listed and not totals.excluded:
         warn("no id of pool.exclude is in the pool; are they written as in pool.id?")
     facts.add("time", f"{duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
-    add_stages(facts, totals)
+    _add_stages(facts, totals)
     if result.mixed is not None:
         facts.add("mixed", result.mixed)
     facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
@@ -56,8 +57,17 @@ def summary(result: RunResult, report_path: str) -> None:
     facts.add("near-duplicates", result.near_duplicates.in_words())
     facts.add("report", report_path)
     facts.show()
-    if entry is not None:
-        _warn_of_differences(entry)
+    _warn_of_differences(result.wrong)
+    if result.wrong:
+        warn(
+            "the exit code is 3 until `poolscore verify CONFIG` finds nothing any more; do not label this batch unseen"
+        )
+
+
+def _ended(result: RunResult) -> str:
+    if result.wrong:
+        return "finished, but scored again some rows come out otherwise"
+    return "finished, but not whole" if result.set_aside or result.limit else "done"
 
 
 def verified(entry: Mapping[str, Any]) -> None:
@@ -66,18 +76,15 @@ def verified(entry: Mapping[str, Any]) -> None:
     for name, found in entry["scores"].items():
         facts.add(name, f"{found['largest']:.1e}; row {found['row_id']:,} may differ by {found['allowed']:.1e}")
     facts.show()
-    _warn_of_differences(entry)
+    _warn_of_differences(entry["wrong"])
 
 
-def _warn_of_differences(entry: Mapping[str, Any]) -> None:
-    for one in entry["wrong"]:
+def _warn_of_differences(wrong: Sequence[str]) -> None:
+    for one in wrong:
         errors.print(f"[bold red]WRONG SCORES:[/] {escape(one)}", soft_wrap=True)
 
 
-def add_stages(facts: Facts, totals: Totals) -> None:
+def _add_stages(facts: Facts, totals: Totals) -> None:
     """Where the workers' time went; stages overlap, so theirs are no shares of a whole."""
-    bound = bounding_stage(totals.stages)
-    if bound is None:
-        return  # written by an older version, or nothing is scored yet
-    seconds = ", ".join(f"{stage} {totals.stages.get(stage, 0.0):,.1f}" for stage in STAGES if stage != "idle")
-    facts.add("stages", f"{seconds} s on all workers; device idle {idle_share(totals.stages):.0%}; '{bound}' bounds")
+    if (timed := stages.in_words(totals.stages)) is not None:
+        facts.add("stages", timed)

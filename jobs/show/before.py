@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
+from poolscore.engine.pool.changes import named
 from poolscore.engine.words import amount
 from poolscore.jobs.show.terminal import Facts, console, done, duration, warn
 
@@ -31,7 +32,7 @@ def plan(prepared: Prepared) -> None:
         facts.add(label, value)
     if prepared.listed:
         facts.add("exclude", f"{prepared.listed:,} ids are listed as labelled already")
-    facts.add("shards", f"{len(pool.shards):,} of up to about {config.run.shard_rows:,} rows")
+    facts.add("shards", f"{len(pool.shards):,}: {_spread(pool.shards.rows)} rows")
     for name, spec in prepared.job.row_specs.items():
         facts.add(f"input {name}".strip(), f"{list(spec.shape)} {spec.dtype}")
     facts.add("model", f"{config.model.source}, {probe.outputs} outputs, task {config.model.task}")
@@ -142,6 +143,10 @@ def warnings(prepared: Prepared) -> None:
     """What must not be overlooked."""
     for note in prepared.extension.notes if prepared.extension is not None else ():
         warn(note)
+    if prepared.came:
+        which = f"{amount(len(prepared.came), 'file')} ({named(prepared.came)})"
+        how = f"score --extend {prepared.config.run.dir} --set run.dir=ANOTHER"
+        warn(f"this run goes on with the files that it was begun with; the pool has gained {which}: {how} scores those")
     for finding in prepared.findings:
         warn(str(finding))
     because = prepared.scorer.model.repeated_because

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
 
+from poolscore.engine import log
+
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+
+
+class _Notes(logging.Handler):
+    """Warnings of the engine, for people. Events are not among them: the run directory has them."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not hasattr(record, "fields"):
+            warn(record.getMessage())
+
+
+def set_up_log() -> None:
+    """The log of the command line's process: what POOLSCORE_LOG asks for, else notes.
+
+    Raises:
+        ConfigError: it asks for something else.
+    """
+    logging.getLogger("poolscore.model").setLevel(logging.ERROR)  # told with the plan, see before.warnings
+    if (form := log.asked_for()) is not None:
+        log.set_up(form)
+    else:
+        log.LOG.addHandler(_Notes(logging.WARNING))
 
 
 def done(text: str) -> None:
@@ -19,12 +43,18 @@ def done(text: str) -> None:
 
 def warn(text: str) -> None:
     """Something to know."""
-    errors.print(f"[yellow]note:[/] {escape(text)}", soft_wrap=True)
+    if log.form_of_log() is not None:
+        log.event(logging.WARNING, text)
+    else:
+        errors.print(f"[yellow]note:[/] {escape(text)}", soft_wrap=True)
 
 
 def failure(text: str) -> None:
     """Why the command stopped."""
-    errors.print(f"[red]poolscore:[/] {escape(text)}", soft_wrap=True)
+    if log.form_of_log() is not None:
+        log.event(logging.ERROR, text)
+    else:
+        errors.print(f"[red]poolscore:[/] {escape(text)}", soft_wrap=True)
 
 
 @contextmanager

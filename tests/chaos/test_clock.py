@@ -20,7 +20,7 @@ def test_the_clock_jumps(
     clock = tmp_path / "clock"
     clock.write_text("0")
     monkeypatch.setenv(CLOCK, str(clock))
-    there = Job(tmp_path, workshop.config(str(tmp_path / "run")))
+    there = Job(tmp_path, workshop.config(str(tmp_path / "run"), deadline="8h"))  # a duration: no day goes by
     workshop.pace(0.01)
     with there.running(program=("-m", "chaos.elsewhere")) as driver:
         driver.until_journalled(3)

@@ -78,7 +78,7 @@ def test_an_extension_can_be_extended_and_resumed(
 
     with pytest.raises(InterruptedRun):
         score_pool(second, extends=base, on_progress=stop)
-    with pytest.raises(ConfigError, match=r"differs in the pool .*, the run that it extends \(give --extend as"):
+    with pytest.raises(ConfigError, match=r"differs in the run that it extends \(give --extend as"):
         score_pool(second)
     assert score_pool(second, extends=base).totals.scored == 40
     assert read_shortlist(RunDirectory(second.run.dir)).rows.num_rows == 40  # of what came alone

@@ -16,9 +16,10 @@ from conftest import scores_of_run, write_pool
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.finish import RunResult
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.directory import BAD_FILES, RunDirectory
-from poolscore.engine.score import RunResult, score_pool
+from poolscore.engine.score import score_pool
 
 Configure = Callable[..., Config]
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from threading import Event
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import scores_of_run
 
-from poolscore.engine import score
+from poolscore.engine import finish
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError
 from poolscore.engine.identity import differences
@@ -22,6 +24,7 @@ from poolscore.engine.run.directory import SELECTION, RunDirectory, redacted, wr
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.score import score_pool
 from poolscore.engine.selection.write import write_batch
+from poolscore.engine.storage import LocalStorage
 
 Configure = Callable[..., Config]
 
@@ -71,7 +74,6 @@ def test_the_files_that_changed_are_named(digit_config: Configure, digits: pa.Ta
             score_pool(config)
 
     pq.write_table(digits.slice(700, 9), pool / "part-2.parquet")
-    refused(r"differs in the pool \(part-2.parquet came; --extend and another run.dir score those alone\); choose")
     (pool / "part-0.parquet").rename(tmp_path / "moved.parquet")
     refused(r"the pool \(part-2.parquet came; part-0.parquet went\)")
     (tmp_path / "moved.parquet").rename(pool / "part-0.parquet")
@@ -82,6 +84,47 @@ def test_the_files_that_changed_are_named(digit_config: Configure, digits: pa.Ta
     (pool / "part-0.parquet").write_bytes(first)
     config = digit_config(run={"shard_rows": 50})
     refused(r"the pool \(run.shard_rows was 100, now 50\)")
+
+
+def test_a_run_goes_on_without_the_files_that_came(digit_config: Configure, digits: pa.Table, tmp_path: Path) -> None:
+    whole = score_pool(digit_config(run={"dir": str(tmp_path / "whole")}))
+    config, came = digit_config(), "part-0b.parquet"  # which moves all rows of part-1
+    interrupt(config, 2)
+    pq.write_table(digits.slice(600, 40), tmp_path / "pool" / came)
+    prepared = prepare_job(config)
+    assert (prepared.plan.rows, list(prepared.came)) == (600, [came])
+    result = score_pool(config, prepared=prepared)
+    assert (result.exit_code, result.totals.rows) == (DONE, 600)
+    assert Path(result.selection).read_bytes() == Path(whole.selection).read_bytes()
+    told = rf"the pool \({came} came; score --extend {config.run.dir} --set run\.dir=ANOTHER scores those alone\)"
+    with pytest.raises(ConfigError, match=told):  # nothing is left to do for this one
+        score_pool(config)
+    more = score_pool(digit_config(run={"dir": str(tmp_path / "more")}), extends=config.run.dir)
+    assert (more.exit_code, more.totals.scored) == (DONE, 40)
+
+
+def test_a_shard_that_is_being_written_is_kept(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish, writing, interrupted = LocalStorage.publish, Event(), Event()
+
+    def slowly(storage: LocalStorage, name: str, fill: Callable[[BinaryIO], object]) -> None:
+        if name.startswith("scores/") and not interrupted.is_set():
+            writing.set()
+            assert interrupted.wait(60)
+            time.sleep(0.2)  # the fleet is closed meanwhile
+        publish(storage, name, fill)
+
+    def stop(state: State) -> None:
+        if writing.is_set():
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(LocalStorage, "publish", slowly)
+    config = digit_config()
+    with pytest.raises(InterruptedRun):
+        score_pool(config, on_progress=stop)
+    run = RunDirectory(config.run.dir)
+    assert run.reports()
+    assert {f"scores/{name}" for name in run.storage.names("scores")} == {r.scores for r in run.reports().values()}
 
 
 def test_settings_that_a_run_s_version_did_not_know_have_their_defaults(digit_config: Configure) -> None:
@@ -212,7 +255,7 @@ def test_a_driver_that_wakes_up_late_does_not_write_over_a_newer_ones_selection(
         write_batch(run, *args, **options)
 
     monkeypatch.setattr(journal, "require_gone", lambda storage, opening: None)
-    monkeypatch.setattr(score, "write_batch", halted_within)
+    monkeypatch.setattr(finish, "write_batch", halted_within)
     config = digit_config()
     with pytest.raises(StoppedError, match="another driver works on this run"):
         score_pool(config)

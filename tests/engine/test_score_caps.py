@@ -13,8 +13,9 @@ import pytest
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.finish import RunResult
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.score import RunResult, score_pool
+from poolscore.engine.score import score_pool
 from poolscore.engine.selection.batch import ABOUT
 
 Configure = Callable[..., Config]
@@ -35,7 +36,7 @@ def test_a_finished_run_is_selected_again_under_other_caps(
     assert methods == {"control": 6, "topk": 54}
     assert max(labels.values()) == 7  # control rows, which caps do not bind, are few of each
     assert any("drawn at random" in note for note in result.notes)
-    monkeypatch.setattr("poolscore.engine.score._fleet", None)  # nothing is scored again
+    monkeypatch.setattr("poolscore.engine.workers._fleet", None)  # nothing is scored again
     for wanted, most in (({"max_per_group": {"label": 6}}, 6), ({"quotas": {"0": 1}}, 60)):
         result, labels, methods = batch(**wanted)
         assert methods == {"topk": 60}

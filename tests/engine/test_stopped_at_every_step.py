@@ -124,7 +124,7 @@ def test_a_driver_that_dies_at_any_write(
     steps = Counter(name.split("/")[0] for name in machine.writes)
     assert steps["scores"] == SHARDS
     assert steps["errors"] == 1
-    assert steps["_log"] == SHARDS + 2  # it opens, journals, closes
+    assert steps["_log"] == SHARDS + 3  # it opens, journals, seals, closes
     assert steps["shortlist"] == 4  # a part, the rows, the centre, and what names them
     for step in range(1, sum(steps.values()) + 1):
         config = configure(f"run-{step}")

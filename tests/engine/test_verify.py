@@ -16,7 +16,7 @@ from conftest import TESTS, write_pool
 
 from poolscore.engine import verify
 from poolscore.engine.config import Config, parse_config
-from poolscore.engine.errors import ConfigError, InterruptedRun
+from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun
 from poolscore.engine.pool import draw
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.reference import Reference
@@ -71,7 +71,7 @@ def scored(config: Config) -> tuple[RunDirectory, Prepared]:
 @pytest.mark.parametrize("task", OUTPUTS)
 @pytest.mark.parametrize("masks", ["shared", "independent"])
 def test_a_right_run_passes(configure: Configure, monkeypatch: pytest.MonkeyPatch, task: str, masks: str) -> None:
-    monkeypatch.setattr("poolscore.engine.score.VERIFY_SECONDS", (600.0, 600.0))
+    monkeypatch.setattr("poolscore.engine.finish.VERIFY_SECONDS", (600.0, 600.0))
     result = score_pool(configure(task, masks=masks))
     found = result.verified
     assert found is not None
@@ -248,7 +248,7 @@ def test_of_few_rows_nothing_is_said(configure: Configure) -> None:
     tampered(run, plus("bald", 1.0))
     few = verify_run(run, prepared, verify.LEAST - 1)
     assert few.wrong == []
-    assert "too few to judge by" in verified_in_words(few.to_json())
+    assert "nothing looks wrong, though so few rows prove little" in verified_in_words(few.to_json())
     assert verify_run(run, prepared, verify.LEAST).wrong != []
 
 
@@ -258,3 +258,43 @@ def test_a_run_without_scores_has_nothing_to_verify(configure: Configure) -> Non
         record.unlink()
     with pytest.raises(ConfigError, match="no shard is scored yet, so there is nothing to verify"):
         verify_run(run, prepared, 10)
+
+
+def test_a_run_whose_scores_are_wrong_does_not_look_like_success(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def behind_its_back(run: RunDirectory, *given: Any, **named: Any) -> Verified:
+        tampered(run, plus("bald", 1e-2))
+        return try_to_verify(run, *given, **named)
+
+    config = configure()
+    with monkeypatch.context() as patch:
+        patch.setattr("poolscore.engine.finish.VERIFY_SECONDS", (600.0, 600.0))
+        patch.setattr("poolscore.engine.finish.try_to_verify", behind_its_back)
+        result = score_pool(config)
+    assert result.exit_code == INCOMPLETE
+    assert [one.split(" ")[0] for one in result.wrong] == ["bald"]
+    assert pq.read_table(result.selection).num_rows == config.select.k
+    run = RunDirectory(config.run.dir)
+    assert run.succeeded  # all is scored, and nothing would be scored again
+    again = score_pool(config)
+    assert (again.verified, again.exit_code) == (None, INCOMPLETE)  # a script that tries once more must not pass
+    assert again.wrong == result.wrong
+    tampered(run, plus("bald", -1e-2))
+    run.update(verified=verify_run(run, prepare_job(config), 1000).to_json())  # as `poolscore verify` does
+    assert score_pool(config).exit_code == DONE
+
+
+def test_what_could_not_be_looked_at_takes_no_finding_back(
+    configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure()
+    score_pool(config)
+    run = RunDirectory(config.run.dir)
+    run.update(verified=Verified(20, "float64", 1.0, {}, strange=3).to_json())
+    run.storage.delete("_SUCCESS")
+    nothing = Verified(0, "float64", 1.0, note="the pool is away")
+    monkeypatch.setattr("poolscore.engine.finish.try_to_verify", lambda *given: nothing)
+    result = score_pool(config)
+    assert (result.verified, result.exit_code) == (nothing, INCOMPLETE)
+    assert result.wrong == ["3 rows missing in the run, or with another key"]

@@ -20,7 +20,8 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.explain.row import Became, explain
 from poolscore.engine.keys import keys_of
 from poolscore.engine.pool.plan import Plan
-from poolscore.engine.run.directory import RunDirectory, write_plan
+from poolscore.engine.run.create import write_plan
+from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.selection.batch import select_batch
 from poolscore.engine.selection.write import write_named_selection, write_selection

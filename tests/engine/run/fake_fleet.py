@@ -70,6 +70,7 @@ class FakeFleet:
         self.held: dict[int, list[Task]] = {}
         self.submitted: list[int] = []  # shards, in the order in which they were handed out
         self.waits = 0
+        self.expected = workers
         self._answer, self._depth, self._profile = answer, depth, profile
         self._random = random.Random(seed) if seed is not None else None
         self._coming = workers
@@ -110,6 +111,10 @@ class FakeFleet:
         """See Fleet."""
         del self.held[worker]
         return bool(self.held)
+
+    def last(self) -> list[Done]:
+        """See Fleet."""
+        return []
 
     def close(self) -> None:
         """See Fleet."""

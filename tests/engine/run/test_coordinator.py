@@ -15,14 +15,16 @@ from hypothesis import strategies as st
 
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.pool.plan import Piece, Shard
+from poolscore.engine.run.bad_rows import ENOUGH_SHARDS
 from poolscore.engine.run.bisect import MOST_ROWS
-from poolscore.engine.run.coordinator import ATTEMPTS, ENOUGH_SHARDS, Coordinator, State
-from poolscore.engine.run.directory import Totals
+from poolscore.engine.run.blame import ATTEMPTS
+from poolscore.engine.run.coordinator import Coordinator, State
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Fleet, Joined, Lost
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports
 from poolscore.engine.run.mixed import Profile
 from poolscore.engine.run.task import ScoreShard, Task, TryReading, TryRows
+from poolscore.engine.run.totals import Totals
 from poolscore.engine.storage import LocalStorage
 
 
@@ -31,9 +33,13 @@ class Record:
     """In place of a Journal."""
 
     reports: list[ShardReport] = field(default_factory=list)
+    hurried: bool = False
 
     def append(self, report: ShardReport) -> None:
         self.reports.append(report)
+
+    def hurry(self) -> None:
+        self.hurried = True
 
     @property
     def shards(self) -> list[int]:
@@ -164,11 +170,14 @@ def test_a_worker_without_work_may_die() -> None:
 
 
 class Script:
-    """A fleet that says one list of events a wait, whatever it is given."""
+    """A fleet whose workers join first, and that then says one list of events a wait, whatever it is given."""
+
+    expected = 1
 
     def __init__(self, *script: list[Event], workers: int = 1) -> None:
-        self.script, self.given = list(script), list[int]()
-        self.places = workers
+        joined: list[Event] = [Joined(worker, PROFILE) for worker in range(workers)]
+        self.script, self.given = [joined, *script], list[int]()
+        self.places = workers - 1
 
     def free(self) -> list[int]:
         return list(range(self.places))
@@ -243,7 +252,7 @@ def test_a_resumed_run_whose_last_shards_are_broken_is_incomplete_not_stopped() 
     assert make(fleet, done=Totals(shards=1, scored=10)).run(make_shards(2)[1:], 0) == {1: "torn"}
 
 
-def test_the_first_profile_is_the_runs_and_others_are_refused() -> None:
+def test_a_new_run_takes_the_profile_of_its_workers_and_a_resumed_one_keeps_its_own() -> None:
     seen: list[Profile] = []
     make(FakeFleet(2, good), on_profile=seen.append).run(make_shards(2), 0)
     assert seen == [PROFILE]
@@ -254,18 +263,20 @@ def test_the_first_profile_is_the_runs_and_others_are_refused() -> None:
 OTHER = PROFILE | {"threads": 2}
 
 
-def test_a_worker_of_another_profile_is_refused_and_the_others_go_on() -> None:
+@pytest.mark.parametrize("odd", [0, 1])
+def test_a_worker_of_another_profile_is_refused_and_the_others_go_on(odd: int) -> None:
     states: list[State] = []
     seen: list[Profile] = []
-    fleet = FakeFleet(3, good, depth=2, profile=lambda worker: OTHER if worker == 1 else PROFILE)
+    fleet = FakeFleet(3, good, depth=2, profile=lambda worker: OTHER if worker == odd else PROFILE)
     record = Record()
     events: list[RunEvent] = []
     coordinator = make(fleet, record, on_profile=seen.append, on_progress=states.append, on_event=events.append)
     assert coordinator.run(make_shards(20), 0) == {}
     assert sorted(record.shards) == list(range(20))
-    assert not any("-1.parquet" in report.scores for report in record.reports)  # none is of worker 1
-    why = "worker 1 has another numeric profile than this run: threads (1, here 2)"
-    assert [(event.worker, event.why) for event in events if event.what == "refused"] == [(1, why)]
+    assert not any(f"-{odd}.parquet" in report.scores for report in record.reports)  # none is of that worker
+    told = "threads (1, here 2) (2 of the first 3 workers have the run's)"
+    why = f"worker {odd} has another numeric profile than this run: {told}"
+    assert [(event.worker, event.why) for event in events if event.what == "refused"] == [(odd, why)]
     assert (states[-1].refused, states[-1].workers) == ((why,), 2)
     assert seen == [PROFILE]
 
@@ -379,11 +390,9 @@ def test_progress_tells_how_far_the_run_is() -> None:
 
 def test_workers_are_counted_as_they_come_and_go() -> None:
     states: list[State] = []
-    fleet = Script(
-        [Joined(0, PROFILE), Joined(1, PROFILE)], [Lost(1, None, (), "gone")], [scored(report(0))], workers=1
-    )
+    fleet = Script([Joined(1, PROFILE)], [Lost(1, None, (), "gone")], [scored(report(0))], workers=1)
     make(fleet, on_progress=states.append).run([ONLY], 0)
-    assert [state.workers for state in states] == [2, 1, 1]
+    assert [state.workers for state in states] == [1, 2, 1, 1]
 
 
 def long_shards(count: int) -> list[Shard]:
@@ -531,3 +540,30 @@ def test_a_run_whose_time_is_over_looks_for_no_more_poison() -> None:
     assert coordinator.run(long_shards(1), 0) == {}
     assert coordinator.stopped == "the deadline came"
     assert len(trials) == 1
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_an_interrupt_takes_nothing_that_was_done(within: bool) -> None:
+    """Whether it comes while a shard is recorded, others waiting for it, or between: all are."""
+
+    class Interrupted(Record):
+        def append(self, report: ShardReport) -> None:
+            if len(self.reports) == 2 and within and not self.hurried:
+                raise KeyboardInterrupt
+            super().append(report)
+
+    class Writing(FakeFleet):
+        def last(self) -> list[Done]:
+            return [scored(report(task.shard.index)) for held in self.held.values() for task in held]
+
+    def on_progress(state: State) -> None:
+        if state.totals.shards >= 2 and not within:
+            raise KeyboardInterrupt
+
+    record = Interrupted()
+    fleet = Writing(3, good, depth=2)
+    with pytest.raises(KeyboardInterrupt):
+        make(fleet, record, on_progress=on_progress).run(make_shards(50), 0)
+    assert record.hurried
+    assert sorted(record.shards) == sorted(fleet.attempts())
+    assert len(record.shards) < 50

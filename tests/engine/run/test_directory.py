@@ -5,46 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
 import pytest
 from fake_fleet import report
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_run import config_of, new_run, plan
 
-from poolscore.engine.config import Config, parse_config
+from poolscore.engine.config import parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.pool.cut import make_plan
-from poolscore.engine.pool.files import PoolFiles, table_of
-from poolscore.engine.pool.footer import PoolFile
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run import directory
-from poolscore.engine.run.directory import RunDirectory, Totals, create_run, exists, redacted, set_aside
-from poolscore.engine.run.journal import Journal, ShardReport
+from poolscore.engine.run.create import create_run, set_aside
+from poolscore.engine.run.directory import RunDirectory, exists, redacted
+from poolscore.engine.run.journal import Journal
+from poolscore.engine.run.totals import Totals
 from poolscore.engine.storage import LocalStorage
-
-
-def config_of(root: Path, **args: Any) -> Config:
-    return parse_config(
-        {
-            "pool": {"uri": "/p", "input": "x"},
-            "model": {"source": "m:f", "task": "multiclass", "args": args},
-            "select": {"k": 1},
-            "run": {"dir": str(root)},
-        }
-    )
-
-
-def plan(fingerprint: str = "f") -> Plan:
-    file = PoolFile("a", 9, 0, fingerprint, pa.schema([]), (10, 10), (90, 90), (True, True))
-    return make_plan(PoolFiles("/p", table_of([file])), 10)
-
-
-def new_run(root: Path, **args: Any) -> RunDirectory:
-    return create_run(str(root), config_of(root, **args), "0.1", plan(), {"model.args": args, "the pool": "d"})
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -123,39 +101,6 @@ def test_two_jobs_that_start_a_run_at_once_do_not_mix(tmp_path: Path, monkeypatc
         ((run, own),) = began
         there = RunDirectory(str(root))
         assert (there.info, there.plan) == (run.info, own)
-
-
-def counted(shard: int) -> ShardReport:
-    name = f"part-{shard:05d}-0123abcd.parquet"
-    return replace(report(shard), scores=f"scores/{name}", errors=f"errors/{name}")
-
-
-def test_only_orphans_of_our_own_form_are_swept(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
-    orphans = ["part-00001-89abcdef.parquet", ".part-00001-89abcdef.parquet.01234567.tmp"]
-    others = ["part-00001-89abcdef.parquet.bak", "notes.txt", ".part-1.tmp", "part-00001-89ABCDEF.parquet", ".nfs0001"]
-    with Journal(run.storage) as journal:
-        journal.append(counted(0))
-        for folder in ("scores", "errors"):
-            (tmp_path / folder).mkdir()
-            for name in [*orphans, *others, "part-00000-0123abcd.parquet"]:
-                (tmp_path / folder / name).touch()
-        directory.sweep(run, journal)
-    for folder in ("scores", "errors"):
-        there = {path.name for path in (tmp_path / folder).iterdir()}
-        assert there == {*others, "part-00000-0123abcd.parquet"}
-
-
-def test_a_driver_that_another_followed_sweeps_nothing(tmp_path: Path) -> None:
-    run = new_run(tmp_path)
-    with Journal(run.storage) as first:
-        first.append(counted(0))
-    with Journal(run.storage) as second:
-        run.storage.create("scores/part-00001-0123abcd.parquet", b"")  # of the second's worker, not reported yet
-        with pytest.raises(StoppedError, match="another driver"):
-            directory.sweep(run, first)
-        second.append(counted(1))
-    assert run.storage.names("scores") == ["part-00001-0123abcd.parquet"]
 
 
 def test_a_run_is_not_moved_from_under_its_driver(tmp_path: Path) -> None:

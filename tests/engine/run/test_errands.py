@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.run.coordinator import ATTEMPTS
+from poolscore.engine.run.blame import ATTEMPTS
 from poolscore.engine.run.errands import PATIENCE, run_errands
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Lost

@@ -10,7 +10,6 @@ import yaml
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.run import limits
 from poolscore.engine.run.limits import Limits, moment_of, parse_deadline
 
 NOW = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
@@ -53,17 +52,23 @@ def test_yaml_reads_dates_as_they_are_meant(digit_config: Callable[..., Config])
         digit_config(run={"deadline": yaml.safe_load("2026-11-23")})
 
 
-def test_a_limit_is_reached_once_its_time_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [NOW.timestamp()]
-    deadline = Limits("8h", None, clock=lambda: clock[0])
-    clock[0] += 8 * 3600 - 1
-    assert deadline.reached() is None
-    clock[0] += 1
-    assert deadline.reached() == "run.deadline (8h) was reached"
+def test_a_duration_goes_by_a_clock_that_cannot_jump_and_a_time_of_day_by_the_time_of_day() -> None:
+    clock, ticks = [NOW.timestamp()], [0.0]
+    duration, morning = (Limits(text, None, 0.0, lambda: clock[0], lambda: ticks[0]) for text in ("8h", "06:00Z"))
+    assert duration.until == morning.until - timedelta(minutes=30)
+    ticks[0] += 8 * 3600 - 1
+    clock[0] += 86_400  # somebody sets the clock
+    assert duration.reached() is None
+    assert morning.reached() == "run.deadline (06:00Z) was reached"
+    clock[0] -= 2 * 86_400
+    assert morning.reached() is None
+    ticks[0] += 1
+    assert duration.reached() == "run.deadline (8h) was reached"
 
+
+def test_hours_of_workers_are_added_up() -> None:
     ticks = [0.0]
-    monkeypatch.setattr(limits.time, "monotonic", lambda: ticks[0])
-    hours = Limits(None, 2.0, spent=3600.0)
+    hours = Limits(None, 2.0, spent=3600.0, monotonic=lambda: ticks[0])
     for workers, minutes in ((0, 10), (2, 15), (1, 29)):
         hours.count(workers)
         ticks[0] += 60 * minutes

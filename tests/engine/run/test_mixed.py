@@ -15,8 +15,9 @@ from poolscore.engine import worker
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, InterruptedRun
 from poolscore.engine.run.coordinator import State
-from poolscore.engine.run.directory import RunDirectory, Totals
+from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.mixed import mixed_in_words, profile_name, with_profile
+from poolscore.engine.run.totals import Totals
 from poolscore.engine.score import score_pool
 from poolscore.jobs.cli import app
 from poolscore.jobs.report import write_report
@@ -54,7 +55,7 @@ def test_a_run_is_not_resumed_on_machines_of_another_kind(
     with pytest.raises(ConfigError, match=r"no worker has the numeric profile .* here Tesla P4\), torch .*allow_mixed"):
         score_pool(config)
     run = RunDirectory(config.run.dir)
-    assert len(run.reports()) in (2, 3)
+    assert 2 <= len(run.reports()) <= 4
     monkeypatch.undo()
     assert score_pool(config).mixed is None
     assert run.totals().profiles == {profile_name(run.info["profile"]): 6}

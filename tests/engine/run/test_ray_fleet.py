@@ -14,11 +14,11 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 from poolscore.engine.config import parse_config
 from poolscore.engine.cores import Node
 from poolscore.engine.errors import StoppedError
+from poolscore.engine.job import Job
 from poolscore.engine.run import ray_fleet
 from poolscore.engine.run.fleet import Done, Event, Joined, Leaving, Lost
 from poolscore.engine.run.ray_fleet import SPOT, RayFleet
 from poolscore.engine.run.task import ScoreShard
-from poolscore.engine.worker import Job
 
 A, B, C = TASKS = [ScoreShard(shard) for shard in make_shards(3)]
 

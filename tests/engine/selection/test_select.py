@@ -19,7 +19,8 @@ from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.keys import IdSet, keys_of
 from poolscore.engine.patient_storage import impatient
 from poolscore.engine.pool.plan import PIECES, Plan
-from poolscore.engine.run.directory import SELECTION, RunDirectory, create_run
+from poolscore.engine.run.create import create_run
+from poolscore.engine.run.directory import SELECTION, RunDirectory
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.selection.batch import select_batch, selected
 from poolscore.engine.selection.choice import Choice

@@ -20,12 +20,13 @@ from PIL import Image
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun, StoppedError, UnreadableShard
+from poolscore.engine.finish import RunResult
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.fleet import Done, Event, LocalFleet
 from poolscore.engine.run.task import LookAgain
-from poolscore.engine.score import RunResult, score_pool
+from poolscore.engine.score import score_pool
 from poolscore.engine.scores import Task
 from poolscore.engine.selection.batch import select_batch, selected
 from poolscore.engine.selection.choice import Choice

@@ -1,0 +1,46 @@
+"""The fleet of one call, whatever it is of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from poolscore.engine.config import Config
+from poolscore.engine.job import Job
+from poolscore.engine.prepare import Prepared
+from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.fleet import Fleet, LocalFleet
+
+
+class Workers:
+    """The fleet of one call, opened when it is needed first.
+
+    Args:
+        epoch: of the journal; None: nothing is written.
+    """
+
+    def __init__(self, run: RunDirectory, prepared: Prepared, epoch: int | None) -> None:
+        self._run, self._prepared, self._epoch = run, prepared, epoch
+        self._fleet: Fleet | None = None
+
+    def fleet(self) -> Fleet:
+        """The fleet; its model is compiled by what is left in the run directory."""
+        if self._fleet is None:
+            job = replace(self._prepared.job, run_id=self._run.info["id"], epoch=self._epoch)
+            if job.compiled is not None:
+                self._run.storage.publish(job.compiled.name, lambda file: file.write(self._prepared.programs))
+            self._fleet = _fleet(self._prepared.config, job)
+        return self._fleet
+
+    def close(self) -> None:
+        """Let it go; the next call of `fleet` opens another."""
+        fleet, self._fleet = self._fleet, None
+        if fleet is not None:
+            fleet.close()
+
+
+def _fleet(config: Config, job: Job) -> Fleet:
+    if config.run.executor == "local":
+        return LocalFleet(job)
+    from poolscore.engine.run.ray_fleet import RayFleet  # Ray is not needed for a run in this process
+
+    return RayFleet(job)

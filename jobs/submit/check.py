@@ -1,0 +1,101 @@
+"""The first step of a job on the cluster, before pool and model are looked at: is all that it names there?"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+from glob import glob
+from importlib.metadata import version
+from pathlib import Path
+
+from pyarrow import fs
+
+from poolscore.engine.config import Config, FunctionDecode, TextDecode
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.filesystem import locate, reason, require_bucket, require_reachable
+from poolscore.engine.imports import add_to_path, import_name
+from poolscore.engine.run.directory import require_usable
+from poolscore.engine.uri import local_path
+from poolscore.jobs.submit.follow import CHECKED
+
+
+def leave_path(config: Config) -> None:
+    """Import nothing from the working directory unless it is model.path: as workers do (engine/run/ray_fleet.py)."""
+    cwd = Path.cwd()
+    if Path(config.model.path).resolve() != cwd.resolve():
+        sys.path[:] = [folder for folder in sys.path if folder != str(cwd)]
+
+
+def check_here(config: Config) -> str:
+    """Check that files are there, results can be written, and the user's code imports.
+
+    Returns:
+        What was checked, in one line that `follow.py` waits for.
+
+    Raises:
+        ConfigError: something is not there.
+        StoppedError: another driver works on the run.
+    """
+    require_usable(config.run.dir)
+    for key, uri in _inputs(config):
+        require_there(key, uri)
+    add_to_path(config.model.path)
+    names = [f"{name} imports" for name in _import(config)]
+    told = [f"poolscore {version('poolscore')}", *names, "what it reads is there", "run.dir can be written"]
+    return f"{CHECKED}{socket.gethostname()}: {', '.join(told)}"
+
+
+def require_there(key: str, uri: str) -> None:
+    """Refuse a file, folder or glob that this machine does not see.
+
+    Raises:
+        ConfigError: there is none, or storage does not answer.
+    """
+    path = local_path(uri)
+    if path is not None:
+        if path.exists() or glob(str(path)):  # noqa: PTH207 (patterns with roots)
+            return
+        raise ConfigError(
+            f"{key}: there is no {uri} on the cluster's machine {socket.gethostname()}; give object storage, a folder "
+            "that all machines share, or (files that are not large) put it into submit.working_dir"
+        )
+    require_reachable(uri)
+    require_bucket(uri)
+    if "*" in uri or key == "pool.uri":
+        return  # a prefix, which is listed next
+    at = locate(uri)
+    try:
+        found = at.filesystem.get_file_info(at.path).type
+    except OSError as error:
+        raise ConfigError(f"{key}: {uri} cannot be read ({reason(error)})") from error
+    if found == fs.FileType.NotFound:
+        raise ConfigError(f"{key}: there is no {uri}")
+
+
+def _inputs(config: Config) -> Iterator[tuple[str, str]]:
+    """All that the job reads, by its key."""
+    model = config.model
+    wanted = {
+        "pool.uri": config.pool.uri,
+        "pool.exclude": config.pool.exclude,
+        "model.source": model.source if model.is_file else None,
+        "model.weights": model.weights,
+        "check.labelled": config.check.labelled if config.check is not None else None,
+        "shortlist.labelled": config.shortlist.labelled,
+    }
+    for decode in config.pool.named_inputs().values():
+        if isinstance(decode, TextDecode):
+            wanted[f"tokenizer of {decode.column}"] = decode.tokenizer
+    yield from ((key, uri) for key, uri in wanted.items() if uri is not None)
+
+
+def _import(config: Config) -> Iterator[str]:
+    """Import what the configuration names; gives the names."""
+    if not config.model.is_file:
+        import_name(config.model.source, "model.source")
+        yield config.model.source
+    for decode in config.pool.named_inputs().values():
+        if isinstance(decode, FunctionDecode):
+            import_name(decode.function, "decode.function")
+            yield decode.function

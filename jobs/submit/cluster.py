@@ -1,0 +1,201 @@
+"""A cluster that takes jobs: Ray's Job Submission client, with errors in our words and no call that waits for ever."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import aiohttp
+from ray.dashboard.modules import dashboard_sdk
+from ray.dashboard.modules.job import sdk
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobSubmissionClient
+
+from poolscore.engine.config_text import one_line
+from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.jobs.submit.address import ADDRESSES, OPEN, SECONDS, authentication_mode, dashboard_address
+from poolscore.jobs.submit.job import Job
+from poolscore.jobs.submit.token import HEADERS, find_token, given_headers
+
+UPLOAD_SECONDS = 600.0  # for the answer to what carries a package
+MOST_NODES = 10_000
+
+
+class _Refused(Exception):
+    """The cluster's answer to a question that it does not like."""
+
+    def __init__(self, status: int, text: str) -> None:
+        lines = [line for line in text.splitlines() if line.strip()]
+        super().__init__(one_line(lines[-1] if lines else f"status {status}"))  # the last line of a traceback
+        self.status = status
+
+
+class _Client(JobSubmissionClient):
+    """Ray's client sets no time limits."""
+
+    def _do_request(self, method: str, endpoint: str, **given: Any) -> requests.Response:
+        connect, answer = SECONDS
+        limits = connect, UPLOAD_SECONDS if method == "PUT" else answer
+        answered: requests.Response = super()._do_request(method, endpoint, **{"timeout": limits, **given})
+        return answered
+
+    def _raise_error(self, r: requests.Response) -> None:
+        raise _Refused(r.status_code, r.text)
+
+
+class Cluster:
+    """A cluster that was reached and knows us.
+
+    Args:
+        url: of its dashboard.
+        headers: of every request; they hold the token.
+
+    Raises:
+        ConfigError: see `connect`.
+    """
+
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        self.url = url
+        for module in (dashboard_sdk, sdk):
+            module.logger.setLevel(logging.WARNING)
+        with self._asking(), _only_address(url):
+            self._client = _Client(url, headers=dict(headers))
+
+    def submit(self, name: str, entrypoint: str, **given: Any) -> None:
+        """Hand a job in; see Ray's `submit_job`. What it brings is uploaded first.
+
+        Raises:
+            ConfigError: the cluster does not take it, or there is a job of that name.
+        """
+        with self._asking():
+            self._client.submit_job(entrypoint=entrypoint, submission_id=name, **given)
+
+    def upload(self, archive: Path) -> str:
+        """Send a .zip that the cluster does not have yet; gives its URI, for a runtime environment. Ray's client does
+        the same with a working directory that is an archive, but has no public name for it."""
+        with self._asking():
+            uri: str = self._client._upload_package_if_needed(str(archive), include_gitignore=False, is_file=True)
+            return uri
+
+    def job(self, name: str) -> Job | None:
+        """What is known of a job; None: there is none of that name."""
+        try:
+            with self._asking(missing=True):
+                return Job.of(self._client.get_job_info(name), self.url)
+        except LookupError:
+            return None
+
+    def require_job(self, name: str) -> Job:
+        """What is known of a job.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        job = self.job(name)
+        if job is None:
+            raise ConfigError(f"{self.url} has no job '{name}'; `poolscore list` shows those that it has")
+        return job
+
+    def jobs(self) -> list[Job]:
+        """All jobs that were handed in, the latest first."""
+        with self._asking():
+            found = [Job.of(told, self.url) for told in self._client.list_jobs() if told.submission_id]
+        return sorted(found, key=lambda job: (job.started or 0.0, job.name), reverse=True)
+
+    def stop(self, name: str) -> None:
+        """Ask a job to end."""
+        with self._asking():
+            self._client.stop_job(name)
+
+    def log(self, name: str) -> str:
+        """What a job has said so far."""
+        with self._asking():
+            text: str = self._client.get_job_logs(name)
+            return text
+
+    async def tail(self, name: str) -> AsyncIterator[str]:
+        """What a job has said, and says until it ends.
+
+        Raises:
+            StoppedError: the connection is lost.
+        """
+        try:
+            async for text in self._client.tail_job_logs(name):
+                yield text
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            raise StoppedError(f"{self.url}: lost the log of {name} ({one_line(error)})") from error
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """The machines that live, as Ray's state API tells them; none where it does not tell."""
+        path = f"/api/v0/nodes?detail=1&limit={MOST_NODES}"
+        with self._asking():
+            answer = self._client._do_request("GET", path)
+        try:
+            found = answer.json()["data"]["result"]["result"]
+        except (ValueError, KeyError, TypeError):
+            return []
+        return [node for node in found if node.get("state") == "ALIVE"]
+
+    @contextmanager
+    def _asking(self, missing: bool = False) -> Iterator[None]:
+        """Errors in our words. With `missing`, LookupError where there is no such thing."""
+        try:
+            yield
+        except AuthenticationError as error:
+            told = (
+                f"the headers of {HEADERS}"
+                if _authorized(given_headers())
+                else "the token (RAY_AUTH_TOKEN, or its file)"
+            )
+            raise ConfigError(f"{self.url} refuses {told}: it is another cluster's, or an old one") from error
+        except _Refused as error:
+            if missing and error.status == requests.codes.not_found:
+                raise LookupError from error
+            raise ConfigError(f"{self.url}: {error}") from error
+        except (requests.RequestException, ConnectionError) as error:
+            raise StoppedError(f"{self.url} does not answer any more ({type(error).__name__})") from error
+        except (RuntimeError, ValueError, OSError) as error:  # Ray's, of packages that it cannot make or send
+            raise ConfigError(f"{self.url}: {one_line(error)}") from error
+
+
+def connect(address: str | None = None) -> Cluster:
+    """Reach a cluster.
+
+    Args:
+        address: of its dashboard; None: see `dashboard_address`.
+
+    Raises:
+        ConfigError: nobody answers there within seconds, or it wants another token.
+    """
+    url = dashboard_address(address)
+    headers = given_headers()
+    if authentication_mode(url) != OPEN and not _authorized(headers):
+        headers["Authorization"] = f"Bearer {find_token(url)}"
+    return Cluster(url, headers)
+
+
+def _authorized(headers: Mapping[str, str]) -> bool:
+    return "authorization" in {name.lower() for name in headers}
+
+
+@contextmanager
+def _only_address(url: str) -> Iterator[None]:
+    """Ray's client believes the environment more than what it is given."""
+    name = ADDRESSES[0]
+    before = os.environ.get(name)
+    os.environ[name] = url
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

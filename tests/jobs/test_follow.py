@@ -1,0 +1,187 @@
+"""`status --follow`: a run as it goes, from its directory alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from fake_fleet import report
+from rich.console import Console
+
+from poolscore.engine.config import Config
+from poolscore.engine.errors import ConfigError
+from poolscore.engine.pool.cut import make_plan
+from poolscore.engine.pool.find import find_files
+from poolscore.engine.run import heartbeat
+from poolscore.engine.run.coordinator import State
+from poolscore.engine.run.create import create_run
+from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.events import RunEvent
+from poolscore.engine.run.heartbeat import Driver, this_process
+from poolscore.engine.run.journal import Journal
+from poolscore.engine.run.live import Live
+from poolscore.jobs import follow as following
+from poolscore.jobs.follow import follow
+from poolscore.jobs.show import progress
+
+Step = Callable[[], object]
+ELSEWHERE = Driver(host="gpu-7", pid=7, boot="another machine's", pids="pid:[1]", started="1")
+
+
+class Night:
+    """A run of six shards whose driver does one thing between two looks at it."""
+
+    def __init__(self, config: Config, patch: pytest.MonkeyPatch) -> None:
+        self.config, self.uri = config, config.run.dir
+        self._steps: list[Step] = []
+        self.looks = 1
+        patch.setattr(following.time, "sleep", self._next)
+        patch.setattr(progress, "PLAIN_LINE_EVERY", 0.0)
+        patch.setattr(following, "PLAIN_LINE_EVERY", 0.0)
+
+    def begin(self, driver: Driver | None = None, beat: float = 1000.0) -> None:
+        """The run is there, and its driver works on it."""
+        plan = make_plan(find_files(self.config.pool.uri, "pool.uri"), 100)
+        self.run = create_run(self.uri, self.config, "0", plan, {})
+        self.journal = Journal(self.run.storage, driver or this_process(), beat)
+        self.run.update(epoch=self.journal.epoch)
+
+    def score(self, shard: int, seconds: float) -> None:
+        """A shard is done by the second `seconds`."""
+        self.journal.append(
+            replace(report(shard, 90, 10), rejected_by={"decode": 10}, stages={"idle": 1.0, "model": 3})
+        )
+        now = iter([0.0, seconds])
+        live = Live(lambda: next(now))
+        none = State(replace(self.run.totals(), scored=0, rejected=0), 2, 3, 1, 0)
+        live.of(none)
+        self.run.update(live=live.of(replace(none, totals=self.run.totals())))
+
+    def end(self, status: str, code: int) -> None:
+        self.run.end(status, code, totals=asdict(self.run.totals()))
+        self.journal.close()
+
+    def then(self, *steps: Step) -> None:
+        self._steps += steps
+
+    def _next(self, seconds: float) -> None:
+        assert self._steps, "it looks on although the run has ended"
+        self.looks += 1
+        self._steps.pop(0)()
+
+
+@pytest.fixture
+def night(digit_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> Night:
+    return Night(digit_config(), monkeypatch)
+
+
+@pytest.mark.parametrize(("status", "code"), [("done", 0), ("incomplete", 3), ("stopped", 4), ("stopped", 2)])
+def test_it_ends_with_the_run_and_as_the_run_did(
+    night: Night, capsys: pytest.CaptureFixture[str], status: str, code: int
+) -> None:
+    night.begin()
+    lost = RunEvent("lost", 1, 4, "its node is gone", at=2e9)
+    night.then(
+        lambda: night.score(0, 10.0),
+        lambda: (night.run.note(lost), night.score(1, 20.0)),
+        lambda: night.end(status, code),
+    )
+    assert follow(night.uri) == code
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("0 of 600 rows  0 of 6 shards")
+    assert "100 of 600 rows  1 of 6 shards  10 rejected  10 rows/s  50.0 s left  2 workers" in lines[1]
+    assert any(line.endswith("worker 1 lost, shard 4: its node is gone") for line in lines[2:4]), "when it happens"
+    whole = "\n".join(lines)
+    assert re.search(f"^  status +{status}$", whole, re.MULTILINE), "at the end"
+    assert "20 rejected (decode 20)" in whole
+    assert "device idle 25%" in whole
+
+
+def test_scripts_get_a_line_of_json_for_each_look(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
+    night.begin()
+    night.then(lambda: night.score(0, 10.0), lambda: night.end("done", 0))
+    assert follow(night.uri, as_json=True) == 0
+    first, second, last = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["rows_per_second"], first["eta_seconds"], first["workers"]) == (None, None, None)
+    assert (second["rows_per_second"], second["eta_seconds"]) == (10.0, 50.0)
+    assert second["shards"] == {"done": 1, "all": 6, "in_flight": 3, "retried": 1, "set_aside": 0}
+    assert second["rejected_by_stage"] == {"decode": 10}
+    assert second["idle_share"] == 0.25
+    assert (last["status"], last["exit_code"], last["rows_per_second"]) == ("done", 0, None)
+    assert [event["what"] for event in last["events"]] == ["ended"]
+
+
+def test_on_a_terminal_the_view_is_drawn_anew(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=150)
+    monkeypatch.setattr(following, "console", screen)
+    night.begin()
+    night.then(lambda: night.score(0, 10.0), lambda: night.end("done", 0))
+    follow(night.uri)
+    drawn = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert drawn.count("  shards") >= 3
+    assert "1 of 6; 3 in flight; 1 retried" in drawn
+    assert "\x1b[2K" in drawn, "in the place of the one before"
+
+
+def test_a_driver_that_is_gone_is_told_of_with_what_to_do(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
+    night.begin(replace(this_process(), started="1"))
+    assert follow(night.uri) == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is gone; the same command goes on with the run, or `poolscore retry" in said
+
+
+def test_one_elsewhere_is_taken_for_dead_once_its_heart_stands_still(
+    night: Night, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(following, "Pulse", lambda: heartbeat.Pulse(lambda: now[0]))
+    night.begin(ELSEWHERE, beat=5.0)
+    night.journal._heart._stopped.set()  # its process is gone, without a word
+
+    def beat(count: int) -> None:
+        now[0] += 19.0
+        night.journal._heart._publish(json.dumps({**night.journal._driver, "count": count}).encode())
+
+    def silence() -> None:
+        now[0] += 19.0
+
+    night.then(lambda: beat(1), lambda: beat(2), silence, silence)
+    assert follow(night.uri) == 4
+    assert night.looks == 5
+    assert "process 7 on gpu-7 is gone" in " ".join(capsys.readouterr().err.split())
+
+
+def test_one_who_ends_between_two_reads_is_not_taken_for_dead(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.begin()
+    look = following.state_of
+    first = iter([True])
+
+    def late(run: RunDirectory, *rest: object) -> dict[str, object]:
+        if next(first, False):
+            night.end("done", 0)  # after run.json was read, before its driver is asked for
+        return look(run, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(following, "state_of", late)
+    assert follow(night.uri) == 0
+
+
+def test_one_who_waits_for_a_job_waits_for_its_run_too(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
+    ended: list[int] = []
+    night.then(night.begin, lambda: night.score(0, 1.0), lambda: ended.append(1))
+    assert follow(night.uri, stop=lambda: bool(ended)) is None
+    assert "1 of 6 shards" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="is no run directory"):
+        follow(str(Path(night.uri) / "nothing"))
+
+
+def test_the_end_of_an_earlier_call_does_not_end_it_for_one_who_waits_for_a_job(night: Night) -> None:
+    night.begin()
+    night.end("interrupted", 130)
+    stops = iter([False, False, True])
+    night.then(lambda: None, lambda: None)
+    assert follow(night.uri, stop=lambda: next(stops)) == 130
