@@ -233,36 +233,6 @@ def _broken_devices(shard: Shard) -> Iterator[None]:
         raise BrokenDevice(f"shard {shard.index}: {one_line(f'{type(error).__name__}: {error}')}") from error
 
 
-<<<<<<< HEAD
-def build_scorer(job: Job) -> Scorer:
-    """The scorer of a job on this machine's device."""
-    config = job.config
-    add_to_path(config.model.path)
-    device = choose_device(config)
-    network = load_network(config.model)
-    if network.weights != job.weights:
-        hint = "is not the driver's file" if config.model.is_file else "builds other weights in each process"
-        remedy = "leave it as it is till the end" if config.model.is_file else "give them as model.weights"
-        raise ConfigError(f"model.source: {config.model.source} {hint}; {remedy}")
-    exclude = read_ids(config.pool.exclude, config.pool.id)
-    if digest_of(exclude) != job.exclude:
-        raise ConfigError(
-            f"pool.exclude: {', '.join(config.pool.exclude_lists)} changed since the job began; leave it as it is till "
-            "the end"
-        )
-    threads = max(1, config.run.decode_threads or 0)
-    decoder = BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device, threads)
-    sample = decoder.blank(PROBE_ROWS)
-    return Scorer(
-        config=config,
-        reader=ShardReader(job.pool_root, input_columns(config), config.pool.id, exclude, job.choice),
-        decoder=decoder,
-        model=McDropout(network, job.probe, config.passes, device, sample, repeat_because=job.repeat_because),
-    )
-
-
-=======
->>>>>>> main
 def _require_same_directory(storage: Storage, run_id: str) -> None:
     try:
         found = json.loads(storage.read("run.json")).get("id")
