@@ -10,7 +10,7 @@ import typer
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.words import amount
-from poolscore.jobs import show
+from poolscore.jobs import scripts, show
 from poolscore.jobs.cli.options import AsJson
 
 Labels = Annotated[str, typer.Option(metavar="FILE", help="Parquet of the labels; beside it lie all answers.")]
@@ -89,7 +89,7 @@ def import_(
             round_number=round_number,
         )
     if as_json:
-        show.done(json.dumps(asdict(done), indent=2))
+        scripts.result(asdict(done))
         return
     if done.disputed:
         ids = ", ".join(done.disputed[:10]) + (", …" if len(done.disputed) > 10 else "")
@@ -112,7 +112,7 @@ def status(
 
     found = label_status(tasks, labels, out)
     if as_json:
-        show.done(json.dumps([asdict(each) for each in found], indent=2))
+        scripts.result([asdict(each) for each in found])
         return
     for each in found:
         show.done(
@@ -134,7 +134,7 @@ def worth(
 
     found = was_it_worth_it(run, labels, name=name, rare=_names(rare))
     if as_json:
-        show.done(json.dumps({**asdict(found), "verdict": verdict(found)}, indent=2))
+        scripts.result({**asdict(found), "verdict": verdict(found)})
         return
     show.done(
         f"{found.selection}: {found.labelled:,} of {found.rows - found.control_rows:,} chosen rows and "
