@@ -90,7 +90,7 @@ def with_paths(config: Config, change: Callable[[str], str]) -> Config:
         return changed(decode, "tokenizer") if isinstance(decode, TextDecode) else decode
 
     pool = changed(config.pool, "uri")
-    excluded = tuple(str(absolute(path)) for path in pool.exclude_lists)
+    excluded = tuple(map(change, pool.exclude_lists))
     exclude = excluded[0] if isinstance(pool.exclude, str) else excluded or None
     inputs = {name: decoded(decode) for name, decode in pool.inputs.items()}
     return config.model_copy(

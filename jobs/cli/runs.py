@@ -44,7 +44,9 @@ def status(
 
 def report(
     run_dir: RunDir,
-    images: Annotated[bool, typer.Option(help="Show pictures from the pool.")] = True,
+    images: Annotated[
+        bool | None, typer.Option("--images/--no-images", help="Pictures from the pool; not where thumbnails are 0.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write RUN/report.html, a page without outside references."""

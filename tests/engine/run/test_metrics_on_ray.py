@@ -102,7 +102,8 @@ def test_scraped_totals_are_those_of_the_run(
             endpoint.sum(f"poolscore_{name}_total", run_id=run_id) == value == endpoint.sum(f"poolscore_{name}_total")
         )
     assert endpoint.sum("poolscore_rows_rejected_total", stage="decode") == 7
-    assert endpoint.sum("poolscore_events_total", what="joined") == 2
+    joined = sum(event["what"] == "joined" for event in known["events"])
+    assert endpoint.sum("poolscore_events_total", what="joined") == joined >= 1
     for stage, seconds in totals["stages"].items():
         assert endpoint.sum("poolscore_stage_seconds_total", stage=stage) == pytest.approx(seconds)
     assert {name.removesuffix("_total") for name in seen} <= {f"poolscore_{name}" for name in [*COUNTERS, *GAUGES]}
