@@ -151,6 +151,9 @@ def test_urls_and_other_columns_need_only_what_they_name(digit_config: Callable[
     data = [task["data"] for task in json.loads((tmp_path / "urls/labelstudio.json").read_text())]
     assert all(d["image_url"] == f"https://pictures/{d['pool_id']}.png?a=1&b=2" for d in data)
     assert not (tmp_path / "urls/files").exists()
+    export_tasks(run, str(tmp_path / "kept"), "jsonl", show=["image_url"])
+    lines = [json.loads(line) for line in (tmp_path / "kept/tasks.jsonl").read_text().splitlines()]
+    assert all(line["data"] == {"image_url": f"https://pictures/{line['id']}.png?a=1&b=2"} for line in lines)
     with pytest.raises(ConfigError, match=r"--url-column label: is no column of pool.keep; kept are: image_url"):
         export_tasks(run, str(tmp_path / "x"), "csv", url_column="label")
     with pytest.raises(ConfigError, match=r"the pool of .* is needed, and .*part-0.parquet cannot be read"):
