@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from poolscore.engine.scores import Task
 from poolscore.engine.selection.badge import badge, of_classes, of_labels
 from poolscore.engine.selection.batchbald import ENOUGH, batchbald, probs_of
-from poolscore.engine.selection.caps import Room
 from poolscore.engine.selection.choice import Choice
-from poolscore.engine.selection.greedy import Places, Taken, Values
+from poolscore.engine.selection.greedy import Taken
+from poolscore.engine.selection.groups import Room
 from poolscore.engine.selection.kcenter import kcenter
 from poolscore.engine.selection.methods import require_method
+from poolscore.engine.selection.order import Places, Values
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.shortlist.read import Shortlist
 
@@ -74,7 +75,7 @@ def pick(shortlist: Shortlist, task: Task, choice: Choice, k: int, room: Room) -
         taken = kcenter(features_NF, shortlist.centre_F, shortlist.labelled_MF, order_N, k, room, best)
     else:
         taken = badge(_factors(shortlist, task), features_NF, keys_N, order_N, k, room, choice.seed)
-    return _picked(taken, choice, asked)
+    return _result(taken, choice, asked)
 
 
 def _batchbald(
@@ -105,10 +106,10 @@ def _batchbald(
             if room.open_N[place]:
                 room.take(place)
                 fill.append(place)
-    return _picked(found, choice, asked, fill, notes)
+    return _result(found, choice, asked, fill, notes)
 
 
-def _picked(taken: Taken, choice: Choice, asked: int, fill: Sequence[int] = (), notes: Sequence[str] = ()) -> Picked:
+def _result(taken: Taken, choice: Choice, asked: int, fill: Sequence[int] = (), notes: Sequence[str] = ()) -> Picked:
     places = np.concatenate([taken.places, np.array(fill, np.intp)])
     if len(places) < asked:
         caps = f" under the caps ({choice.caps}); wider ones may, or" if choice.caps else ";"

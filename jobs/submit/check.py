@@ -100,6 +100,7 @@ def _files(config: Config) -> Iterator[tuple[str, str]]:
     for decode in config.pool.named_inputs().values():
         if isinstance(decode, TextDecode):
             wanted[f"tokenizer of {decode.column}"] = decode.tokenizer
+    yield from (("pool.exclude", uri) for uri in config.pool.exclude_lists)
     yield from ((key, uri) for key, uri in wanted.items() if uri is not None)
     yield from (("pool.exclude", uri) for uri in config.pool.exclude_lists)
 

@@ -14,8 +14,9 @@ from poolscore.engine.keys import keys_of
 from poolscore.engine.scores import Task
 from poolscore.engine.selection.aware import Picked, pick
 from poolscore.engine.selection.badge import badge, of_labels
-from poolscore.engine.selection.caps import Caps, Room
+from poolscore.engine.selection.caps import Caps
 from poolscore.engine.selection.choice import Choice
+from poolscore.engine.selection.groups import Room
 from poolscore.engine.selection.methods import AWARE
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.shortlist.read import Shortlist

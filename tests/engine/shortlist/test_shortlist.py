@@ -6,8 +6,10 @@ import io
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +35,8 @@ from poolscore.engine.selection.choice import Choice
 from poolscore.engine.shortlist import centre, cut, look, make
 from poolscore.engine.shortlist.look import log_probabilities, require_rows
 from poolscore.engine.shortlist.read import ABOUT, FEATURES, Shortlist, matrix, read_shortlist, thumbnails
+from poolscore.jobs.report import write_report
+from poolscore.jobs.shortlisted import shortlist_in_words
 
 Configure = Callable[..., Config]
 FEW = {"rows": 100}
@@ -348,7 +352,15 @@ def test_labelled_rows(digit_config: Configure, digits: pa.Table, tmp_path: Path
     assert result.shortlist is not None
     (note,) = result.shortlist.notes
     assert note.startswith("1 of 61 labelled rows cannot be used: ")
-    assert shortlist_of(score_pool(digit_config(shortlist=FEW))).labelled_MF.shape == (0, there.shape[1])
+    run = RunDirectory(result.run_dir)
+    told = shortlist_in_words(run.info["shortlist"])
+    assert told == f"100 rows; features of 60 labelled rows; {note}"
+    assert "features of 60 labelled rows" in Path(write_report(run)).read_text()
+    assert score_pool(digit_config(shortlist=section)).shortlist == replace(result.shortlist, seconds=ANY)  # kept
+    bare = score_pool(digit_config(shortlist=FEW))
+    assert shortlist_of(bare).labelled_MF.shape == (0, there.shape[1])
+    assert bare.shortlist is not None
+    assert shortlist_in_words(bare.shortlist.to_json()) == "100 rows"
     pq.write_table(labelled.drop_columns(["image"]), tmp_path / "labelled.parquet")
     with pytest.raises(ConfigError, match=r"shortlist\.labelled: .*image"):
         score_pool(digit_config(shortlist=section, run={"dir": str(tmp_path / "never")}))
