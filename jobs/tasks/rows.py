@@ -19,7 +19,7 @@ from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.uri import join
 
-BLOCK = 64  # rows in memory at once
+BLOCK = 32  # rows in memory at once
 
 
 def input_columns(run: RunDirectory) -> list[str]:

@@ -100,13 +100,16 @@ def studio(desk: Desk, answers: dict[str, list[tuple[Any, Any]]]) -> str:
     for number, (name, i) in enumerate(zip(desk.tasks.names, desk.tasks.ids.to_pylist(), strict=True), 1):
         annotations = []
         for annotator, answer in answers.get(i, []):
-            value = answer if kind == "number" or isinstance(answer, list) else [answer]
+            answered = (
+                desk.tasks.question.classes[0] if answer is None else answer
+            )  # what was chosen before Skip is kept
+            value = answered if kind == "number" or isinstance(answered, list) else [answered]
             result = [{"id": "x", "from_name": "label", "to_name": "image", "type": kind, "value": {kind: value}}]
             annotations.append(
                 {
                     "id": 100 + number,
                     "completed_by": annotator,
-                    "result": [] if answer is None else result,
+                    "result": result,
                     "was_cancelled": answer is None,
                     "ground_truth": False,
                     "created_at": "2026-11-01T10:00:00.000000Z",
@@ -235,6 +238,15 @@ def filled(desk: Desk, answers: dict[str, str]) -> str:
     for name, i in zip(desk.tasks.names, desk.tasks.ids.to_pylist(), strict=True):
         table.writerow([name, guarded(str(i)), "=1", guarded(answers.get(i, ""))])
     return out.getvalue()
+
+
+def test_a_csv_of_ones_own_names_rows_by_id_guarded_or_not(desk: Desk) -> None:
+    done = desk.come(
+        desk.answers("a.csv", f"id;label;annotator;at\n'=1+1;{ODD[0]};ann;2026-11-01 10:00\n../../x;'=1+1;;\n")
+    )
+    assert done.labelled == 2
+    assert desk.by_id() == {"=1+1": ODD[0], "../../x": "=1+1"}
+    assert str(desk.table()["at"][0].as_py()) == "2026-11-01 10:00:00+00:00"
 
 
 def test_what_comes_in_parts_adds_up(desk: Desk) -> None:

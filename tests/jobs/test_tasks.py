@@ -151,6 +151,9 @@ def test_urls_and_other_columns_need_only_what_they_name(digit_config: Callable[
     data = [task["data"] for task in json.loads((tmp_path / "urls/labelstudio.json").read_text())]
     assert all(d["image_url"] == f"https://pictures/{d['pool_id']}.png?a=1&b=2" for d in data)
     assert not (tmp_path / "urls/files").exists()
+    export_tasks(run, str(tmp_path / "kept"), "jsonl", show=["image_url"])
+    lines = [json.loads(line) for line in (tmp_path / "kept/tasks.jsonl").read_text().splitlines()]
+    assert all(line["data"] == {"image_url": f"https://pictures/{line['id']}.png?a=1&b=2"} for line in lines)
     with pytest.raises(ConfigError, match=r"--url-column label: is no column of pool.keep; kept are: image_url"):
         export_tasks(run, str(tmp_path / "x"), "csv", url_column="label")
     with pytest.raises(ConfigError, match=r"the pool of .* is needed, and .*part-0.parquet cannot be read"):
@@ -164,8 +167,43 @@ def test_a_pool_with_other_rows_is_noticed(digit_config: Callable[..., Config], 
     table = pq.read_table(pool)
     shutil.rmtree(pool)
     write_pool(pool, table.set_column(0, "id", pa.array([f"other-{i:04d}" for i in range(len(table))])))
-    with pytest.raises(ConfigError, match="needed"):
+    with pytest.raises(ConfigError, match=r"holds other rows than those that were scored|has changed since"):
         export_tasks(run, str(tmp_path / "out"), "csv")
+
+
+def test_another_key_is_another_row(finished_run: str) -> None:
+    batch, run = batch_of(finished_run), RunDirectory(finished_run)
+    with pytest.raises(ConfigError, match="holds other rows than those that were scored"):
+        [*read_rows(run, ["id"], batch["row_id"].to_numpy(), batch["key"].to_numpy() + np.uint64(1))]
+    with pytest.raises(ConfigError, match="row 100000 is in no shard"):
+        [*read_rows(run, ["id"], np.array([100_000]), np.array([1], np.uint64))]
+
+
+def test_selections_over_several_runs(finished_run: str, tmp_path: Path) -> None:
+    """Each row is read from its own run's pool."""
+    for name, created in (("a", "2026-01-01T00:00:00+00:00"), ("b", "2026-01-02T00:00:00+00:00")):
+        shutil.copytree(finished_run, tmp_path / name)
+        about = json.loads((tmp_path / name / "run.json").read_text())
+        (tmp_path / name / "run.json").write_text(json.dumps({**about, "created": created, "id": name}))
+    runs = [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert CliRunner().invoke(app, ["select", *runs, "--name", "both", "--k", "9"]).exit_code == 0
+    export_tasks(runs[0], str(tmp_path / "out"), "csv", name="both")
+    tasks = read_tasks(str(tmp_path / "out"))
+    assert tasks.runs == tuple(runs)
+    assert {tasks.run_ids[run] for run in tasks.of_run} == {"b"}
+    assert len([*(tmp_path / "out/files").iterdir()]) == 9
+
+
+def test_a_pool_without_ids(digit_config: Callable[..., Config], tmp_path: Path) -> None:
+    pool = digit_config().pool.model_dump(mode="json")
+    run = score_pool(digit_config(pool={**pool, "id": None, "keep": [], "inputs": {}}, select={"k": 7})).run_dir
+    export_tasks(run, str(tmp_path / "out"), "csv")
+    for i, name in zip(
+        read_tasks(str(tmp_path / "out")).ids.to_pylist(), read_tasks(str(tmp_path / "out")).names, strict=True
+    ):
+        path, _, row = i.partition("#")
+        there = pq.read_table(Path(pool["uri"]) / path)["image"][int(row)].as_py()
+        assert (tmp_path / "out/files" / f"{name}.png").read_bytes() == there
 
 
 def test_rows_are_read_in_blocks_and_no_row_group_without_one_is(finished_run: str, rows_read: list[int]) -> None:
