@@ -10,7 +10,7 @@ import typer
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.words import amount
-from poolscore.jobs import show
+from poolscore.jobs import scripts, show
 from poolscore.jobs.cli.options import AsJson
 
 Labels = Annotated[str, typer.Option(metavar="FILE", help="Parquet of the labels; beside it lie all answers.")]
@@ -34,6 +34,7 @@ def export_tasks(
     classes: Classes = None,
     files_at: Annotated[str | None, typer.Option(help="URL or path before files/… in Label Studio's tasks.")] = None,
     seed: Annotated[int, typer.Option(help="Of the order, which is shuffled.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Hand a selection over to people: pictures, text or numbers of its rows, without what the model thinks of them."""
     from poolscore.jobs.tasks import export_tasks as write_tasks
@@ -52,6 +53,9 @@ def export_tasks(
             files_at=files_at,
             seed=seed,
         )
+    if as_json:
+        scripts.result(asdict(done))
+        return
     again = ", which were there already" if done.again else ""
     show.done(f"{amount(done.rows, 'task')} in {done.out}{again}: {', '.join(done.files)}")
 
@@ -89,7 +93,7 @@ def import_(
             round_number=round_number,
         )
     if as_json:
-        show.done(json.dumps(asdict(done), indent=2))
+        scripts.result(asdict(done))
         return
     if done.disputed:
         ids = ", ".join(done.disputed[:10]) + (", …" if len(done.disputed) > 10 else "")
@@ -112,7 +116,7 @@ def status(
 
     found = label_status(tasks, labels, out)
     if as_json:
-        show.done(json.dumps([asdict(each) for each in found], indent=2))
+        scripts.result([asdict(each) for each in found])
         return
     for each in found:
         show.done(
@@ -134,7 +138,7 @@ def worth(
 
     found = was_it_worth_it(run, labels, name=name, rare=_names(rare))
     if as_json:
-        show.done(json.dumps({**asdict(found), "verdict": verdict(found)}, indent=2))
+        scripts.result({**asdict(found), "verdict": verdict(found)})
         return
     show.done(
         f"{found.selection}: {found.labelled:,} of {found.rows - found.control_rows:,} chosen rows and "
