@@ -160,11 +160,20 @@ def desk(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return desk
 
 
+@pytest.fixture(autouse=True)
+def _nobody_is_left_at_work(desk: Desk) -> Iterator[None]:
+    yield
+    for job in json.loads(desk.run("list", "--json")):
+        if job["exit_code"] is None:
+            desk.run("stop", job["name"])
+
+
 def test_submitted_left_stopped_and_submitted_again(desk: Desk) -> None:
     """The same bits as `score` in one process, after Ctrl-C, `stop` and a second job."""
     config, run_dir = desk.config("run", **desk.holding()), str(desk.folder / "run")
     process = desk.start("submit", config, "--wait", "--name", "night-1")
-    until("some shards are done", lambda: exists(run_dir) and RunDirectory(run_dir).totals().shards > 3)
+    until("the run has begun", lambda: exists(run_dir))
+    until("some shards are done", lambda: RunDirectory(run_dir).totals().shards > 3)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
@@ -192,6 +201,7 @@ def test_submitted_left_stopped_and_submitted_again(desk: Desk) -> None:
     assert run.succeeded
     assert {shard: run.reports()[shard] for shard in done} == done  # none of them was scored again
     assert [job["exit_code"] for job in json.loads(desk.run("list", "--json"))[:2]] == [0, 130]
+    assert TOKEN not in (desk.folder / "run" / "run.json").read_text()
     require_same_as_in_one_process(desk, run_dir)
 
 
