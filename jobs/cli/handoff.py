@@ -34,6 +34,7 @@ def export_tasks(
     classes: Classes = None,
     files_at: Annotated[str | None, typer.Option(help="URL or path before files/… in Label Studio's tasks.")] = None,
     seed: Annotated[int, typer.Option(help="Of the order, which is shuffled.")] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Hand a selection over to people: pictures, text or numbers of its rows, without what the model thinks of them."""
     from poolscore.jobs.tasks import export_tasks as write_tasks
@@ -52,6 +53,9 @@ def export_tasks(
             files_at=files_at,
             seed=seed,
         )
+    if as_json:
+        scripts.result(asdict(done))
+        return
     again = ", which were there already" if done.again else ""
     show.done(f"{amount(done.rows, 'task')} in {done.out}{again}: {', '.join(done.files)}")
 

@@ -66,6 +66,7 @@ def test_every_command_that_a_script_may_ask_gives_json_alone(
     values["select"] = value_of("select", run, "--name", "more", "--k", "3")
     values["compare"] = value_of("compare", run, run)
     values["explain"] = value_of("explain", run, "--row-id", "7")
+    values["export-tasks"] = value_of("export-tasks", run, "--to", "csv", "--out", tmp_path / "tasks")
     values["doctor"] = value_of("doctor", tmp_path / "pool")
     asked = {name for name, command in COMMANDS.items() if "as_json" in inspect.signature(command).parameters}
     assert values.keys() == asked - ON_A_CLUSTER
