@@ -207,7 +207,8 @@ def _absent(run: RunDirectory, parts: RunParts, wanted: str) -> Explanation:
     missing = len(run.plan.shards) - len(parts.reports)
     unseen = [f"the {amount(filtered, 'row')} that filter or sample left out"] * bool(filtered)
     unseen += [f"the {amount(missing, 'shard')} without a result"] * bool(missing)
-    unseen += [f"{run.config.pool.exclude}"] * (run.config.pool.exclude is not None and _excluded(run, wanted) is None)
+    lists = run.config.pool.exclude_lists
+    unseen += [", ".join(lists)] * (bool(lists) and _excluded(run, wanted) is None)
     maybe = f"; it may be among {' or in '.join(unseen)}" if unseen else ""
     raise ConfigError(f"{run.storage.root}: no scored or rejected row has the id '{wanted}'{maybe}")
 

@@ -25,6 +25,7 @@ from poolscore.engine.selection.order import Places, Values
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.shortlist.read import Shortlist
 
+MOST_PASSES = 1000  # that are advised
 BLOCK = 256  # rows whose probabilities are averaged at once
 
 
@@ -96,7 +97,7 @@ def _batchbald(
     if found.full:
         told = f"{len(found.places)} rows tell {found.gains.sum():.2f} of the {math.log(T):.2f} nats (ln T)"
         if found.gains.sum() >= ENOUGH * math.log(T):
-            why = f"{told} that {T} passes can tell at most. A larger passes.count tells more rows apart"
+            why = f"{told} that {T} passes can tell at most. {_more_passes(found.gains.sum() / len(found.places), k)}"
         else:
             why = f"{told}, and no other row that may be taken adds anything to them"
         notes.append(f"batchbald: {why}; the others are taken by power")
@@ -107,6 +108,15 @@ def _batchbald(
                 room.take(place)
                 fill.append(place)
     return _result(found, choice, asked, fill, notes)
+
+
+def _more_passes(gain: float, k: int) -> str:
+    """How many passes would fill a batch of k rows that tell `gain` nats each, as those before did on average. Later
+    rows tell less, so it is enough by a factor of two or so."""
+    nats = k * gain / ENOUGH
+    if nats > math.log(MOST_PASSES):
+        return f"Not even {MOST_PASSES:,} passes fill a batch of {k:,}; badge, kcenter and power do"
+    return f"About {math.ceil(math.exp(nats)):,} passes (passes.count) fill a batch of {k:,}"
 
 
 def _result(taken: Taken, choice: Choice, asked: int, fill: Sequence[int] = (), notes: Sequence[str] = ()) -> Picked:

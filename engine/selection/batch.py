@@ -36,14 +36,19 @@ from poolscore.engine.shortlist.read import Shortlist, read_shortlist
 
 
 def select_batch(
-    run: RunDirectory, config: Config, *, exclude: str | None = None, workers: Workers | None = None, **wanted: Any
+    run: RunDirectory,
+    config: Config,
+    *,
+    exclude: str | Sequence[str] | None = None,
+    workers: Workers | None = None,
+    **wanted: Any,
 ) -> pa.Table:
     """The batch to label from a run's scores, in memory; `selected` is for batches that do not fit there.
 
     Args:
         run: the run directory; only its committed scores are read.
         config: the run's configuration.
-        exclude: Parquet or CSV of further ids to leave out.
+        exclude: files of further ids to leave out; see `read_ids`.
         workers: where the parts are read; default: threads of this process.
         wanted: score, k, method, beta, seed, max_per_group, quotas and control, where they are not to be the
             configuration's; see `Choice.of`.
@@ -73,7 +78,7 @@ def selected(
     config: Config,
     choice: Choice,
     *,
-    exclude: str | None = None,
+    exclude: str | Sequence[str] | None = None,
     workers: Workers | None = None,
     also: Sequence[str] = (),
 ) -> Iterator[Batch]:
@@ -129,7 +134,7 @@ def selected(
         yield Batch(choice, about, columns, others, control, run_names, lacking)
 
 
-def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
+def require_enough(batch: Batch, k: int | None, exclude: str | Sequence[str] | None) -> None:
     """Refuse a batch that is smaller than what was asked for in so many words.
 
     Args:

@@ -23,7 +23,7 @@ from poolscore.engine.inputs.thumbnail import picture_input
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.profile import numeric_settings
 from poolscore.engine.run.directory import RunDirectory, write_json
-from poolscore.engine.run.errands import run_errands
+from poolscore.engine.run.errands import ErrandState, run_errands
 from poolscore.engine.run.fleet import Fleet
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.mixed import Profile, differences
@@ -79,12 +79,14 @@ def make_shortlist(
     labelled: Labelled | None,
     fleet: Callable[[], Fleet],
     require_ours: Callable[[], None],
+    on_progress: Callable[[ErrandState], None] = lambda state: None,
 ) -> Made | None:
     """Make the run's shortlist, if it has not the one that is wanted.
 
     Args:
         fleet: opens one, or gives the one that is open.
         require_ours: raises where another driver works on the run.
+        on_progress: called about once a second.
 
     Returns:
         None: no shortlist is wanted.
@@ -99,7 +101,7 @@ def make_shortlist(
         return None
     about = made_of(run, wanted)
     if about is None:
-        about = _make(run, prepared, labelled, reports, wanted, fleet)
+        about = _make(run, prepared, labelled, reports, wanted, fleet, on_progress)
         require_ours()
         write_json(run.storage, ABOUT, about)
     named = sum(part["rows"] for part in about["labelled"]) if labelled is not None else None
@@ -130,6 +132,7 @@ def _make(
     reports: Mapping[int, ShardReport],
     wanted: Mapping[str, Any],
     fleet: Callable[[], Fleet],
+    on_progress: Callable[[ErrandState], None],
 ) -> dict[str, Any]:
     config = prepared.config
     size = _bytes_of_row(prepared)
@@ -140,7 +143,8 @@ def _make(
     tasks = _tasks(run, prepared, labelled, reports, table)
     all_tasks: list[Task] = list(chain(*tasks.all()))
     # Not run.shard_timeout, which is for neighbouring rows: of these each may lie in a row group of its own.
-    outcome = Outcome(tasks, run_errands(fleet(), all_tasks, _why_not(run, config), run.note))
+    became = run_errands(fleet(), all_tasks, _why_not(run, config), run.note, on_progress=on_progress)
+    outcome = Outcome(tasks, became)
     outcome.require_labelled()
     parts = outcome.parts(tasks.wanted)
     if not parts:

@@ -145,7 +145,7 @@ def asked(facts: Facts) -> str:
         "selected by": f"{facts.score}, {selection.method if selection else config.select.method}",
         "rows to label": count(selection.rows if selection and selection.written else config.select.k),
         "seed": config.passes.seed,
-        "excluded ids": config.pool.exclude or "none",
+        "excluded ids": ", ".join(config.pool.exclude_lists) or "none",
         **_chosen(facts),
         "started": info["created"],
         "last change": info["updated"],

@@ -163,13 +163,19 @@ def test_one_who_ends_between_two_reads_is_not_taken_for_dead(night: Night, monk
     look = following.state_of
     first = iter([True])
 
-    def late(run: RunDirectory, *rest: object) -> dict[str, object]:
+    def late(run: RunDirectory, *rest: object, **options: object) -> dict[str, object]:
         if next(first, False):
             night.end("done", 0)  # after run.json was read, before its driver is asked for
-        return look(run, *rest)  # type: ignore[arg-type]
+        return look(run, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(following, "state_of", late)
     assert follow(night.uri) == 0
+
+
+def test_it_ends_after_the_driver_which_scores_rows_again_when_the_run_is_done(night: Night) -> None:
+    night.begin()
+    night.then(lambda: night.run.end("done", 0), lambda: (night.run.update(exit_code=3), night.journal.close()))
+    assert follow(night.uri) == 3
 
 
 def test_one_who_waits_for_a_job_waits_for_its_run_too(night: Night, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ PLANNED = {
     ),
     *("batch_seconds", "rows_per_second", "seconds", "findings", "check", "advised", "preview"),
 }
-ON_A_CLUSTER = {"list"}  # asked in test_submit.py
+ON_A_CLUSTER = {"submit", "stop", "list"}  # asked in test_submit.py
 
 
 def value_of(*arguments: object, code: int = 0) -> Any:
@@ -114,5 +115,7 @@ def test_what_goes_wrong_is_a_line_on_standard_error(tmp_path: Path) -> None:
 
 
 def test_no_value_breaks_json(capsys: pytest.CaptureFixture[str]) -> None:
-    scripts.result({"a": float("nan"), "b": [float("inf"), np.float32(0.5)], 3: (np.int64(1), Path("x"), None, True)})
-    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 0.5], "3": [1, "x", None, True]}
+    scripts.result(
+        {"a": float("nan"), "b": [float("inf"), np.float32(0.5)], 3: (np.int64(1), Path("x"), date(2026, 11, 23), True)}
+    )
+    assert json.loads(capsys.readouterr().out) == {"a": None, "b": [None, 0.5], "3": [1, "x", "2026-11-23", True]}

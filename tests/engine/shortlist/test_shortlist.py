@@ -26,6 +26,7 @@ from poolscore.engine.finish import RunResult
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.errands import ErrandState
 from poolscore.engine.run.fleet import Done, Event, LocalFleet
 from poolscore.engine.run.task import LookAgain
 from poolscore.engine.score import score_pool
@@ -165,6 +166,20 @@ def test_a_finished_run_gets_one_and_keeps_it(
     monkeypatch.setattr(run.storage, "read", lambda name: (name == ABOUT and next(once, None)) or read(name))
     assert read_shortlist(run).rows.num_rows == 120  # a reader that began before the old one was swept
     assert not there.keys() & files_in(second).keys() - {"shortlist.json"}  # the old one is swept
+
+
+def test_its_progress_is_told_and_its_workers_time_counts(digit_config: Configure) -> None:
+    first = score_pool(digit_config(shortlist={"rows": 0}))
+    held = RunDirectory(first.run_dir).info["held_seconds"]
+    states: list[ErrandState] = []
+    score_pool(digit_config(shortlist=FEW), on_shortlist=states.append)
+    assert (states[0].done, states[-1].done) == (0, states[-1].of)
+    assert states[-1].of == 4 + 2  # of the rows, and of the sample
+    assert states[-1].workers == 1
+    after = RunDirectory(first.run_dir).info["held_seconds"]
+    assert after > held > 0
+    score_pool(digit_config(shortlist=FEW), on_shortlist=states.append)  # nothing is left to do
+    assert RunDirectory(first.run_dir).info["held_seconds"] == after
 
 
 def failing(*args: Any) -> Any:
