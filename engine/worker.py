@@ -40,7 +40,7 @@ from poolscore.engine.run.task import LookAgain, LookAtLabelled
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import ScoredShard, Scorer
 from poolscore.engine.shortlist.look import look_again, reader_of, require_rows
-from poolscore.engine.shortlist.read import FEATURES, Looked, Written, matrix, new_name
+from poolscore.engine.shortlist.read import FEATURES, Looked, WidePart, matrix, new_name
 from poolscore.engine.storage import Storage, open_storage
 
 A = TypeVar("A")
@@ -163,12 +163,12 @@ class ShardWorker:
 
         return self._patiently(look)
 
-    def _written(self, shard: Shard, found: pa.Table) -> Written:
+    def _written(self, shard: Shard, found: pa.Table) -> WidePart:
         name = new_name(f"part-{shard.index:05d}", ".parquet")
         self._storage.publish(name, lambda file: pq.write_table(found, file, compression="none", use_dictionary=False))
         keep_unless_sealed(self._storage, self._epoch, [name])
         row_ids = found["row_id"].to_pylist() or [0]
-        return Written(name, row_ids[0], row_ids[-1], found.num_rows)
+        return WidePart(name, row_ids[0], row_ids[-1], found.num_rows)
 
     def close(self) -> None:
         """End the thread of the model; a shard that is in it is given up, and nobody waits for storage any more."""

@@ -70,6 +70,7 @@ def ray_head(token: bool = False, cpus: int = 2) -> Iterator[Head]:
     try:
         _wait(head, process)
         yield head
+        assert process.poll() is None, f"the cluster died by itself:\n{(folder / 'log.txt').read_text()}"
     finally:
         for pid in [process.pid, *descendants(process.pid)]:
             send(pid, signal.SIGKILL)

@@ -64,6 +64,8 @@ def sweep(run: RunDirectory, journal: Journal) -> None:
     found = _uncounted_parts(run)
     for epoch in _before(run, journal):
         found += [f"{folder_of(epoch)}/{name}" for name in run.storage.leftovers(folder_of(epoch))]
+    folder, opening = name_of(journal.epoch, 0).rsplit("/", 1)  # who died while it opened the epoch that became ours
+    found += [f"{folder}/{name}" for name in run.storage.leftovers(folder) if name.startswith(f".{opening}.")]
     found += [name for name in run.storage.leftovers("") if _OF_DRIVER.match(name)]
     journal.require_ours()
     _delete(run, found)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import secrets
 import shlex
-import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -19,6 +19,7 @@ import typer
 from poolscore.engine.errors import INCOMPLETE, INTERRUPTED, ConfigError
 from poolscore.jobs import scripts, show
 from poolscore.jobs.cli.options import AsJson, ConfigFile, Overrides
+from poolscore.jobs.show.terminal import console
 
 if TYPE_CHECKING:
     from poolscore.engine.config import Config
@@ -43,11 +44,16 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Show its log, and end as the job ends.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Only go on with a run that is there.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Begin anew; an old run is moved aside.")] = False,
+    extend: Annotated[
+        str | None, typer.Option(metavar="RUN", help="Score only the files that the pool has gained since RUN.")
+    ] = None,
     name: Annotated[str | None, typer.Option(metavar="ID", help="Of the job; default: like run.dir.")] = None,
+    as_json: AsJson = False,
 ) -> None:
     """The job of `score` on a cluster, through Ray Jobs. Returns once it is checked there, which takes seconds."""
     from poolscore.engine.config import load_config
     from poolscore.jobs.submit.cluster import connect
+    from poolscore.jobs.submit.order import order_of
 
     if resume and fresh:
         raise ConfigError("--resume and --fresh: give one of them")
@@ -56,15 +62,17 @@ def submit(
     config = load_config(config_file, overrides or ())
     if config.run.executor == "local":
         raise ConfigError("run.executor: 'local' scores in one process, without Ray; take it out to submit the job")
-    cluster = connect(address or config.submit.address)
+    cluster = connect(address, config.submit.address)
     name = name or f"{_last_part(config.run.dir)}-{secrets.token_hex(3)}"
     with show.busy(f"submitting {name}"):
-        _hand_in(cluster, config, name, fresh=fresh, must_resume=resume)
+        _hand_in(cluster, config, name, order_of(config, fresh=fresh, must_resume=resume, extends=extend))
     try:
         job = _attended(cluster, name, wait)
     except KeyboardInterrupt:
         show.warn(f"{name} goes on; `poolscore logs {name} --follow` shows it, `poolscore stop {name}` ends it")
         raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        scripts.result(asdict(job or cluster.require_job(name)))
     if job is not None and not job.at_work:
         raise typer.Exit(_tell_end(job))
 
@@ -91,20 +99,23 @@ def logs(
     raise typer.Exit(_tell_end(job))
 
 
-def stop(name: JobName, address: Dashboard = None) -> None:
+def stop(name: JobName, address: Dashboard = None, as_json: AsJson = False) -> None:
     """End a job of a cluster in good order; the same `submit` goes on with its run."""
     from poolscore.jobs.submit.cluster import connect
     from poolscore.jobs.submit.follow import wait_for_end
 
     cluster = connect(address)
     job = cluster.require_job(name)
-    if not job.at_work:
+    ended_before = not job.at_work
+    if not ended_before:
+        cluster.stop(name)
+        with show.busy(f"waiting for {name} to end"):
+            job = wait_for_end(cluster, name, END_SECONDS)
+    if as_json:
+        scripts.result(asdict(job))
+    elif ended_before:
         show.done(f"{name} has ended already: {job.state}")
-        return
-    cluster.stop(name)
-    with show.busy(f"waiting for {name} to end"):
-        job = wait_for_end(cluster, name, END_SECONDS)
-    if job.at_work:
+    elif job.at_work:
         show.warn(f"{name} has not ended yet; `poolscore list` tells when it has")
     else:
         show.done(f"{name}: {job.state}; the same `poolscore submit` goes on with {job.run_dir or 'its run'}")
@@ -121,10 +132,9 @@ def list_jobs(address: Dashboard = None, as_json: AsJson = False) -> None:
         show.done("\n".join(_line(job) for job in jobs) if jobs else "no jobs")
 
 
-def _hand_in(cluster: Cluster, config: Config, name: str, *, fresh: bool, must_resume: bool) -> None:
+def _hand_in(cluster: Cluster, config: Config, name: str, order: Mapping[str, Any]) -> None:
     from poolscore.engine.run.directory import redacted
     from poolscore.jobs.submit.job import RUN_DIR, VERSION
-    from poolscore.jobs.submit.order import order_of
     from poolscore.jobs.submit.place import place_of_driver, require_gpu
     from poolscore.jobs.submit.travel import runtime_env
 
@@ -139,7 +149,6 @@ def _hand_in(cluster: Cluster, config: Config, name: str, *, fresh: bool, must_r
     place = place_of_driver(config.submit, nodes)
     _warn(cluster.url, config)
     with tempfile.TemporaryDirectory(prefix="poolscore-") as staging:
-        order = order_of(config, fresh=fresh, must_resume=must_resume)
         env = runtime_env(config, order, Path(staging), cluster.upload)
         metadata = {RUN_DIR: run_dir, VERSION: version("poolscore")}
         cluster.submit(name, entrypoint(config.submit.python), runtime_env=env, metadata=metadata, **place.asked)
@@ -210,5 +219,5 @@ def _last_part(run_dir: str) -> str:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    console.file.write(text)
+    console.file.flush()

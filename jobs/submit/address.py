@@ -22,16 +22,16 @@ OPEN = "disabled"  # mode of a cluster that wants no token
 _GIVE = f"give the dashboard's HTTP address, such as --address {LOCAL}"
 
 
-def dashboard_address(given: str | None) -> str:
-    """The dashboard's URL: as given, else as the environment says, else this machine's.
+def dashboard_address(given: str | None, configured: str | None = None) -> str:
+    """The dashboard's URL: as given, else as the environment says, else as configured, else this machine's.
 
     Raises:
         ConfigError: it is an address of another kind.
     """
     where, address = "--address", given
-    for name in ADDRESSES:
+    for name, value in (*((name, os.environ.get(name)) for name in ADDRESSES), ("submit.address", configured)):
         if not address:
-            where, address = name, os.environ.get(name)
+            where, address = name, value
     if not address or address in ("auto", "local"):
         return LOCAL
     url = address if "://" in address else f"http://{address}"

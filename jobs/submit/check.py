@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from glob import glob
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from pyarrow import fs
@@ -20,28 +21,41 @@ from poolscore.engine.uri import local_path
 from poolscore.jobs.submit.follow import CHECKED
 
 
-def leave_path(config: Config) -> None:
-    """Import nothing from the working directory unless it is model.path: as workers do (engine/run/ray_fleet.py)."""
+def prepare_path(config: Config) -> None:
+    """Import from what is installed, what travelled, and model.path: as the workers do (engine/run/ray_fleet.py)."""
     cwd = Path.cwd()
     if Path(config.model.path).resolve() != cwd.resolve():
         sys.path[:] = [folder for folder in sys.path if folder != str(cwd)]
+    add_to_path(config.model.path)
 
 
-def check_here(config: Config) -> str:
-    """Check that files are there, results can be written, and the user's code imports.
-
-    Returns:
-        What was checked, in one line that `follow.py` waits for.
+def require_inputs(config: Config) -> None:
+    """Check, in a moment, that results can be written and that files and modules are there.
 
     Raises:
         ConfigError: something is not there.
         StoppedError: another driver works on the run.
     """
     require_usable(config.run.dir)
-    for key, uri in _inputs(config):
+    for key, uri in _files(config):
         require_there(key, uri)
-    add_to_path(config.model.path)
-    names = [f"{name} imports" for name in _import(config)]
+    for key, name in _code(config):
+        if find_spec(name.partition(":")[0].partition(".")[0]) is None:
+            import_name(name, key)  # which says it
+
+
+def check_here(config: Config) -> str:
+    """Import the user's code.
+
+    Returns:
+        What was checked, in one line that `follow.py` waits for.
+
+    Raises:
+        ConfigError: it cannot be imported.
+    """
+    for key, name in _code(config):
+        import_name(name, key)
+    names = [f"{name} imports" for _, name in _code(config)]
     told = [f"poolscore {version('poolscore')}", *names, "what it reads is there", "run.dir can be written"]
     return f"{CHECKED}{socket.gethostname()}: {', '.join(told)}"
 
@@ -73,12 +87,11 @@ def require_there(key: str, uri: str) -> None:
         raise ConfigError(f"{key}: there is no {uri}")
 
 
-def _inputs(config: Config) -> Iterator[tuple[str, str]]:
+def _files(config: Config) -> Iterator[tuple[str, str]]:
     """All that the job reads, by its key."""
     model = config.model
     wanted = {
         "pool.uri": config.pool.uri,
-        "pool.exclude": config.pool.exclude,
         "model.source": model.source if model.is_file else None,
         "model.weights": model.weights,
         "check.labelled": config.check.labelled if config.check is not None else None,
@@ -87,15 +100,15 @@ def _inputs(config: Config) -> Iterator[tuple[str, str]]:
     for decode in config.pool.named_inputs().values():
         if isinstance(decode, TextDecode):
             wanted[f"tokenizer of {decode.column}"] = decode.tokenizer
+    yield from (("pool.exclude", uri) for uri in config.pool.exclude_lists)
     yield from ((key, uri) for key, uri in wanted.items() if uri is not None)
+    yield from (("pool.exclude", uri) for uri in config.pool.exclude_lists)
 
 
-def _import(config: Config) -> Iterator[str]:
-    """Import what the configuration names; gives the names."""
+def _code(config: Config) -> Iterator[tuple[str, str]]:
+    """What the job imports of the user's, by its key."""
     if not config.model.is_file:
-        import_name(config.model.source, "model.source")
-        yield config.model.source
+        yield "model.source", config.model.source
     for decode in config.pool.named_inputs().values():
         if isinstance(decode, FunctionDecode):
-            import_name(decode.function, "decode.function")
-            yield decode.function
+            yield "decode.function", decode.function

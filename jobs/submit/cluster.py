@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,14 +28,16 @@ from poolscore.jobs.submit.token import HEADERS, find_token, given_headers
 
 UPLOAD_SECONDS = 600.0  # for the answer to what carries a package
 MOST_NODES = 10_000
+LONGEST = 500  # characters of a message that is not ours
+_RAISED = re.compile(r"^[A-Za-z_.]*(?:Error|Exception): (.+)", re.MULTILINE)
 
 
 class _Refused(Exception):
     """The cluster's answer to a question that it does not like."""
 
     def __init__(self, status: int, text: str) -> None:
-        lines = [line for line in text.splitlines() if line.strip()]
-        super().__init__(one_line(lines[-1] if lines else f"status {status}"))  # the last line of a traceback
+        raised = _RAISED.findall(text)  # a traceback, perhaps of several errors
+        super().__init__(one_line(raised[-1] if raised else text)[:LONGEST] or f"status {status}")
         self.status = status
 
 
@@ -166,16 +169,16 @@ class Cluster:
             raise ConfigError(f"{self.url}: {one_line(error)}") from error
 
 
-def connect(address: str | None = None) -> Cluster:
+def connect(address: str | None = None, configured: str | None = None) -> Cluster:
     """Reach a cluster.
 
     Args:
-        address: of its dashboard; None: see `dashboard_address`.
+        address, configured: of its dashboard; see `dashboard_address`.
 
     Raises:
         ConfigError: nobody answers there within seconds, or it wants another token.
     """
-    url = dashboard_address(address)
+    url = dashboard_address(address, configured)
     headers = given_headers()
     if authentication_mode(url) != OPEN and not _authorized(headers):
         headers["Authorization"] = f"Bearer {find_token(url)}"

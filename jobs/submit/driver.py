@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 
@@ -22,14 +24,32 @@ def submitted() -> None:
 
     from poolscore.jobs import show
     from poolscore.jobs.cli.score import run_score
-    from poolscore.jobs.submit.check import check_here, leave_path
+    from poolscore.jobs.submit.check import check_here, prepare_path, require_inputs
     from poolscore.jobs.submit.order import config_of, read_order
 
     order = read_order()
     config = config_of(order, Path.cwd())
-    leave_path(config)
+    prepare_path(config)
+    require_inputs(config)
+    with machine_must_have_all():
+        import_module("poolscore.engine.score")  # with torch, which takes longer than all before
     show.done(check_here(config))
-    raise typer.Exit(run_score(config, fresh=order["fresh"], must_resume=order["must_resume"]))
+    raise typer.Exit(run_score(config, **order["how"]))
+
+
+@contextmanager
+def machine_must_have_all() -> Iterator[None]:
+    """One line, and exit code 2, for what cannot be imported."""
+    try:
+        yield
+    except ImportError as error:
+        what = ", ".join(lacking()) or error.name or str(error)
+        print(
+            f"poolscore: the cluster's machine {socket.gethostname()} lacks {what}: put it into its image, or small "
+            "packages into submit.pip",
+            file=sys.stderr,
+        )
+        sys.exit(WRONG_INPUT)
 
 
 def lacking() -> list[str]:
@@ -48,17 +68,8 @@ def lacking() -> list[str]:
 
 def main() -> None:
     """Entry point of the process."""
-    try:
-        import_module("poolscore.engine.score")
+    with machine_must_have_all():
         from poolscore.jobs.cli import process
-    except ImportError as error:
-        what = ", ".join(lacking()) or error.name or str(error)
-        print(
-            f"poolscore: the cluster's machine {socket.gethostname()} lacks {what}: put it into its image, or small "
-            "packages into submit.pip",
-            file=sys.stderr,
-        )
-        sys.exit(WRONG_INPUT)
     sys.argv = ["poolscore", "submitted"]
     process()
 

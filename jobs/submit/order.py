@@ -22,14 +22,19 @@ PACKAGE, FILE = "poolscore_order", "order.json"
 URI = r"[A-Za-z][A-Za-z0-9+.-]+://"
 
 
-def order_of(config: Config, *, fresh: bool, must_resume: bool) -> dict[str, Any]:
+def order_of(
+    config: Config, *, fresh: bool = False, must_resume: bool = False, extends: str | None = None
+) -> dict[str, Any]:
     """What the driver is told; `config_of` reads it."""
     data = config.model_dump(mode="json")
     data["run"] |= {"address": None, "batch_size": "auto" if config.run.batch_size == AUTO else config.run.batch_size}
     if config.run.deadline is not None:
         data["run"]["deadline"] = _here(config.run.deadline)
     folder = config.submit.working_dir
-    return {"config": data, "working_dir": folder, "fresh": fresh, "must_resume": must_resume}
+    if extends is not None and not re.match(URI, extends):
+        extends = str(Path(extends).absolute())
+    how = {"fresh": fresh, "must_resume": must_resume, "extends": extends}
+    return {"config": data, "working_dir": folder, "how": how}
 
 
 def config_of(order: Mapping[str, Any], cwd: Path) -> Config:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import distribution
+from importlib.metadata import requires, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,10 @@ def own_package() -> dict[str, bytes]:
         assert spec is not None
         assert spec.submodule_search_locations is not None
         files |= _files_of(Path(next(iter(spec.submodule_search_locations))), f"poolscore/{part}")
-    about = distribution("poolscore")
-    return files | {f"poolscore-{about.version}.dist-info/METADATA": (about.read_text("METADATA") or "").encode()}
+    number = version("poolscore")
+    required = [f"Requires-Dist: {requirement}" for requirement in requires("poolscore") or ()]
+    about = "\n".join(["Metadata-Version: 2.1", "Name: poolscore", f"Version: {number}", *required, ""])
+    return files | {f"poolscore-{number}.dist-info/METADATA": about.encode()}
 
 
 def _named(config: Config) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Jobs on a real Ray cluster (tests/ray_head.py), handed in by the command line in a process of its own."""
+"""Jobs on a real Ray cluster (tests/ray_head.py), handed in by the command line: by this process, or by others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,21 @@ import pytest
 import torch
 import yaml
 from chaos.job import until
-from conftest import scores_of_run, write_pool
+from conftest import TESTS, scores_of_run, write_pool
 from ray_head import TOKEN, Head, ray_head
+from typer.testing import CliRunner
 
+from poolscore.engine.errors import PoolscoreError
 from poolscore.engine.run.directory import RunDirectory, exists
+from poolscore.jobs.cli import app
 from poolscore.jobs.submit.job import Job, find_job
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning"),  # Ray's client, of aiohttp's
+]
 
+ROWS, SHARDS = 200, 10
 MODEL = """
 import os
 import time
@@ -44,7 +53,8 @@ def net():
 def numbers(value):
     import numpy
 
-    time.sleep(float(os.environ.get("PACE", "0")))
+    while value[0] > 1 and os.path.exists(os.environ.get("HOLD", "")):
+        time.sleep(0.05)
     return numpy.asarray(value, "float32")
 """
 
@@ -62,8 +72,9 @@ class Desk:
     def __init__(self, folder: Path, head: Head) -> None:
         self.folder, self.head = folder, head
         generator = torch.Generator().manual_seed(0)
-        values = torch.rand(200, 64, generator=generator).tolist()
-        table = pa.table({"id": [f"row-{i}" for i in range(200)], "x": pa.array(values, pa.list_(pa.float32()))})
+        values = torch.rand(ROWS, 64, generator=generator).tolist()
+        values[-1][0] = 2.0  # the row that can be held
+        table = pa.table({"id": [f"row-{i}" for i in range(ROWS)], "x": pa.array(values, pa.list_(pa.float32()))})
         write_pool(folder / "pool", table, rows_per_group=20)
         (folder / "mynet.py").write_text(MODEL)
         self.environment = {
@@ -71,7 +82,7 @@ class Desk:
             "HOME": str(head.folder / "home"),
             "RAY_API_SERVER_ADDRESS": head.url,
         }
-        self.program = (sys.executable, "-m", "poolscore.jobs")
+        self.hold = folder / "hold"
 
     def config(self, run_dir: str = "run", **sections: dict[str, Any]) -> Path:
         """Written where the model is."""
@@ -93,7 +104,7 @@ class Desk:
 
     def start(self, *words: object, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*self.program, *map(str, words)],
+            [sys.executable, "-m", "poolscore.jobs", *map(str, words)],
             env=self.environment | environment,
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -102,12 +113,39 @@ class Desk:
         )
 
     def run(self, *words: object, code: int = 0, **environment: str) -> str:
-        """What a command says."""
-        process = self.start(*words, **environment)
-        said, _ = process.communicate(timeout=300)
-        assert process.returncode == code, said
+        """What a command of this process says."""
+        with self.in_environment(**environment):
+            result = CliRunner().invoke(app, [str(word) for word in words])
+        said = result.output
+        if isinstance(result.exception, PoolscoreError):
+            said, given = f"{said}\npoolscore: {result.exception}", result.exception.exit_code
+        elif result.exception is None or isinstance(result.exception, SystemExit):
+            given = result.exit_code
+        else:
+            raise result.exception
+        assert given == code, said
         assert TOKEN not in said
         return said
+
+    @contextmanager
+    def in_environment(self, **changes: str) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ.keys() - self.environment.keys():
+                patch.delenv(name)
+            for name, value in (self.environment | changes).items():
+                patch.setenv(name, value)
+            yield
+
+    def find(self, name: str) -> Job:
+        with self.in_environment():
+            found = find_job(name)
+        assert found is not None
+        return found
+
+    def holding(self, **sections: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """Sections of a job that is held at its last row, until the file goes."""
+        self.hold.touch()
+        return {**sections, "submit": {"python": sys.executable, "env_vars": {"HOLD": str(self.hold)}}}
 
 
 @pytest.fixture(scope="module")
@@ -122,50 +160,79 @@ def desk(head: Head, tmp_path_factory: pytest.TempPathFactory) -> Desk:
     return desk
 
 
-def find(desk: Desk, name: str) -> Job | None:
-    """As a process of the desk would see it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HOME", desk.environment["HOME"])
-        return find_job(name, desk.head.url)
+@pytest.fixture(autouse=True)
+def _nobody_is_left_at_work(desk: Desk) -> Iterator[None]:
+    yield
+    for job in json.loads(desk.run("list", "--json")):
+        if job["exit_code"] is None:
+            desk.run("stop", job["name"])
 
 
-def found(desk: Desk, name: str) -> Job:
-    job = find(desk, name)
-    assert job is not None
-    return job
-
-
-def test_submitted_stopped_and_submitted_again(desk: Desk) -> None:
-    """The same bits as `score` in one process; `logs`, `stop` and `list` on the way."""
-    paced = desk.config("run", submit={"python": sys.executable, "env_vars": {"PACE": "0.05"}})
-    said = desk.run("submit", paced, "--name", "night-1")
+def test_submitted_left_stopped_and_submitted_again(desk: Desk) -> None:
+    """The same bits as `score` in one process, after Ctrl-C, `stop` and a second job."""
+    config, run_dir = desk.config("run", **desk.holding()), str(desk.folder / "run")
+    process = desk.start("submit", config, "--wait", "--name", "night-1")
+    until("the run has begun", lambda: exists(run_dir))
+    until("some shards are done", lambda: RunDirectory(run_dir).totals().shards > 3)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
     assert "submitted night-1" in said
-    assert "night-1 is at work" in said
-    run_dir = str(desk.folder / "run")
-    job = found(desk, "night-1")
-    assert (job.state, job.run_dir, job.exit_code) == ("running", run_dir, None)
-    assert "night-1 is at work" in desk.run("submit", paced, code=2)  # no second one beside it
-    until("a shard is done", lambda: exists(run_dir) and RunDirectory(run_dir).totals().shards)
     # Not from what is installed on the machine, if it is.
-    assert re.search("poolscore comes from .*/py_modules_files/_ray_pkg_", desk.run("logs", "night-1"))
+    assert re.search("poolscore comes from .*/py_modules_files/_ray_pkg_", said)
+    assert "night-1 goes on; `poolscore logs night-1 --follow` shows it, `poolscore stop night-1` ends it" in said
+    job = desk.find("night-1")
+    assert (job.state, job.run_dir, job.exit_code) == ("running", run_dir, None)
+    assert "night-1 is at work" in desk.run("submit", config, code=2)  # no second one beside it
+    assert "checked on" in desk.run("logs", "night-1")
     assert "night-1: stopped" in desk.run("stop", "night-1")
-    assert found(desk, "night-1").exit_code == 130
+    assert desk.find("night-1").exit_code == 130
     run = RunDirectory(run_dir)
     assert run.info["status"] == "interrupted"  # in good order
     done = run.reports()
-    assert 0 < len(done) < 10
+    assert 3 < len(done) < SHARDS
     assert "has ended already: stopped" in desk.run("stop", "night-1")
 
-    said = desk.run("submit", desk.config("run"), "--wait", "--resume")
-    assert "200 of 200 rows" in said
+    desk.hold.unlink()
+    said = desk.run("submit", desk.config("run"), "--name", "night-2", "--resume")
+    assert "night-2 is at work" in said
+    assert f"{ROWS} of {ROWS} rows" in desk.run("logs", "night-2", "--follow")
     run = RunDirectory(run_dir)
     assert run.succeeded
     assert {shard: run.reports()[shard] for shard in done} == done  # none of them was scored again
     assert [job["exit_code"] for job in json.loads(desk.run("list", "--json"))[:2]] == [0, 130]
-    desk.run("score", desk.config("plain", run={"dir": "plain", "executor": "local"}))
+    assert TOKEN not in (desk.folder / "run" / "run.json").read_text()
+    require_same_as_in_one_process(desk, run_dir)
+
+
+def require_same_as_in_one_process(desk: Desk, run_dir: str) -> None:
+    if not exists(str(desk.folder / "plain")):
+        desk.run("score", desk.config("plain", run={"dir": "plain", "executor": "local"}))
     assert scores_of_run(run_dir).equals(scores_of_run(str(desk.folder / "plain")))
-    here, there = (desk.folder / name / "selection.parquet" for name in ("plain", "run"))
-    assert pq.read_table(here).equals(pq.read_table(there))
+    here, there = (pq.read_table(f"{folder}/selection.parquet") for folder in (desk.folder / "plain", run_dir))
+    assert here.equals(there)
+
+
+@pytest.mark.slow
+def test_from_an_environment_that_holds_only_the_wheel(desk: Desk, tmp_path: Path) -> None:
+    """Beside what poolscore requires."""
+    libraries = sysconfig.get_path("purelib")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    packages = next((tmp_path / "venv").glob("lib/python*/site-packages"))
+    (packages / "libraries.pth").write_text(f"{libraries}\n")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(packages)]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, str(TESTS.parent)], check=True)
+    environment = {name: value for name, value in desk.environment.items() if name != "PYTHONPATH"}
+    said = subprocess.run(
+        [str(tmp_path / "venv/bin/python"), "-m", "poolscore.jobs", "submit", desk.config("wheel"), "--wait"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert re.search("poolscore comes from .*/py_modules_files/_ray_pkg_", said)
+    require_same_as_in_one_process(desk, str(desk.folder / "wheel"))
 
 
 @pytest.mark.parametrize(
@@ -197,21 +264,6 @@ def test_a_job_that_nobody_knows(desk: Desk) -> None:
 
 def test_the_port_of_the_cluster_itself_is_told(desk: Desk) -> None:
     assert "is this the port of the cluster itself" in desk.run("list", "--address", desk.head.gcs, code=2)
-
-
-def test_ctrl_c_leaves_the_job_alone(desk: Desk) -> None:
-    config = desk.config("left", submit={"python": sys.executable, "env_vars": {"PACE": "0.2"}})
-    process = desk.start("submit", config, "--wait", "--name", "left")
-    until("it is at work", lambda: (job := find(desk, "left")) is not None and job.state == "running")
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "left goes on; `poolscore logs left --follow` shows it, `poolscore stop left` ends it" in said
-    assert found(desk, "left").at_work
-    follower = desk.start("logs", "left", "--follow")
-    desk.run("stop", "left")
-    follower.communicate(timeout=60)
-    assert follower.returncode == 130
 
 
 def test_another_token(desk: Desk) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import distributions, requires, version
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +25,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.jobs.cli.cluster import _last_part, entrypoint
 from poolscore.jobs.submit import driver
 from poolscore.jobs.submit.address import LOCAL, OPEN, authentication_mode, dashboard_address, is_loopback
-from poolscore.jobs.submit.check import check_here
+from poolscore.jobs.submit.check import check_here, prepare_path, require_inputs
 from poolscore.jobs.submit.job import Job, exit_code_of, reason_of
 from poolscore.jobs.submit.order import config_of, order_of, read_order
 from poolscore.jobs.submit.place import place_of_driver, require_gpu
@@ -44,8 +44,9 @@ def _nobodys_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 def test_an_address_is_taken_in_rays_order(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dashboard_address(None) == dashboard_address("auto") == LOCAL
+    assert dashboard_address(None, "configured:1") == "http://configured:1"
     monkeypatch.setenv("RAY_ADDRESS", "http://there:8265/")
-    assert dashboard_address(None) == "http://there:8265"
+    assert dashboard_address(None, "configured:1") == "http://there:8265"
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "https://elsewhere")
     assert dashboard_address(None) == "https://elsewhere"
     assert dashboard_address("10.0.0.1:8265") == "http://10.0.0.1:8265"
@@ -270,7 +271,7 @@ def test_gpus_that_are_asked_for_and_not_there() -> None:
 
 
 def arrived(config: Config, cwd: Path) -> Config:
-    order = json.loads(json.dumps(order_of(config, fresh=False, must_resume=False)))
+    order = json.loads(json.dumps(order_of(config)))
     return config_of(order, cwd)
 
 
@@ -286,6 +287,12 @@ def test_a_configuration_arrives_as_it_left(digit_config: Configure, tmp_path: P
     same = ("pool", "model", "passes", "score", "select", "shortlist", "check", "prices")
     assert [getattr(there, name) for name in same] == [getattr(config, name) for name in same]
     assert there.submit == SubmitConfig()
+
+
+def test_what_else_was_asked_for(digit_config: Configure) -> None:
+    how = {"fresh": False, "must_resume": True, "extends": str(Path.cwd() / "before")}
+    assert order_of(digit_config(), must_resume=True, extends="before")["how"] == how
+    assert order_of(digit_config(), extends="s3://b/before")["how"]["extends"] == "s3://b/before"
 
 
 def test_a_time_of_day_is_that_of_the_submitter(digit_config: Configure, tmp_path: Path) -> None:
@@ -373,8 +380,11 @@ def test_poolscore_travels_whole_and_clean(digit_config: Configure, tmp_path: Pa
     }
     files = sent.files("poolscore.zip")
     (info,) = files.keys() - here.keys()
-    assert re.fullmatch(r"poolscore-.+[.]dist-info/METADATA", info)
-    assert b"Name: poolscore\n" in files[info]
+    for name in (info, *files):
+        (tmp_path / "there" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "there" / name).write_bytes(files[name])
+    (about,) = distributions(path=[str(tmp_path / "there")])
+    assert (about.name, about.version, about.requires) == ("poolscore", version("poolscore"), requires("poolscore"))
     assert {name: files[name] for name in here} == here
     told = {"poolscore_order/order.json": b'{"config": {"a secret": "x"}}', "nets.py": (TESTS / "nets.py").read_bytes()}
     assert sent.files("order.zip") == told
@@ -412,7 +422,7 @@ def test_the_section_is_no_part_of_a_run(digit_config: Configure) -> None:
     assert Path(config.submit.working_dir or "").is_absolute()
     assert "submit" not in config.model_dump(mode="json")
     assert parse_config(config.model_dump(mode="json")).submit == SubmitConfig()
-    assert "secret" not in json.dumps(order_of(config, fresh=False, must_resume=False))
+    assert "secret" not in json.dumps(order_of(config))
 
 
 def test_the_order_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -448,18 +458,31 @@ def test_what_is_not_there_is_told_before_the_job(
     digit_config: Configure, sections: dict[str, dict[str, Any]], says: str
 ) -> None:
     with pytest.raises(ConfigError, match=says):
-        check_here(digit_config(**sections))
+        require_inputs(digit_config(**sections))
 
 
 def test_what_was_checked(digit_config: Configure) -> None:
-    told = check_here(digit_config())
+    config = digit_config()
+    prepare_path(config)
+    require_inputs(config)
+    told = check_here(config)
     assert told.startswith(f"checked on {socket.gethostname()}: poolscore ")
     assert "nets:cnn imports" in told
 
 
 def test_weights_that_are_not_in_their_bucket(digit_config: Configure, bucket: str) -> None:
     with pytest.raises(ConfigError, match=r"model.weights: there is no s3://.*/net.pt"):
-        check_here(digit_config(model={"weights": f"{bucket}/net.pt"}))
+        require_inputs(digit_config(model={"weights": f"{bucket}/net.pt"}))
+
+
+def test_code_that_does_not_import(digit_config: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "half_done.py").write_text("import torch\n\nimport nobodys_module\n")
+    config = digit_config(model={"source": "half_done:net", "path": str(tmp_path)})
+    prepare_path(config)
+    require_inputs(config)
+    with pytest.raises(ConfigError, match=r"model.source: cannot import 'half_done' .*nobodys_module"):
+        check_here(config)
 
 
 def test_the_entry_point_says_what_is_missing(tmp_path: Path) -> None:
@@ -482,7 +505,7 @@ def test_a_machine_that_lacks_a_package_is_told(
 ) -> None:
     monkeypatch.setattr(driver, "requires", lambda name: ["torch>=2", "no-such-thing<3", 'other; extra == "s3"'])
     assert driver.lacking() == ["no-such-thing"]
-    monkeypatch.setitem(sys.modules, "poolscore.engine.score", None)
+    monkeypatch.setitem(sys.modules, "poolscore.jobs.cli", None)
     with pytest.raises(SystemExit) as ended:
         driver.main()
     assert ended.value.code == 2

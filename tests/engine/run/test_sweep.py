@@ -48,6 +48,18 @@ def test_only_orphans_of_our_own_form_are_swept(tmp_path: Path, opened: bool) ->
         assert there == {*OTHERS, "part-00000-0123abcd.parquet"}
 
 
+def test_what_a_driver_left_that_died_while_it_opened_an_epoch_is_swept(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    folder = tmp_path / "_log/000001"
+    folder.mkdir(parents=True)
+    (folder / ".00000000.json.89abcdef.tmp").touch()
+    with Journal(run.storage) as journal:
+        assert journal.epoch == 1
+        (folder / ".00000001.json.89abcdef.tmp").touch()  # its own, which may be on its way
+        sweep(run, journal)
+    assert [path.name for path in folder.glob(".*")] == [".00000001.json.89abcdef.tmp"]
+
+
 def test_a_driver_that_another_followed_sweeps_nothing(tmp_path: Path) -> None:
     run = new_run(tmp_path)
     with Journal(run.storage) as first:
