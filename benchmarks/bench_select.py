@@ -38,12 +38,12 @@ import pyarrow.parquet as pq
 
 from poolscore.engine.cores import usable_cores
 from poolscore.engine.keys import IdSet
-from poolscore.engine.selection.batch import Batch
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.columns import Columns
 from poolscore.engine.selection.others import Others
 from poolscore.engine.selection.parts import Part
 from poolscore.engine.selection.ranking import ranking_of
+from poolscore.engine.selection.result import Batch
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.threshold import Question, Threads
 from poolscore.engine.selection.top import Scored, fill

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from poolscore.engine.run.directory import RunDirectory as RunDirectory
     from poolscore.engine.score import score_pool as score_pool
     from poolscore.engine.selection.batch import select_batch as select_batch
+    from poolscore.engine.selection.compare import Comparison as Comparison
+    from poolscore.engine.selection.compare import compare_runs as compare_runs
+    from poolscore.engine.selection.read import read_selection as read_selection
+    from poolscore.engine.shortlist.read import Shortlist as Shortlist
+    from poolscore.engine.shortlist.read import read_shortlist as read_shortlist
+    from poolscore.engine.shortlist.read import thumbnails as thumbnails
     from poolscore.engine.verify import verify_run as verify_run
 
 _HOME = {
@@ -39,6 +45,12 @@ _HOME = {
     "RunResult": "finish",
     "score_pool": "score",
     "select_batch": "selection.batch",
+    "Comparison": "selection.compare",
+    "compare_runs": "selection.compare",
+    "read_selection": "selection.read",
+    "Shortlist": "shortlist.read",
+    "read_shortlist": "shortlist.read",
+    "thumbnails": "shortlist.read",
     "verify_run": "verify",
 }
 __all__ = list(_HOME)

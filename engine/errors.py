@@ -3,6 +3,7 @@
 x PoolscoreError
   + ConfigError        exit code 2: the configuration or the input is wrong; nothing was started or spent
   + StoppedError       exit code 4: storage or cluster failed; the run directory can be resumed
+    + PoolAway         the pool's storage is busy or away: waited for, before the job stops
     + BrokenDevice     a GPU is of no more use to its process; on Ray the worker is replaced and the job goes on
   + InterruptedRun     exit code 130: Ctrl-C or SIGTERM; the run directory can be resumed
   + UnreadableShard    a part of the pool cannot be read; the shard is tried again, then set aside and named
@@ -38,6 +39,10 @@ class StoppedError(PoolscoreError):
     """Storage or cluster stopped the job; it can be resumed."""
 
     exit_code = STOPPED
+
+
+class PoolAway(StoppedError):
+    """The pool cannot be read, for a reason that may pass."""
 
 
 class BrokenDevice(StoppedError):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as csv
@@ -15,11 +17,11 @@ from poolscore.engine.keys import IdSet, id_text, keys_of
 from poolscore.engine.storage_threads import apart
 
 
-def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") -> IdSet:
-    """Ids from a Parquet or CSV file.
+def read_ids(paths: str | Sequence[str] | None, column: str | None, key: str = "pool.exclude") -> IdSet:
+    """Ids from Parquet or CSV files, and from the `tasks.json` of what was handed over to people.
 
     Args:
-        path: the file, or None for no ids.
+        paths: the file, several of them, or None for no ids.
         column: the pool's id column; the file's column of that name, else of the name 'id', else its only column is
             read. None: the pool has no id column, and ids are "path#row". The only column of a CSV may lack a header:
             then its first line is an id like the others.
@@ -28,8 +30,29 @@ def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") ->
     Raises:
         ConfigError: unreadable, no such column, or a type that no id has.
     """
-    if path is None:
-        return IdSet()
+    every = [paths] if isinstance(paths, str) else paths or []
+    return IdSet(i for path in every for i in _ids_of(path, column, key) if i is not None)
+
+
+def ids_of_tasks(about: Mapping[str, Any]) -> pa.Array:
+    """The ids that a `tasks.json` lists (`poolscore.jobs.tasks.manifest`), as the pool has them: binary ones are
+    written in hexadecimal digits.
+
+    Raises:
+        KeyError, TypeError, ValueError, pa.ArrowException: it is none.
+    """
+    kind, ids = about["id_type"], about["tasks"]["id"]
+    if kind == "binary":
+        return pa.array([bytes.fromhex(i) for i in ids], pa.binary())
+    return pa.array(ids, pa.type_for_alias(kind))
+
+
+def digest_of(ids: IdSet) -> str:
+    """A digest of the set, whatever the order and form of its file."""
+    return sha256(keys_of(ids.sorted()).tobytes()).hexdigest()[:32]
+
+
+def _ids_of(path: str, column: str | None, key: str) -> list[str | bytes | None]:
     ids: list[str | bytes | None] = []
     try:
         names, read = apart(repeated, lambda: _open(path), path)
@@ -47,12 +70,9 @@ def read_ids(path: str | None, column: str | None, key: str = "pool.exclude") ->
         raise ConfigError(f"{key}: {path} is no text in UTF-8; save it as UTF-8 or write it as Parquet") from error
     except (OSError, pa.ArrowException) as error:
         raise ConfigError(f"{key}: {path} cannot be read as Parquet or CSV: {reason(error)}") from error
-    return IdSet(i for i in ids if i is not None)
-
-
-def digest_of(ids: IdSet) -> str:
-    """A digest of the set, whatever the order and form of its file."""
-    return sha256(keys_of(ids.sorted()).tobytes()).hexdigest()[:32]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"{key}: {path} is no tasks.json of `poolscore export-tasks`") from error
+    return ids
 
 
 def _is_csv(path: str) -> bool:
@@ -62,6 +82,10 @@ def _is_csv(path: str) -> bool:
 def _open(path: str) -> tuple[list[str], Callable[[str], pa.ChunkedArray]]:
     """The names of the columns, and a function that reads one: labelled rows may hold their pictures as well."""
     at = locate(path)
+    if path.lower().endswith(".json"):
+        with at.filesystem.open_input_stream(at.path) as file:
+            listed = ids_of_tasks(json.loads(file.read()))
+        return ["id"], lambda name: pa.chunked_array([listed])
     if _is_csv(path):
         with at.filesystem.open_input_stream(at.path) as file, csv.open_csv(file) as reader:
             names: list[str] = reader.schema.names

@@ -5,14 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
+from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.run import directory
 from poolscore.engine.run.create import write_plan
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.errands import ErrandState
 from poolscore.engine.run.journal import Journal
+from poolscore.engine.run.limits import Limits
 from poolscore.engine.run.mixed import mixed_in_words
 from poolscore.engine.run.sweep import seal, sweep, sweep_parts
 from poolscore.engine.run.totals import Totals
@@ -64,14 +68,18 @@ def finish(
     labelled: Labelled | None,
     scored: Scored,
     workers: Workers,
+    limits: Limits,
     started: float,
     journal: Journal | None,
+    on_shortlist: Callable[[ErrandState], None],
 ) -> RunResult:
     """Select, make the shortlist, sweep, set the mark, and score rows again.
 
     Args:
+        limits: count for how long workers are held.
         started: when this call did, by the monotonic clock.
         journal: None: the run was whole before, and nothing is opened.
+        on_shortlist: called while the shortlist is made, about once a second.
 
     Raises:
         StoppedError: another driver works on the run, or there is nothing to select from.
@@ -93,7 +101,14 @@ def finish(
     totals = Totals.of(reports)
     if directory.PLAN not in run.storage.names(""):  # the job that began the run was stopped before it wrote that
         write_plan(run.storage, prepared.plan)
-    shortlist, batch = _select(run, prepared, labelled, workers, require_ours, totals.scored)
+
+    def progress(state: ErrandState) -> None:
+        limits.count(state.workers)
+        run.keep_up(held_seconds=limits.spent)
+        on_shortlist(state)
+
+    make = partial(_shortlist, run, prepared, labelled, workers, require_ours, progress)
+    shortlist, batch = _select(run, config, make, workers, require_ours, totals.scored)
     whole = not set_aside and not missing
     require_ours()
     run.end(
@@ -102,6 +117,7 @@ def finish(
         limit,
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
+        held_seconds=limits.spent,
         set_aside={str(shard): reason for shard, reason in set_aside.items()},
         shortlist=shortlist.to_json() if shortlist is not None else None,
         near_duplicates=batch.near_duplicates.to_json(),
@@ -118,6 +134,9 @@ def finish(
         sweep_parts(run)
     verified = _verify(run, prepared, time.monotonic() - started) if journal is not None else None
     wrong = (run.info.get("verified") or {}).get("wrong", ())
+    exit_code = DONE if whole and not wrong else INCOMPLETE
+    if run.info["exit_code"] != exit_code:
+        run.update(exit_code=exit_code)
     return RunResult(
         run_dir=config.run.dir,
         selection=run.storage.path(directory.SELECTION),
@@ -134,25 +153,25 @@ def finish(
         verified=verified,
         wrong=wrong,
         listed=prepared.listed,
-        exit_code=DONE if whole and not wrong else INCOMPLETE,
+        exit_code=exit_code,
     )
 
 
 def _select(
     run: RunDirectory,
-    prepared: Prepared,
-    labelled: Labelled | None,
+    config: Config,
+    shortlist: Callable[[], Made | None],
     workers: Workers,
     require_ours: Callable[[], None],
     rows: int,
 ) -> tuple[Made | None, Written]:
     """Write the batch, which takes minutes where rows are many, and make the shortlist. The batch comes first, for it
     is what a night is for, unless it is selected from the shortlist. Its near-duplicates are counted on that."""
-    config, made = prepared.config, None
+    made = None
 
     def make() -> None:
         nonlocal made
-        made = _shortlist(run, prepared, labelled, workers, require_ours)
+        made = shortlist()
         workers.close()
 
     if Choice.of(config).needs_shortlist:
@@ -170,10 +189,11 @@ def _shortlist(
     labelled: Labelled | None,
     workers: Workers,
     require_ours: Callable[[], None],
+    on_progress: Callable[[ErrandState], None],
 ) -> Made | None:
     """Which must not spoil the run, unless its selection is made of it."""
     try:
-        return make_shortlist(run, prepared, labelled, workers.fleet, require_ours)
+        return make_shortlist(run, prepared, labelled, workers.fleet, require_ours, on_progress)
     except Exception as error:  # the model is the user's code, and the pool may be gone
         if isinstance(error, ConfigError) and Choice.of(prepared.config).needs_shortlist:
             raise  # the same command would fail again

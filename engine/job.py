@@ -58,7 +58,8 @@ def build_scorer(job: Job) -> Scorer:
     exclude = read_ids(config.pool.exclude, config.pool.id)
     if digest_of(exclude) != job.exclude:
         raise ConfigError(
-            f"pool.exclude: {config.pool.exclude} changed since the job began; leave it as it is till the end"
+            f"pool.exclude: {', '.join(config.pool.exclude_lists)} changed since the job began; leave it as it is till "
+            "the end"
         )
     threads = max(1, config.run.decode_threads or 0)
     decoder = BatchDecoder(build_decoders(config), job.row_specs, config.run.batch_size, device, threads)

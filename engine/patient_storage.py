@@ -65,7 +65,7 @@ class PatientStorage:
                 raise _OfFill(error) from error
 
         try:
-            self._patiently(lambda: self.inner.publish(name, guarded))
+            self.patiently(lambda: self.inner.publish(name, guarded))
         except _OfFill as error:
             raise error.error from error.error.__cause__
 
@@ -78,11 +78,11 @@ class PatientStorage:
             attempts += 1
             return self.inner.create(name, data) or (attempts > 1 and self._holds(name, data))
 
-        return self._patiently(attempt)
+        return self.patiently(attempt)
 
     def read(self, name: str) -> bytes:
         """See Storage."""
-        return self._patiently(lambda: self.inner.read(name))
+        return self.patiently(lambda: self.inner.read(name))
 
     def read_all(self, names: Sequence[str]) -> list[bytes]:
         """See Storage."""
@@ -90,15 +90,15 @@ class PatientStorage:
 
     def names(self, folder: str) -> list[str]:
         """See Storage."""
-        return self._patiently(lambda: self.inner.names(folder))
+        return self.patiently(lambda: self.inner.names(folder))
 
     def leftovers(self, folder: str) -> list[str]:
         """See Storage."""
-        return self._patiently(lambda: self.inner.leftovers(folder))
+        return self.patiently(lambda: self.inner.leftovers(folder))
 
     def delete(self, name: str) -> None:
         """See Storage."""
-        self._patiently(lambda: self.inner.delete(name))
+        self.patiently(lambda: self.inner.delete(name))
 
     def path(self, name: str) -> str:
         """See Storage."""
@@ -114,12 +114,13 @@ class PatientStorage:
         except FileNotFoundError:
             return False
 
-    def _patiently(self, call: Callable[[], A]) -> A:
+    def patiently(self, call: Callable[[], A], kind: type[StoppedError] = StoppedError) -> A:
+        """Repeat a call as long as it raises this kind of error, and it is not too long."""
         began, pause, why = None, FIRST_PAUSE, ""
         while True:
             try:
                 result = call()
-            except StoppedError as error:
+            except kind as error:
                 began, why = began or time.monotonic(), str(error).partition(";")[0]
                 waited = time.monotonic() - began
                 left = self.seconds - waited

@@ -22,6 +22,7 @@ from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
 from poolscore.engine.run.create import create_run, set_aside
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.errands import ErrandState
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
@@ -45,6 +46,7 @@ def score_pool(
     prepared: Prepared | None = None,
     on_check: Callable[[CheckResult], None] = lambda result: None,
     on_progress: Callable[[State], None] = lambda state: None,
+    on_shortlist: Callable[[ErrandState], None] = lambda state: None,
 ) -> RunResult:
     """Score a pool and select the batch to label.
 
@@ -59,6 +61,7 @@ def score_pool(
         prepared: what `prepare_job` gave for the same arguments, where that was done already.
         on_check: called with what the labelled rows of `config.check` gave, before anything is started.
         on_progress: called after each change and about once a second.
+        on_shortlist: the same while the shortlist is made.
 
     Raises:
         ConfigError: something is wrong with configuration, pool or model, or the directory holds another run.
@@ -89,9 +92,9 @@ def score_pool(
     journal = Journal(run.storage) if left else None  # beside another driver nothing is written
     epoch = journal.epoch if journal is not None else None
     try:
-        with closing(Workers(run, prepared, epoch)) as workers:
+        with closing(Workers(run, prepared, epoch, limits)) as workers:
             scored = Scored({}) if journal is None else _score(run, prepared, journal, workers, limits, on_progress)
-            return finish(run, prepared, labelled, scored, workers, started, journal)
+            return finish(run, prepared, labelled, scored, workers, limits, started, journal, on_shortlist)
     except KeyboardInterrupt as error:
         hurry(run.storage)
         far = ""
@@ -115,11 +118,11 @@ def score_pool(
 def _limits(config: Config, run: RunDirectory | None, shards: int) -> Limits:
     """The limits of this call; none where nothing is left but to select."""
     wanted = config.run.deadline, config.run.max_gpu_hours
-    if run is None or wanted == (None, None):
+    if run is None:
         return Limits(*wanted)
     totals = run.totals()
     spent = max(totals.worker_seconds, run.info.get("held_seconds", 0.0))
-    return Limits(None, None) if totals.shards == shards else Limits(*wanted, spent)
+    return Limits(None, None, spent) if totals.shards == shards else Limits(*wanted, spent)
 
 
 def _new_run(config: Config, prepared: Prepared) -> RunDirectory:

@@ -22,10 +22,12 @@ import pyarrow.parquet as pq
 import torch
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, PoolscoreError
+from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, PoolAway, PoolscoreError, UnreadableShard
 from poolscore.engine.feed import NO_ROWS, Blank, Feed
+from poolscore.engine.filesystem import may_pass
 from poolscore.engine.job import Job, build_scorer
 from poolscore.engine.model.compiled import Artefact, programs_compiled
+from poolscore.engine.patient_storage import PatientStorage
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.preview import Preview, preview
@@ -38,7 +40,7 @@ from poolscore.engine.run.task import LookAgain, LookAtLabelled
 from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import ScoredShard, Scorer
 from poolscore.engine.shortlist.look import look_again, reader_of, require_rows
-from poolscore.engine.shortlist.read import FEATURES, Looked, Written, matrix, new_name
+from poolscore.engine.shortlist.read import FEATURES, Looked, WidePart, matrix, new_name
 from poolscore.engine.storage import Storage, open_storage
 
 A = TypeVar("A")
@@ -88,7 +90,7 @@ class ShardWorker:
         Raises:
             UnreadableShard: a file of the pool cannot be read.
             OutOfMemory: the device has no room for a batch and its passes.
-            StoppedError: the run directory cannot be written, the run has ended, or the worker was closed.
+            StoppedError: storage is away for too long, the run has ended, or the worker was closed.
         """
         started = time.monotonic()
         feed, scored = self._scored(shard, blank)
@@ -155,15 +157,18 @@ class ShardWorker:
         return Looked(self._written(task.shard, found.filter(pa.array(finite))), bad)
 
     def _looked(self, shard: Shard, reader: ShardReader, whole: bool) -> tuple[pa.Table, dict[int, str]]:
-        with _broken_devices(shard), self._scorer.feed(shard, self._threaded, reader=reader) as feed:
-            return self._on_device(lambda given: look_again(self._scorer, given, whole), feed)
+        def look() -> tuple[pa.Table, dict[int, str]]:
+            with _broken_devices(shard), self._scorer.feed(shard, self._threaded, reader=reader) as feed:
+                return self._on_device(lambda given: look_again(self._scorer, given, whole), feed)
 
-    def _written(self, shard: Shard, found: pa.Table) -> Written:
+        return self._patiently(look)
+
+    def _written(self, shard: Shard, found: pa.Table) -> WidePart:
         name = new_name(f"part-{shard.index:05d}", ".parquet")
         self._storage.publish(name, lambda file: pq.write_table(found, file, compression="none", use_dictionary=False))
         keep_unless_sealed(self._storage, self._epoch, [name])
         row_ids = found["row_id"].to_pylist() or [0]
-        return Written(name, row_ids[0], row_ids[-1], found.num_rows)
+        return WidePart(name, row_ids[0], row_ids[-1], found.num_rows)
 
     def close(self) -> None:
         """End the thread of the model; a shard that is in it is given up, and nobody waits for storage any more."""
@@ -175,8 +180,27 @@ class ShardWorker:
             self._scorer.decoder.close()
 
     def _scored(self, shard: Shard, blank: Blank) -> tuple[Feed, ScoredShard]:
-        with _broken_devices(shard), self._scorer.feed(shard, self._threaded, blank) as feed:
-            return feed, self._scorer.collect(self._on_device(self._scorer.infer, feed))
+        def score() -> tuple[Feed, ScoredShard]:
+            with _broken_devices(shard), self._scorer.feed(shard, self._threaded, blank) as feed:
+                return feed, self._scorer.collect(self._on_device(self._scorer.infer, feed))
+
+        return self._patiently(score)
+
+    def _patiently(self, read: Callable[[], A]) -> A:
+        """No shard is to blame where the pool's storage fails in a way that may pass: it is read again, with growing
+        pauses, and then the job stops. Of one shard after another all would be set aside."""
+
+        def attempt() -> A:
+            try:
+                return read()
+            except UnreadableShard as error:
+                if error.__cause__ is None or not may_pass(error.__cause__):
+                    raise
+                raise PoolAway(f"{error}; mend the storage, then run the same command again") from error.__cause__
+
+        if not isinstance(self._storage, PatientStorage):
+            return read()
+        return self._storage.patiently(attempt, PoolAway)
 
     def _on_device(self, call: Callable[[A], B], given: A) -> B:
         def run() -> B:

@@ -9,6 +9,7 @@ from poolscore.engine.job import Job
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.fleet import Fleet, LocalFleet
+from poolscore.engine.run.limits import Limits
 
 
 class Workers:
@@ -16,10 +17,11 @@ class Workers:
 
     Args:
         epoch: of the journal; None: nothing is written.
+        limits: count for how long workers are held.
     """
 
-    def __init__(self, run: RunDirectory, prepared: Prepared, epoch: int | None) -> None:
-        self._run, self._prepared, self._epoch = run, prepared, epoch
+    def __init__(self, run: RunDirectory, prepared: Prepared, epoch: int | None, limits: Limits) -> None:
+        self._run, self._prepared, self._epoch, self._limits = run, prepared, epoch, limits
         self._fleet: Fleet | None = None
 
     def fleet(self) -> Fleet:
@@ -36,6 +38,7 @@ class Workers:
         fleet, self._fleet = self._fleet, None
         if fleet is not None:
             fleet.close()
+        self._limits.count(0)
 
 
 def _fleet(config: Config, job: Job) -> Fleet:

@@ -14,8 +14,6 @@ SHOWN = 20  # groups
 
 def lines_of(found: Comparison) -> list[str]:
     """What a person reads."""
-    if not found.common:
-        return _nothing_in_common(found)
     same = found.scores[0] == found.scores[1]
     sampled = " of a sample, the rows with the smallest keys" if found.sampled else ""
     correlation = "not defined" if found.spearman is None else f"{found.spearman:.4f}"
@@ -33,19 +31,6 @@ def lines_of(found: Comparison) -> list[str]:
     if len(found.groups) > SHOWN:
         lines.append(f"… and {len(found.groups) - SHOWN:,} more values of {found.by} (--json has all)")
     return lines
-
-
-def _nothing_in_common(found: Comparison) -> list[str]:
-    """Why there is nothing to compare."""
-    a, b = (f"the column '{name}'" if name else "path and row" for name in found.id_columns)
-    if a != b:
-        why = f"A's rows are known by {a}, B's by {b}"
-    elif found.id_columns[0] is None:
-        why = "rows are known by path and row, and the pools have no path in common; name a column in pool.id"
-    else:
-        why = f"no value of {a} is in both: they are of different pools, or their ids were made anew"
-    rows = f"rows: {found.rows[0]:,} in A, {found.rows[1]:,} in B"
-    return [f"{rows}; none is in both, so there is nothing to compare", why]
 
 
 def write_only(found: Comparison, out: Path) -> None:

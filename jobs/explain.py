@@ -14,11 +14,12 @@ from PIL import Image
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.explain.find import Standing
-from poolscore.engine.explain.picked import CONTROL, Membership
+from poolscore.engine.explain.picked import Membership
 from poolscore.engine.explain.row import Explanation
 from poolscore.engine.explain.shortlisted import Column, Neighbour, Passes
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.scores import Task
+from poolscore.engine.selection.control import CONTROL
 from poolscore.engine.shortlist.read import about_shortlist, thumbnails
 from poolscore.jobs.report.balance import class_name
 from poolscore.jobs.report.text import column_texts, number, percent
@@ -128,12 +129,11 @@ def membership_in_words(membership: Membership, standings: Sequence[Standing]) -
 def _why_not(membership: Membership, standings: Sequence[Standing]) -> str:
     standing = next((s for s in standings if s.score == membership.score), None)
     if standing is None or standing.rank is None:
-        return f"it has {membership.rows:,} rows"
+        return membership.left_out or f"it has {membership.rows:,} rows"
     place = f"place {standing.rank:,} by {standing.score}, and it has {membership.rows:,} rows"
-    if membership.method != "topk":
-        return f"{place}, chosen by {membership.method}"
-    left_out = standing.rank <= membership.rows
-    return f"{place}: left out by an exclusion, a cap or a quota" if left_out else place
+    by = "" if membership.method == "topk" else f", chosen by {membership.method}"
+    why = f": {membership.left_out}" if membership.left_out is not None else ""
+    return f"{place}{by}{why}"
 
 
 def _from_shortlist(found: Explanation, config: Config) -> list[str]:

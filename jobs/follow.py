@@ -80,16 +80,15 @@ def _look(run_uri: str, pulse: Pulse, wait: bool) -> State | None:
         if wait:
             return None
         raise
-    return state_of(run, run.totals(), pulse.is_at_work)
+    return state_of(run, run.totals(), pulse.is_at_work, of_ended=True)
 
 
 def _is_over(run_uri: str, pulse: Pulse, state: State) -> bool:
-    """Whether it has ended, or nobody works on it any more."""
-    if state["status"] != directory.RUNNING:
-        return True
-    if state["driver"] is None or state["driver"]["at_work"] is not False:
+    """Whether nobody works on it any more."""
+    at_work = state["driver"]["at_work"] if state["driver"] is not None else None  # None: nobody can tell
+    if at_work or (at_work is None and state["status"] == directory.RUNNING):
         return False
-    again = _look(run_uri, pulse, wait=False)  # it may have ended between two reads of the first look
+    again = _look(run_uri, pulse, wait=False)  # the driver may have ended between two reads of the first look
     assert again is not None
     state.update(again)
     return True

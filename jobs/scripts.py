@@ -8,13 +8,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any
 
 
 def result(value: Any, indent: int | None = 2) -> None:
     """The result, on standard output."""
-    print(json.dumps(_plain(value), indent=indent, allow_nan=False), flush=True)
+    print(json.dumps(_plain(value), indent=indent, allow_nan=False, default=str), flush=True)
 
 
 def _plain(value: Any) -> Any:
@@ -23,8 +22,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
-    if isinstance(value, PurePath):
-        return str(value)
     if hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value

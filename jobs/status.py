@@ -73,14 +73,15 @@ def run_of(name: str, address: str | None, as_json: bool) -> str | None:
     return None
 
 
-def state_of(run: RunDirectory, totals: Totals, ask: Asks = is_at_work) -> dict[str, Any]:
+def state_of(run: RunDirectory, totals: Totals, ask: Asks = is_at_work, of_ended: bool = False) -> dict[str, Any]:
     """What `--json` prints.
 
     Args:
         ask: whether its driver is at work.
+        of_ended: also of a run that has ended, whose driver may still score rows again and write the report.
     """
     info, pool = run.info, run.info["pool"]
-    driver = _driver_of(run, ask) if info["status"] == directory.RUNNING else None
+    driver = _driver_of(run, ask) if of_ended or info["status"] == directory.RUNNING else None
     live = (info.get("live") or {}) if driver is not None and driver["at_work"] is not False else {}
     pace = live.get("rows_per_second")
     return {
@@ -128,7 +129,7 @@ def state_of(run: RunDirectory, totals: Totals, ask: Asks = is_at_work) -> dict[
 def facts_of(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Labels and values for people."""
     yield "status", _status(state)
-    if state["driver"] is not None:
+    if state["driver"] is not None and (state["status"] == directory.RUNNING or state["driver"]["at_work"]):
         yield "driver", driver_in_words(state["driver"])
     shards, rows = state["shards"], state["rows"]
     held = [f"{shards['in_flight']:,} in flight"] if shards["in_flight"] else []

@@ -11,16 +11,18 @@ This module does not import torch.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from poolscore.kernels.philox import MULTIPLIERS, ROUNDS, WEYL, WORD, key_words
 
+Words: TypeAlias = NDArray[np.uint64]
 COUNTER = (WORD, WORD - 1)  # counter words 2 and 3; no mask reaches them, and `random` has (WORD, WORD)
 BLOCK = 8192  # rows at a time: what is at work fits into a core's second cache
 LARGEST = 46.0  # no noise is larger: Q is at least 2^-65
+SHIFT = np.uint64(32)
 _LN2_HIGH, _LN2_LOW = 0.6931471803691238, 1.9082149292705877e-10  # their sum is ln 2; the first has 20 bits to spare
 _ATANH = tuple(1 / (2 * i + 1) for i in range(1, 13))  # atanh(z) = z + z^3/3 + z^5/5 + …
 
@@ -97,32 +99,47 @@ def _twice_atanh(z_N: NDArray[np.float64]) -> NDArray[np.float64]:
     return doubled + doubled * square * series
 
 
-def _words(keys_N: NDArray[np.uint64], seed: int) -> Iterator[tuple[int, NDArray[np.uint64], NDArray[np.uint64]]]:
+def _words(keys_N: NDArray[np.uint64], seed: int) -> Iterator[tuple[int, Words, Words]]:
     """Words 0 and 1 of Philox4x32-10 for blocks of keys: where a block begins, and its words, as uint64. The same
-    numbers as `philox_numpy` gives, in buffers that are used again."""
+    numbers as `philox_numpy` gives, in buffers that are used again, without what these two words do not need."""
     if keys_N.dtype != np.uint64:
         raise ValueError(f"row keys must be uint64, got {keys_N.dtype}")
-    word, shift = np.uint64(WORD), np.uint64(32)
+    word = np.uint64(WORD)
     m0, m2 = (np.uint64(m) for m in MULTIPLIERS)
-    buffers: list[NDArray[Any]] = [np.empty(min(BLOCK, len(keys_N)), np.uint64) for _ in range(6)]
+    k0, k1 = key_words(seed)
+    keys_of_rounds = [(np.uint64(k0 + i * WEYL[0] & WORD), np.uint64(k1 + i * WEYL[1] & WORD)) for i in range(ROUNDS)]
+    first, *middle, ninth, tenth = keys_of_rounds
+    high, low = divmod(MULTIPLIERS[1] * COUNTER[0], 1 << 32)  # word 2 of the counter is the same for all keys
+    buffers = [np.empty(min(BLOCK, len(keys_N)), np.uint64) for _ in range(6)]
     for start in range(0, len(keys_N), BLOCK):
         keys = keys_N[start : start + BLOCK]
         c0, c1, c2, c3, p0, p2 = (buffer[: len(keys)] for buffer in buffers)
-        np.bitwise_and(keys, word, out=c0)
-        np.right_shift(keys, shift, out=c1)
-        c2.fill(COUNTER[0])
-        c3.fill(COUNTER[1])
-        k0, k1 = key_words(seed)
-        for _ in range(ROUNDS):
+        np.bitwise_and(keys, word, out=p0)
+        p0 *= m0
+        np.right_shift(keys, SHIFT, out=c0)
+        c0 ^= np.uint64(high) ^ first[0]
+        c1.fill(low)
+        _mix(p0, np.uint64(COUNTER[1]), first[1], c2)
+        np.bitwise_and(p0, word, out=c3)
+        for k in middle:
             np.multiply(c0, m0, out=p0)
             np.multiply(c2, m2, out=p2)
-            np.right_shift(p2, shift, out=c0)
-            c0 ^= c1
-            c0 ^= np.uint64(k0)
-            np.right_shift(p0, shift, out=c2)
-            c2 ^= c3
-            c2 ^= np.uint64(k1)
+            _mix(p2, c1, k[0], c0)
+            _mix(p0, c3, k[1], c2)
             np.bitwise_and(p2, word, out=c1)
             np.bitwise_and(p0, word, out=c3)
-            k0, k1 = (k0 + WEYL[0]) & WORD, (k1 + WEYL[1]) & WORD
+        np.multiply(c0, m0, out=p0)
+        np.multiply(c2, m2, out=p2)
+        np.bitwise_and(p2, word, out=c1)
+        _mix(p0, c3, ninth[1], c2)
+        np.multiply(c2, m2, out=p2)
+        _mix(p2, c1, tenth[0], c0)
+        np.bitwise_and(p2, word, out=c1)
         yield start, c0, c1
+
+
+def _mix(product: Words, other: Words | np.uint64, key: np.uint64, out: Words) -> None:
+    """High word of a product, and both others, in exclusive or."""
+    np.right_shift(product, SHIFT, out=out)
+    out ^= other
+    out ^= key

@@ -89,11 +89,13 @@ def with_paths(config: Config, change: Callable[[str], str]) -> Config:
     def decoded(decode: Decode) -> Any:
         return changed(decode, "tokenizer") if isinstance(decode, TextDecode) else decode
 
-    pool = changed(config.pool, "uri", "exclude")
+    pool = changed(config.pool, "uri")
+    excluded = tuple(map(change, pool.exclude_lists))
+    exclude = excluded[0] if isinstance(pool.exclude, str) else excluded or None
     inputs = {name: decoded(decode) for name, decode in pool.inputs.items()}
     return config.model_copy(
         update={
-            "pool": pool.model_copy(update={"decode": decoded(pool.decode), "inputs": inputs}),
+            "pool": pool.model_copy(update={"decode": decoded(pool.decode), "inputs": inputs, "exclude": exclude}),
             "model": changed(config.model, "path", "weights", *(["source"] if config.model.is_file else [])),
             "check": config.check and changed(config.check, "labelled"),
             "shortlist": changed(config.shortlist, "labelled"),

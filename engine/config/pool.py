@@ -20,10 +20,15 @@ class PoolConfig(Section):
     inputs: dict[str, Decode] = {}  # instead of input and decode: the model's keyword arguments
     id: str | None = None  # column; default: the row is known by its file and place
     keep: tuple[str, ...] = ()  # columns carried into scores and selections
-    exclude: str | None = None  # Parquet or CSV of ids that are labelled already
+    exclude: str | tuple[str, ...] | None = None  # ids that are labelled or handed over: Parquet, CSV, tasks.json
     filter: str | None = None  # only rows for which this holds, such as: split == "train" and size > 10
     sample: PositiveNumber | None = None  # for a try: a fraction (below 1) or a number of rows, drawn by passes.seed
     bad_files: Literal["stop", "skip"] = "stop"  # files that cannot be read: refuse the pool, or list and leave out
+
+    @property
+    def exclude_lists(self) -> tuple[str, ...]:
+        """The files of `exclude`."""
+        return (self.exclude,) if isinstance(self.exclude, str) else self.exclude or ()
 
     @model_validator(mode="after")
     def _one_way_to_name_inputs(self) -> PoolConfig:

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.explain.find import Found
+from poolscore.engine.explain.left_out import Terms, Walked
 from poolscore.engine.filesystem import open_parquet, reason
 from poolscore.engine.run.directory import SELECTION, RunDirectory
+from poolscore.engine.selection.control import CONTROL
 
 WHY = ("rank", "method", "score_name", "score", "perturbed_score", "step", "gain", "run")
-CONTROL = "control"  # method of the rows that were drawn at random from all
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Membership:
     score: str | None  # that it was selected by; None: it has no rows
     method: str | None
     why: dict[str, Any] | None  # WHY, as far as it has them; None: the row is not in it
+    left_out: str | None = None  # why it is not in it, where others did not simply come before it
 
 
 @dataclass
@@ -38,12 +40,24 @@ class _Seen:
     score: str | None = None
     method: str | None = None
     why: dict[int, dict[str, Any]] = field(default_factory=dict)  # by place among the rows that were asked for
+    walked: Walked | None = None  # None: it does not say what it was asked for
+
+    def membership(self, file: str, row: int, listed: bool | None) -> Membership:
+        """Of one of the rows that were asked for."""
+        why = self.why.get(row)
+        left_out = self.walked.why(row, listed) if why is None and self.walked is not None else None
+        return Membership(file, self.rows, self.score, self.method, why, left_out)
 
 
-def memberships(run: RunDirectory, rows: Sequence[Found]) -> list[tuple[Membership, ...]]:
+def memberships(
+    run: RunDirectory, rows: Sequence[Found], listed: Sequence[bool | None]
+) -> list[tuple[Membership, ...]]:
     """What each selection of a run says of each row. Memory: one row group of a selection.
 
     Rows are known by key and row_id; in a selection over several runs by key alone, for an id counts once there.
+
+    Args:
+        listed: whether each row is on the run's shortlist; None: that is not known.
 
     Raises:
         StoppedError: a selection cannot be read.
@@ -51,10 +65,7 @@ def memberships(run: RunDirectory, rows: Sequence[Found]) -> list[tuple[Membersh
     files = [SELECTION] * (SELECTION in run.storage.names(""))
     files += sorted(f"selections/{name}" for name in run.storage.names("selections") if name.endswith(".parquet"))
     seen = {file: _look(run, file, rows) for file in files}
-    return [
-        tuple(Membership(file, s.rows, s.score, s.method, s.why.get(i)) for file, s in seen.items())
-        for i in range(len(rows))
-    ]
+    return [tuple(one.membership(file, i, on_list) for file, one in seen.items()) for i, on_list in enumerate(listed)]
 
 
 def ranks_in_batch(run: RunDirectory, row_ids_N: NDArray[np.int64]) -> dict[int, int]:
@@ -72,7 +83,9 @@ def ranks_in_batch(run: RunDirectory, row_ids_N: NDArray[np.int64]) -> dict[int,
 def _look(run: RunDirectory, name: str, rows: Sequence[Found]) -> _Seen:
     try:
         with open_parquet(run.storage.path(name)) as file:
-            seen = _Seen(rows=file.metadata.num_rows)
+            terms = Terms.of(run, name, file.schema_arrow.metadata)
+            walked = None if terms is None else Walked(terms, rows, run.config.pool.id)
+            seen = _Seen(rows=file.metadata.num_rows, walked=walked)
             for group in range(file.num_row_groups):
                 _look_at_group(file, group, rows, seen)
             return seen
@@ -81,7 +94,10 @@ def _look(run: RunDirectory, name: str, rows: Sequence[Found]) -> _Seen:
 
 
 def _look_at_group(file: pq.ParquetFile, group: int, rows: Sequence[Found], seen: _Seen) -> None:
-    table = file.read_row_group(group, columns=["row_id", "key", *(n for n in WHY if n in file.schema_arrow.names)])
+    columns = ["row_id", "key", *WHY, *(seen.walked.columns if seen.walked is not None else ())]
+    table = file.read_row_group(group, columns=[name for name in columns if name in file.schema_arrow.names])
+    if seen.walked is not None:
+        seen.walked.see(table)
     if seen.method is None and table.num_rows:
         of_score = table.filter(pc.not_equal(table["method"], CONTROL))
         first = of_score if of_score.num_rows else table

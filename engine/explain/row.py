@@ -18,7 +18,7 @@ from poolscore.engine.explain.picked import Membership, memberships
 from poolscore.engine.explain.shortlisted import OnShortlist, on_shortlist
 from poolscore.engine.keys import keys_of
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.shortlist.listing import Listing
+from poolscore.engine.shortlist.listing import look_at
 from poolscore.engine.shortlist.read import about_shortlist
 from poolscore.engine.words import amount
 
@@ -126,7 +126,8 @@ def _row_id_of(run: RunDirectory, place: str) -> int:
 def _scored(run: RunDirectory, parts: RunParts, rows: Sequence[Found]) -> list[Explanation]:
     if not rows:
         return []
-    listed = [_on_shortlist(run, row.row_id) for row in rows]
+    shortlisted = [_on_shortlist(run, row.row_id) for row in rows]
+    listed = [_is_listed(one) for one in shortlisted]
     return [
         Explanation(
             became=Became.SCORED,
@@ -140,7 +141,7 @@ def _scored(run: RunDirectory, parts: RunParts, rows: Sequence[Found]) -> list[E
             **of_shortlist,
         )
         for row, standings, picked, of_shortlist in zip(
-            rows, parts.standings(rows), memberships(run, rows), listed, strict=True
+            rows, parts.standings(rows), memberships(run, rows, listed), shortlisted, strict=True
         )
     ]
 
@@ -150,9 +151,17 @@ def _on_shortlist(run: RunDirectory, row_id: int) -> dict[str, Any]:
     try:
         if about_shortlist(run) is None:
             return {}
-        return {"has_shortlist": True, "on_shortlist": on_shortlist(run, Listing(run), row_id)}
+        found = look_at(run, lambda listing: on_shortlist(run, listing, row_id))
+        return {"has_shortlist": True, "on_shortlist": found}
     except StoppedError as error:
         return {"has_shortlist": True, "no_shortlist": str(error)}
+
+
+def _is_listed(shortlisted: dict[str, Any]) -> bool | None:
+    """Whether a row is on the run's shortlist; None: that is not known."""
+    if not shortlisted.get("has_shortlist") or "no_shortlist" in shortlisted:
+        return None
+    return shortlisted["on_shortlist"] is not None
 
 
 def _rejected(run: RunDirectory, rows: Sequence[Found]) -> list[Explanation]:
@@ -198,7 +207,8 @@ def _absent(run: RunDirectory, parts: RunParts, wanted: str) -> Explanation:
     missing = len(run.plan.shards) - len(parts.reports)
     unseen = [f"the {amount(filtered, 'row')} that filter or sample left out"] * bool(filtered)
     unseen += [f"the {amount(missing, 'shard')} without a result"] * bool(missing)
-    unseen += [f"{run.config.pool.exclude}"] * (run.config.pool.exclude is not None and _excluded(run, wanted) is None)
+    lists = run.config.pool.exclude_lists
+    unseen += [", ".join(lists)] * (bool(lists) and _excluded(run, wanted) is None)
     maybe = f"; it may be among {' or in '.join(unseen)}" if unseen else ""
     raise ConfigError(f"{run.storage.root}: no scored or rejected row has the id '{wanted}'{maybe}")
 

@@ -60,10 +60,12 @@ def compile_model(scorer: Scorer, batch: Batch) -> tuple[Artefact | None, bytes,
     """Compile the model where that is asked for or usual: the artefact, its bytes, and why there is none."""
     if scorer.model.cut is None or not _wants_compiled(scorer):
         return None, b"", None
-    with only_these_programs():
-        because = scorer.model.try_compiled(batch.inputs, batch.keys)
-        if because is None and (saved := save_artefact()) is not None:
-            return *saved, None
+    because: str | None = "there is no GPU here to compile for"
+    if scorer.config.run.device != "cuda" or scorer.decoder.device.type == "cuda":
+        with only_these_programs():
+            because = scorer.model.try_compiled(batch.inputs, batch.keys)
+            if because is None and (saved := save_artefact()) is not None:
+                return *saved, None
     if because is None:
         scorer.model.leave_uncompiled()
         because = "torch's compiler caches are switched off, and workers would have to compile by themselves"
@@ -74,7 +76,7 @@ def compile_model(scorer: Scorer, batch: Batch) -> tuple[Artefact | None, bytes,
 
 def _wants_compiled(scorer: Scorer) -> bool:
     wanted = scorer.config.passes.compile
-    return scorer.decoder.device.type == "cuda" if wanted is None else wanted
+    return "cuda" in (scorer.decoder.device.type, scorer.config.run.device) if wanted is None else wanted
 
 
 def seconds_of(scorer: Scorer, batch: Batch) -> float:

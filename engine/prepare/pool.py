@@ -18,7 +18,7 @@ from poolscore.engine.pool.find import FooterCache, StartWorkers, Workers, find_
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.scores import SCORES
-from poolscore.engine.selection.caps import require_groups
+from poolscore.engine.selection.groups import require_groups
 
 OWN_COLUMNS = {
     "row_id",

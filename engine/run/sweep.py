@@ -4,15 +4,17 @@ A worker that was given up may still be at work, on a machine that is out of rea
 has looked for such parts. So it takes away what comes too late by itself. The driver first seals its epoch of the
 journal, and all before, and then looks; a worker first writes, and then looks whether its driver's epoch is sealed. In
 whatever order the four things happen, one of the two sees the part. Only what a worker leaves that dies between its two
-steps stays, and is taken away when the same command is given again.
+steps, or is not permitted to delete, stays, and is taken away when the same command is given again.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 
 from poolscore.engine.errors import StoppedError
+from poolscore.engine.patient_storage import impatient
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.records import FOLDER, folder_of, name_of
@@ -40,12 +42,14 @@ def keep_unless_sealed(storage: Storage, epoch: int | None, names: Iterable[str]
     """
     if epoch is None:
         return
+    storage = impatient(storage)
     try:
         storage.read(name_of(epoch, SEALED))
-    except FileNotFoundError:
+    except (FileNotFoundError, StoppedError):  # it is open; or a worker may not look, or storage fails just now
         return
     for name in names:
-        storage.delete(name)
+        with suppress(StoppedError):  # where a worker may not delete the driver's next command does
+            storage.delete(name)
     raise StoppedError(f"{storage.path(folder_of(epoch))} is sealed: the run ended without this worker")
 
 
@@ -60,6 +64,8 @@ def sweep(run: RunDirectory, journal: Journal) -> None:
     found = _uncounted_parts(run)
     for epoch in _before(run, journal):
         found += [f"{folder_of(epoch)}/{name}" for name in run.storage.leftovers(folder_of(epoch))]
+    folder, opening = name_of(journal.epoch, 0).rsplit("/", 1)  # who died while it opened the epoch that became ours
+    found += [f"{folder}/{name}" for name in run.storage.leftovers(folder) if name.startswith(f".{opening}.")]
     found += [name for name in run.storage.leftovers("") if _OF_DRIVER.match(name)]
     journal.require_ours()
     _delete(run, found)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.near_duplicates import repeated
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.selection.batch import Batch
 from poolscore.engine.selection.caps import NEAR_DUPLICATES
-from poolscore.engine.shortlist.listing import Listing
+from poolscore.engine.selection.result import Batch
+from poolscore.engine.shortlist.listing import Listing, look_at
 
 MANY = 0.1  # share of near-duplicates above which the option that removes them is named
 OPTION = f"--max-per-group {NEAR_DUPLICATES}=1"  # of `poolscore select`
@@ -30,11 +31,13 @@ class NearDuplicates:
     repeated: int  # of these, those that have a near-duplicate before them in the selection
     capped: bool = False  # whether no more than one of each was to be taken
     why: str | None = None  # nothing is known
+    lacks: str | None = None  # what is amiss with the shortlist that they are counted on
 
     @classmethod
     def from_json(cls, entry: dict[str, Any]) -> NearDuplicates:
         """The inverse of `to_json`."""
-        return cls(*(entry[name] for name in ("rows", "known", "repeated", "capped", "why")))
+        names = ("rows", "known", "repeated", "capped", "why", "lacks")
+        return cls(**{name: entry[name] for name in names if name in entry})  # older versions did not write all
 
     def to_json(self) -> dict[str, Any]:
         """For manifests and run.json."""
@@ -60,7 +63,10 @@ class NearDuplicates:
             return f"not known ({self.why})" if self.why else "not known (none of the rows is on a shortlist)"
         of = f"{self.known:,} rows" if self.known == self.rows else f"the {self.known:,} rows that are on a shortlist"
         text = f"{self.repeated:,} of {of} ({self.rate:.1%}) are like a row before them"
-        return f"{text}; {remedy} takes one of each" if self.many and not self.capped else text
+        text += f"; {remedy} takes one of each" if self.many and not self.capped else ""
+        if self.lacks is not None:
+            text += f"; the shortlist that tells it is not what it should be: {self.lacks}"
+        return text
 
 
 def near_duplicates_of(runs: Sequence[RunDirectory], batch: Batch) -> NearDuplicates:
@@ -71,44 +77,54 @@ def near_duplicates_of(runs: Sequence[RunDirectory], batch: Batch) -> NearDuplic
         runs: that it was selected from.
     """
     capped = batch.choice.caps.near_duplicates == 1
-    listings: dict[int, Listing] = {}
-    why = None
+    found: list[_Listed] = []
+    why = lacks = None
     for number, run in enumerate(runs):
         try:
-            listings[number] = Listing(run)
+            found.append(look_at(run, partial(_listed, batch, number, run)))
         except (ConfigError, StoppedError) as error:  # which must not lose the selection
             why = str(error)
-    run_of_N, row_ids_N = _listed(listings, batch)
-    features_NF, known_N = np.empty((len(run_of_N), 0), np.float32), np.zeros(len(run_of_N), bool)
-    centres: list[NDArray[np.float64]] = []
-    for number, listing in listings.items():
-        of_run = run_of_N == number
-        try:
-            centre_F, features_MF = listing.centre_F, listing.features(row_ids_N[of_run])
-        except StoppedError as error:
-            why = str(error)
             continue
-        if not centres:
-            features_NF = np.empty((len(run_of_N), len(centre_F)), np.float32)
-        centres.append(centre_F)
-        features_NF[of_run], known_N[of_run] = features_MF, True
-    if not centres:
+        lacks = lacks or found[-1].lacks
+    if not found:
         return NearDuplicates(batch.count, 0, 0, capped, why)
-    if not known_N.all():
-        features_NF = features_NF[known_N]
-    count = int(repeated(features_NF, np.mean(centres, axis=0)).sum())
-    return NearDuplicates(batch.count, len(features_NF), count, capped)
+    centre_F = np.mean([of_run.centre_F for of_run in found], axis=0)
+    features_NF = _in_order(found)
+    count = int(repeated(features_NF, centre_F).sum())
+    return NearDuplicates(batch.count, len(features_NF), count, capped, lacks=lacks)
 
 
-def _listed(listings: Mapping[int, Listing], batch: Batch) -> tuple[NDArray[np.intp], NDArray[np.int64]]:
-    """Run and row_id of those rows of a batch that are on the shortlist of their run, in their order."""
-    run_of_part = np.array([part.run for part in batch.parts], np.intp)
-    row_ids = {number: listing.rows["row_id"].to_numpy() for number, listing in listings.items()}
-    runs, rows = [np.empty(0, np.intp)], [np.empty(0, np.int64)]
-    for block in batch.ranked() if listings else ():
-        run_of_row, listed = run_of_part[block["part"]], np.zeros(len(block), bool)
-        for number, of_run in row_ids.items():
-            listed |= (run_of_row == number) & np.isin(block["row_id"], of_run)
-        runs.append(run_of_row[listed])
-        rows.append(block["row_id"][listed])
-    return np.concatenate(runs), np.concatenate(rows)
+@dataclass
+class _Listed:
+    """Those M rows of a batch that are on the shortlist of one run."""
+
+    places_M: NDArray[np.int64]  # in the batch
+    features_MF: NDArray[np.float32]
+    centre_F: NDArray[np.float64]
+    lacks: str | None  # see `Shortlist.lacks`
+
+
+def _listed(batch: Batch, number: int, run: RunDirectory, listing: Listing) -> _Listed:
+    of_run = np.array([part.run == number for part in batch.parts], bool)
+    on_list = listing.rows["row_id"].to_numpy()
+    places, row_ids, first = [np.empty(0, np.int64)], [np.empty(0, np.int64)], 0
+    for block in batch.ranked():
+        listed = np.flatnonzero(of_run[block["part"]] & np.isin(block["row_id"], on_list))
+        places.append(first + listed)
+        row_ids.append(block["row_id"][listed])
+        first += len(block)
+    features_MF = listing.features(np.concatenate(row_ids))
+    return _Listed(np.concatenate(places), features_MF, listing.centre_F, listing.lacks(run.reports()))
+
+
+def _in_order(found: list[_Listed]) -> NDArray[np.float32]:
+    """The features of all runs' rows, in the order of the batch. Those of the runs are given up on the way."""
+    if len(found) == 1:
+        return found[0].features_MF
+    order = np.argsort(np.argsort(np.concatenate([of_run.places_M for of_run in found])))
+    features_NF = np.empty((len(order), found[0].features_MF.shape[1]), np.float32)
+    while found:
+        of_run = found.pop()
+        order, places = np.split(order, [len(order) - len(of_run.places_M)])
+        features_NF[places] = of_run.features_MF
+    return features_NF

@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 from poolscore.engine.scores import Task
 from poolscore.engine.selection.badge import badge, of_classes, of_labels
 from poolscore.engine.selection.batchbald import ENOUGH, batchbald, probs_of
-from poolscore.engine.selection.caps import Room
 from poolscore.engine.selection.choice import Choice
-from poolscore.engine.selection.greedy import Places, Taken, Values
+from poolscore.engine.selection.greedy import Taken
+from poolscore.engine.selection.groups import Room
 from poolscore.engine.selection.kcenter import kcenter
 from poolscore.engine.selection.methods import require_method
+from poolscore.engine.selection.order import Places, Values
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.shortlist.read import Shortlist
 
+MOST_PASSES = 1000  # that are advised
 BLOCK = 256  # rows whose probabilities are averaged at once
 
 
@@ -74,7 +76,7 @@ def pick(shortlist: Shortlist, task: Task, choice: Choice, k: int, room: Room) -
         taken = kcenter(features_NF, shortlist.centre_F, shortlist.labelled_MF, order_N, k, room, best)
     else:
         taken = badge(_factors(shortlist, task), features_NF, keys_N, order_N, k, room, choice.seed)
-    return _picked(taken, choice, asked)
+    return _result(taken, choice, asked)
 
 
 def _batchbald(
@@ -95,7 +97,7 @@ def _batchbald(
     if found.full:
         told = f"{len(found.places)} rows tell {found.gains.sum():.2f} of the {math.log(T):.2f} nats (ln T)"
         if found.gains.sum() >= ENOUGH * math.log(T):
-            why = f"{told} that {T} passes can tell at most. A larger passes.count tells more rows apart"
+            why = f"{told} that {T} passes can tell at most. {_more_passes(found.gains.sum() / len(found.places), k)}"
         else:
             why = f"{told}, and no other row that may be taken adds anything to them"
         notes.append(f"batchbald: {why}; the others are taken by power")
@@ -105,10 +107,19 @@ def _batchbald(
             if room.open_N[place]:
                 room.take(place)
                 fill.append(place)
-    return _picked(found, choice, asked, fill, notes)
+    return _result(found, choice, asked, fill, notes)
 
 
-def _picked(taken: Taken, choice: Choice, asked: int, fill: Sequence[int] = (), notes: Sequence[str] = ()) -> Picked:
+def _more_passes(gain: float, k: int) -> str:
+    """How many passes would fill a batch of k rows that tell `gain` nats each, as those before did on average. Later
+    rows tell less, so it is enough by a factor of two or so."""
+    nats = k * gain / ENOUGH
+    if nats > math.log(MOST_PASSES):
+        return f"Not even {MOST_PASSES:,} passes fill a batch of {k:,}; badge, kcenter and power do"
+    return f"About {math.ceil(math.exp(nats)):,} passes (passes.count) fill a batch of {k:,}"
+
+
+def _result(taken: Taken, choice: Choice, asked: int, fill: Sequence[int] = (), notes: Sequence[str] = ()) -> Picked:
     places = np.concatenate([taken.places, np.array(fill, np.intp)])
     if len(places) < asked:
         caps = f" under the caps ({choice.caps}); wider ones may, or" if choice.caps else ";"

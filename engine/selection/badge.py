@@ -20,8 +20,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine.selection.caps import Room
-from poolscore.engine.selection.greedy import Places, Taken, Values, best_open, taken
+from poolscore.engine.selection.greedy import Taken, best_open
+from poolscore.engine.selection.groups import Room
+from poolscore.engine.selection.order import Places, Values
 from poolscore.kernels.gumbel import gumbel_of
 
 STREAM = 0xBAD6E  # high half of the Philox key of the seeds of the steps
@@ -112,7 +113,7 @@ def badge(
         gains.append(float(np.sqrt(gradients.squares_N[place])))
         room.take(place)
         gradients.add(place)
-    return taken(places, gains)
+    return Taken.of(places, gains)
 
 
 def of_classes(probs_NC: Values) -> Values:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from poolscore.engine.config import Config
 from poolscore.engine.cores import usable_cores
@@ -24,130 +19,36 @@ from poolscore.engine.selection.caps import NEAR_DUPLICATES
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.clusters import Listed, candidates, ranked_otherwise
 from poolscore.engine.selection.columns import Columns
-from poolscore.engine.selection.control import CONTROL, control_ranks, control_rows, with_control
-from poolscore.engine.selection.methods import AWARE, BY_CHANCE
-from poolscore.engine.selection.order import NO_ROWS, Rows
-from poolscore.engine.selection.others import Others, find_others
-from poolscore.engine.selection.parts import Part, parts_of
+from poolscore.engine.selection.control import control_rows
+from poolscore.engine.selection.methods import AWARE
+from poolscore.engine.selection.order import Rows
+from poolscore.engine.selection.others import find_others
+from poolscore.engine.selection.parts import parts_of
 from poolscore.engine.selection.ranking import ranking_of
+from poolscore.engine.selection.result import Batch
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.several import ages_of, require_alike
-from poolscore.engine.selection.thin import Wanted, fill_thinned
+from poolscore.engine.selection.thin import UnderCaps, fill_thinned
 from poolscore.engine.selection.threshold import Question, Threads, Workers
 from poolscore.engine.selection.top import Scored, count_excluded, fill, fill_by_rank
 from poolscore.engine.selection.walk import Walk
 from poolscore.engine.shortlist.read import Shortlist, read_shortlist
-from poolscore.engine.words import amount
-
-ABOUT = b"poolscore"  # key of the schema metadata: JSON, what the rows were selected from
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The batch to label, which need not fit into memory."""
-
-    choice: Choice
-    about: Mapping[str, Any]  # what it is made from
-    _columns: Columns
-    _others: Others
-    _control: Rows = field(default_factory=lambda: NO_ROWS)
-    _run_names: Sequence[str] = ()  # empty where there is one run
-    _lacking: str | None = None  # what the shortlist that it is selected from lacks
-
-    @property
-    def count(self) -> int:
-        """Rows."""
-        return self._others.count + len(self._control)
-
-    @property
-    def notes(self) -> Sequence[str]:
-        """What is to be said of it."""
-        choice, notes = self.choice, list(self._others.notes)
-        if self._lacking is not None:
-            notes.append(
-                f"it is selected from a shortlist that is not what it should be: {self._lacking}; `poolscore score` "
-                "with shortlist.rows above 0 makes it anew"
-            )
-        if listed := self.about.get("candidates"):
-            notes.append(
-                f"the candidates are the {amount(listed['rows'], 'row')} of the shortlist, the best by "
-                f"{listed['method']} of {listed['score']}; the best by {choice.method} of {choice.score} may not be "
-                "among them"
-            )
-        if excluded := self.about.get("excluded"):
-            left_out, listed = amount(excluded["rows"], "scored row"), amount(excluded["listed"], "id")
-            notes.append(f"{left_out} left out: --exclude lists {listed}")
-        if len(self._control):
-            drawn = f"{amount(len(self._control), 'row')} of them drawn at random from all that are scored"
-            notes.append(f"{drawn}: their method is '{CONTROL}'")
-        elif choice.control and choice.k:
-            notes.append(
-                f"no control rows: {choice.control:g} of {amount(choice.k, 'row')} rounds to none; raise "
-                "select.control or k"
-            )
-        if refused := self.about.get("refused_by_caps"):
-            notes.append(
-                f"{refused:,} of the best {choice.k:,} gave way, for groups of theirs were full ({choice.caps})"
-            )
-        if self.count < choice.k and choice.method not in AWARE:  # which say so themselves
-            notes.append(f"{amount(self.count, 'row')} instead of {choice.k:,}: {self._candidates()} hold no more")
-        return notes
-
-    def _candidates(self) -> str:
-        """What the rows are taken from, as words."""
-        caps = f" under the caps ({self.choice.caps})" if self.choice.caps else ""
-        return f"the {'shortlist' if self.choice.needs_shortlist else 'scores'}{caps}"
-
-    @property
-    def parts(self) -> Sequence[Part]:
-        """What the rows of `ranked` lie in."""
-        return self._columns.parts
-
-    def ranked(self) -> Iterator[Rows]:
-        """The rows, by rank. Each call begins anew."""
-        return with_control(self._others.blocks(), self._control, self._control_ranks)
-
-    def tables(self) -> Iterator[pa.Table]:
-        """The batch, best first, in tables of up to BLOCK rows. Each call begins anew: a write that fails is
-        repeated."""
-        about = {ABOUT: json.dumps(self.about)}
-        for table in self._columns.tables(self.ranked(), self.count):
-            yield self._with_names(table).replace_schema_metadata(about)
-
-    def _with_names(self, table: pa.Table) -> pa.Table:
-        names, count = self._columns.names, table.num_rows
-        columns = {name: table[name] for name in ("rank", "row_id", "key", "id", "score")}
-        ranks_N = table["rank"].to_numpy()
-        control_N = np.isin(ranks_N, self._control_ranks)
-        of_control, picked = pa.array(control_N), None
-        if self._others.columns is not None:
-            places_N = ranks_N - 1 - np.searchsorted(self._control_ranks, ranks_N)
-            picked = self._others.columns.take(pa.array(places_N, mask=control_N))
-        columns["method"] = pc.if_else(of_control, CONTROL, picked["method"] if picked else self.choice.method)
-        columns["score_name"] = pa.repeat(self.choice.score, count)
-        if self.choice.method in BY_CHANCE:
-            columns["perturbed_score"] = pc.if_else(of_control, None, table["value"])
-        if picked is not None:
-            columns |= {"step": picked["step"], "gain": picked["gain"]}
-        if self._run_names:
-            run_of_part = [self._run_names[part.run] for part in self._columns.parts]
-            columns["run"] = pa.array([run_of_part[i] for i in table["part"].to_pylist()], pa.string())
-        return pa.table({**columns, **{name: table[name] for name in names if name != "id"}})
-
-    @cached_property
-    def _control_ranks(self) -> NDArray[np.int64]:
-        return control_ranks(self._control, self.count, self.choice.seed)
 
 
 def select_batch(
-    run: RunDirectory, config: Config, *, exclude: str | None = None, workers: Workers | None = None, **wanted: Any
+    run: RunDirectory,
+    config: Config,
+    *,
+    exclude: str | Sequence[str] | None = None,
+    workers: Workers | None = None,
+    **wanted: Any,
 ) -> pa.Table:
     """The batch to label from a run's scores, in memory; `selected` is for batches that do not fit there.
 
     Args:
         run: the run directory; only its committed scores are read.
         config: the run's configuration.
-        exclude: Parquet or CSV of further ids to leave out.
+        exclude: files of further ids to leave out; see `read_ids`.
         workers: where the parts are read; default: threads of this process.
         wanted: score, k, method, beta, seed, max_per_group, quotas and control, where they are not to be the
             configuration's; see `Choice.of`.
@@ -158,8 +59,8 @@ def select_batch(
         Table, best first: rank (int64, from 1), row_id, key, id, score, method (of control rows: CONTROL), score_name,
         prediction, confidence, and the columns of `pool.keep`; for the stochastic methods also perturbed_score
         (float64), by which they rank, for the batch-aware ones step (int64, from 1) and gain (float64; null: nothing to
-        compare with); these are null for control rows. The schema's metadata say under ABOUT whether every shard of the
-        run was scored, and what caps and control there were.
+        compare with); these are null for control rows. The schema's metadata say under ABOUT what was asked for (see
+        `Choice.manifest`) and whether every shard of the run was scored.
 
     Raises:
         ConfigError: the run has no such score or no scores yet, `exclude` cannot be read, or fewer rows are left than
@@ -177,7 +78,7 @@ def selected(
     config: Config,
     choice: Choice,
     *,
-    exclude: str | None = None,
+    exclude: str | Sequence[str] | None = None,
     workers: Workers | None = None,
     also: Sequence[str] = (),
 ) -> Iterator[Batch]:
@@ -209,31 +110,31 @@ def selected(
         raise ConfigError("pool.keep: 'run' is the column that tells the runs apart; select from each of them")
     shortlist = _shortlist_of(runs, choice) if choice.needs_shortlist else None
     lacking = shortlist.lacks(reports[0]) if shortlist is not None else None
-    limits = choice.limits()
+    asked = choice.manifest()
     if shortlist is not None:
         listed_keys = candidates(shortlist)
         question = replace(question, ranking=Listed(question.ranking, listed_keys))
         if otherwise := ranked_otherwise(runs[0], choice):
-            limits["candidates"] = {"rows": len(listed_keys), **otherwise}
+            asked["candidates"] = {"rows": len(listed_keys), **otherwise}
     control = control_rows(scored, question, choice.control, choice.k, choice.seed)
     groups = Columns(parts, choice.score, choice.caps.columns, at_once)
     thinned = _thinned_by(choice, scored, question, control)
     walk = Walk(_fill_by(choice, scored, question), groups, choice.caps, control, shortlist, thinned)
     wanted = choice.k - len(control)
     if exclude is not None:
-        limits["excluded"] = {"listed": len(left_out), "rows": count_excluded(scored, left_out)}
+        asked["excluded"] = {"listed": len(left_out), "rows": count_excluded(scored, left_out)}
     with SortedRuns(wanted) as best:
         others = find_others(best, walk, choice, config.model.task, wanted)
-        limits |= {**({"control_rows": len(control)} if choice.control else {}), **others.about}
+        asked |= {**({"control_rows": len(control)} if choice.control else {}), **others.about}
         columns = Columns(parts, choice.score, names, at_once)
         run_names = [run.storage.root for run in runs] if len(runs) > 1 else []
         if shortlist is not None:
-            limits["shortlist_complete"] = lacking is None
-        about = {**_about(runs, reports), **limits}
+            asked["shortlist_complete"] = lacking is None
+        about = {**_about(runs, reports), **asked}
         yield Batch(choice, about, columns, others, control, run_names, lacking)
 
 
-def require_enough(batch: Batch, k: int | None, exclude: str | None) -> None:
+def require_enough(batch: Batch, k: int | None, exclude: str | Sequence[str] | None) -> None:
     """Refuse a batch that is smaller than what was asked for in so many words.
 
     Args:
@@ -263,7 +164,7 @@ def _thinned_by(
     """Puts all rows into a sink of which so many can be taken under the caps; None: only the best can be had."""
     if choice.needs_shortlist or choice.method == "softrank" or len(scored.ages) > 1:
         return None  # what is left out of these cannot be told from parts of their rows
-    return lambda best, k: fill_thinned(best, scored, Wanted(question, choice.caps, control, k))
+    return lambda best, k: fill_thinned(best, scored, UnderCaps(question, choice.caps, control, k))
 
 
 def _shortlist_of(runs: Sequence[RunDirectory], choice: Choice) -> Shortlist:

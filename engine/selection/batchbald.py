@@ -32,8 +32,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine.selection.caps import Room
-from poolscore.engine.selection.greedy import LARGEST_BLOCK, Places, Taken, Values, best_open
+from poolscore.engine.selection.greedy import LARGEST_BLOCK, Taken, best_open
+from poolscore.engine.selection.groups import Room
+from poolscore.engine.selection.order import Places, Values
 
 EXACT_BYTES = 8 << 20  # of p(t | o): outcomes are drawn where all of them would take more, and much longer
 BLOCK_BYTES = 2 << 20  # of p(y_x | o) at work at once: fits into a core's cache

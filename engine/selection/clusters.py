@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from poolscore.engine.near_duplicates import clusters
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.selection.caps import ALONE, NEAR_DUPLICATES, NO_CAPS, Closing, Groups, Taken
+from poolscore.engine.selection.caps import NEAR_DUPLICATES, NO_CAPS
 from poolscore.engine.selection.choice import Choice
-from poolscore.engine.selection.order import among
-from poolscore.engine.selection.ranking import METHODS, Places, Ranking, Values
+from poolscore.engine.selection.groups import ALONE, Closing, Groups, Tally
+from poolscore.engine.selection.order import Places, Values, among
+from poolscore.engine.selection.ranking import METHODS, Ranking
 from poolscore.engine.shortlist.read import Shortlist, require_about
 
 
@@ -73,7 +74,7 @@ class Clusters:
         """See Alike."""
         return np.isin(row_ids_N, self.row_ids)
 
-    def closing(self, row_ids_N: NDArray[np.int64], taken: Taken) -> Closing:
+    def closing(self, row_ids_N: NDArray[np.int64], taken: Tally) -> Closing:
         """See Alike."""
         numbers_N = self._of_rows(row_ids_N)
         return Groups(pa.array(numbers_N, mask=numbers_N == ALONE), self.limit, taken[NEAR_DUPLICATES])

@@ -103,7 +103,7 @@ def compare_runs(
         by: kept column, by which the batches are broken down.
 
     Raises:
-        ConfigError: no such score or column, or nothing is scored yet.
+        ConfigError: no such score or column, nothing is scored yet, or the runs have no row in common.
         StoppedError: a part cannot be read.
     """
     wanted = a.config.select.k if k is None else k
@@ -111,6 +111,8 @@ def compare_runs(
     rows = (sides[0].scored.rows, sides[1].scored.rows)
     limit = (1 << 64) - 1 if max(rows) <= SAMPLE else int((SAMPLE / max(rows)) * 2.0**64)
     common, spearman = _correlation(*(side.sample(limit) for side in sides))
+    if not common:
+        raise ConfigError(_nothing_in_common(a, b))
     sizes = _sizes(min(MOST, *rows))
     best = [side.best(max(sizes, default=0)) for side in sides]
     batches = [side.batch(by) for side in sides]
@@ -127,6 +129,18 @@ def compare_runs(
         groups=_groups(batches[0], batches[1], by) if by else (),
         only=_only(*batches),
     )
+
+
+def _nothing_in_common(a: RunDirectory, b: RunDirectory) -> str:
+    """Why there is nothing to compare."""
+    first, second = (f"the column '{run.config.pool.id}'" if run.config.pool.id else "path and row" for run in (a, b))
+    if first != second:
+        why = f"rows of the first are known by {first}, of the second by {second}"
+    elif a.config.pool.id is None:
+        why = "rows are known by path and row, and the pools have no path in common; name a column in pool.id"
+    else:
+        why = f"no value of {first} is in both: they are of different pools, or their ids were made anew"
+    return f"{a.storage.root} and {b.storage.root}: no row is in both, so there is nothing to compare; {why}"
 
 
 class _Side:

@@ -15,8 +15,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine.selection.order import NO_ROWS, Rows
-from poolscore.engine.selection.ranking import Places, Values
+from poolscore.engine.selection.order import NO_ROWS, Places, Rows, Values
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.threshold import Question
 from poolscore.engine.selection.top import Scored, fill

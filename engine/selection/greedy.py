@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Places = NDArray[np.intp]
-Values = NDArray[np.float64]
+from poolscore.engine.selection.order import Places, Values
+
 FIRST_BLOCK = 16  # candidates that are looked at first; then twice as many, and so on
 LARGEST_BLOCK = 4096
 
@@ -28,10 +28,10 @@ class Taken:
     places: Places
     gains: Values  # what each was worth beside those before it; NaN: nothing to compare with
 
-
-def taken(places: list[int], gains: list[float]) -> Taken:
-    """The same from lists."""
-    return Taken(np.array(places, np.intp), np.array(gains, np.float64))
+    @staticmethod
+    def of(places: list[int], gains: list[float]) -> Taken:
+        """From lists."""
+        return Taken(np.array(places, np.intp), np.array(gains, np.float64))
 
 
 def best_open(

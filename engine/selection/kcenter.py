@@ -16,8 +16,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine.selection.caps import Room
-from poolscore.engine.selection.greedy import Places, Taken, Values, best_open, taken
+from poolscore.engine.selection.greedy import Taken, best_open
+from poolscore.engine.selection.groups import Room
+from poolscore.engine.selection.order import Places, Values
 
 TIE = 1e-12  # of the largest square of a vector's length: what float64 rounds is less
 CENTRES = 1024  # that rows are compared with at once
@@ -105,7 +106,7 @@ def kcenter(
         gains.append(float(np.sqrt(square)) if np.isfinite(square) else np.nan)
         room.take(place)
         centres.add(features_NF[place : place + 1])
-    return taken(places, gains)
+    return Taken.of(places, gains)
 
 
 def _finite(features_MF: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ key ascending, then row_id ascending; 0.0 and -0.0 are equal.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 ROW = np.dtype([("value", "f8"), ("key", "u8"), ("row_id", "i8"), ("part", "u4"), ("place", "u4")])
 Rows: TypeAlias = NDArray[Any]  # of ROW
 NO_ROWS: Rows = np.empty(0, ROW)
+Places: TypeAlias = NDArray[np.intp]
+Values: TypeAlias = NDArray[np.float64]
 DIGIT = 16  # bits
 DIGITS = 3  # two of the value, as float32, and the first of the key
 ALL_KEYS = (1 << 64) - 1
@@ -51,6 +54,14 @@ class Threshold:
         least = -np.inf if np.isnan(edge) else edge  # words below that of -inf are no numbers
         return cls(least, (((1 << DIGIT) - 1 - key) << 48) + (1 << 48) - 1)
 
+    def reached(self, rows: Rows) -> NDArray[np.bool_]:
+        """Which rows reach it."""
+        values, edge = rows["value"].astype(np.float32), np.float32(self.edge)
+        reached: NDArray[np.bool_] = values >= edge
+        if self.key != ALL_KEYS:
+            reached &= (values != edge) | (rows["key"] <= np.uint64(self.key))
+        return reached
+
 
 def digits_of(level: int, values_N: NDArray[Any], keys_N: NDArray[np.uint64] | None) -> NDArray[np.intp]:
     """The digit of each row at a level; rows with a larger one come first. Only the last level asks for keys."""
@@ -80,6 +91,12 @@ def rows_at(rows: Rows, places_N: NDArray[np.intp]) -> Rows:
     """`rows[places_N]`, several times faster: numpy moves records field by field, but words in one go."""
     words = rows.view(np.uint64).reshape(-1, rows.dtype.itemsize // 8)
     return np.take(words, places_N, axis=0).view(rows.dtype).reshape(len(places_N))
+
+
+def concatenated(some: Iterable[Rows]) -> Rows:
+    """All of them, several times faster than numpy, which moves records field by field."""
+    words = [NO_ROWS.view(np.uint64), *(rows.view(np.uint64) for rows in some)]
+    return np.concatenate(words).view(ROW)
 
 
 def precedes(row: Any, other: Any) -> bool:

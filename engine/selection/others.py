@@ -38,7 +38,7 @@ def find_others(best: SortedRuns, walk: Walk, choice: Choice, task: Task, k: int
         k: rows, at most.
     """
     if choice.method in AWARE:
-        rows, picked = _picked(walk, task, choice, k)
+        rows, picked = _of_shortlist(walk, task, choice, k)
         return Others(len(rows), lambda: iter([rows]), {"notes": picked.notes}, picked.notes, _columns_of(picked))
     if choice.caps or len(walk.control):
         count, refused = walk.into(best, k)
@@ -46,7 +46,7 @@ def find_others(best: SortedRuns, walk: Walk, choice: Choice, task: Task, k: int
     return Others(walk.fill(best, k), best.merged)
 
 
-def _picked(walk: Walk, task: Task, choice: Choice, k: int) -> tuple[Rows, Picked]:
+def _of_shortlist(walk: Walk, task: Task, choice: Choice, k: int) -> tuple[Rows, Picked]:
     """The rows that a batch-aware method takes from the shortlist, in their order; fewer than k where it holds no more.
 
     Args:

@@ -17,7 +17,7 @@ from poolscore.engine.errors import StoppedError
 from poolscore.engine.filesystem import locate, reason
 from poolscore.engine.patient_storage import patience_of
 from poolscore.engine.run.journal import ShardReport
-from poolscore.engine.selection.plain import Chunk, Pages, plain_chunk, values_of
+from poolscore.engine.selection.plain import Chunk, Pages, plain_chunks
 from poolscore.engine.storage import Storage, open_storage
 
 A = TypeVar("A")
@@ -66,6 +66,19 @@ class OpenPart:
         """Key, row_id or a score of all rows [N]. It is written over when this thread reads its next part."""
         return self._patiently(lambda: self._numbers(column))
 
+    def keys(self, places: NDArray[np.intp]) -> NDArray[np.uint64]:
+        """Keys of some rows, by ascending places."""
+        return self._patiently(lambda: self._some("key", places))
+
+    def row_ids(self, places: NDArray[np.intp]) -> NDArray[np.int64]:
+        """row_ids of some rows. Read only where rows are missing between the first one and the last: a part has its
+        rows in the order of their row_ids, each once."""
+        first = self._patiently(lambda: self._layout_of("row_id")[0])
+        if first is not None and first.first is not None:
+            return first.first + places.astype(np.int64)
+        some: NDArray[np.int64] = self.numbers("row_id")[places]
+        return some
+
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Columns of all rows."""
         return self._patiently(lambda: self._columns(names))
@@ -93,23 +106,41 @@ class OpenPart:
         return read()
 
     def _numbers(self, column: str) -> NDArray[Any]:
+        if (plain := self._plain(column)) is not None:
+            values = self._scratch.of(column, plain[0].dtype, sum(map(len, plain)))
+            return np.concatenate(plain, out=values)
+        numbers: NDArray[Any] = self._columns([column])[column].to_numpy()
+        return numbers.astype(DTYPES.get(column, SCORE), copy=False)
+
+    def _some(self, column: str, places: NDArray[np.intp]) -> NDArray[Any]:
+        plain = self._plain(column)
+        if plain is None:
+            return self._numbers(column)[places]
+        starts = np.cumsum([0, *map(len, plain)])
+        cuts = np.searchsorted(places, starts).tolist()
+        some = [plain[i][places[cuts[i] : cuts[i + 1]] - starts[i]] for i in range(len(plain))]
+        return np.concatenate(some)
+
+    def _plain(self, column: str) -> list[NDArray[Any]] | None:
+        """The values of each page of a plain column, as they lie in memory that is soon written over; None: it is not
+        plain."""
         dtype = DTYPES.get(column, SCORE)
-        if column not in self._layout:
-            footer = self._parquet().metadata
-            for name in {column, *DTYPES} - self._layout.keys():  # so that the footer is read once
-                self._layout[name] = plain_chunk(footer, name), None
-        chunk, pages = self._layout[column]
-        if chunk is not None and chunk.width == dtype.itemsize:
-            data = self._scratch.of("", np.dtype(np.uint8), chunk.size)
-            chunk.read(self._opened(), data)
-            pages = pages or chunk.pages(data)
-            if pages is not None:
-                self._layout[column] = chunk, pages
-                values = self._scratch.of(column, dtype, chunk.rows)
-                values_of(data, pages, values)
-                return values
-        numbers: NDArray[Any] = self._columns([column])[column].to_numpy().astype(dtype, copy=False)
-        return numbers
+        chunk, pages = self._layout_of(column)
+        if chunk is None or chunk.width != dtype.itemsize:
+            return None
+        data = self._scratch.of("", np.dtype(np.uint8), chunk.size)
+        chunk.read(self._opened(), data)
+        pages = pages or chunk.pages(data)
+        if pages is None:
+            return None
+        self._layout[column] = chunk, pages
+        return [np.frombuffer(data, dtype, count, at) for at, count in pages]
+
+    def _layout_of(self, column: str) -> tuple[Chunk | None, Pages | None]:
+        if column not in self._layout:  # so that the footer is read once
+            chunks = plain_chunks(self._parquet().metadata, {column, *DTYPES} - self._layout.keys())
+            self._layout.update({name: (chunk, None) for name, chunk in chunks.items()})
+        return self._layout[column]
 
     def _columns(self, names: Sequence[str]) -> pa.Table:
         return self._parquet().read(list(names)).select(list(names))  # which misses none, as `read` does

@@ -9,7 +9,7 @@ Source: the Parquet format's `parquet.thrift` (PageHeader) and Thrift's compact 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ class Chunk:
     size: int  # bytes
     rows: int
     width: int  # of a value, bytes
+    first: int | None = None  # of integers: the least, where the largest is rows - 1 more
 
     def read(self, source: pa.NativeFile, data: NDArray[np.uint8]) -> None:
         """Read all pages.
@@ -60,30 +61,33 @@ class Chunk:
         return pages if sum(count for _, count in pages) == self.rows else None
 
 
-def plain_chunk(metadata: pq.FileMetaData, column: str) -> Chunk | None:
-    """Where a column lies; None: it is not plain, nobody says that it has no nulls, or there is not just one row group.
+def plain_chunks(metadata: pq.FileMetaData, columns: Iterable[str]) -> dict[str, Chunk | None]:
+    """Where columns lie; None: one is not plain, nobody says that it has no nulls, or there is not just one row group.
 
     Args:
         metadata: the footer.
-        column: a column that is not nested.
+        columns: that are not nested.
     """
-    if metadata.num_row_groups != 1 or not metadata.num_rows:
-        return None
-    group = metadata.row_group(0)
-    indices = [i for i, name in enumerate(metadata.schema.names) if name == column]
-    found = next((chunk for chunk in map(group.column, indices) if chunk.path_in_schema == column), None)
-    if found is None or found.physical_type not in WIDTHS or found.compression != "UNCOMPRESSED":
+    chunks: dict[str, Chunk | None] = dict.fromkeys(columns)
+    if metadata.num_row_groups == 1 and metadata.num_rows:
+        group = metadata.row_group(0)
+        for found in map(group.column, range(group.num_columns)):
+            if (name := found.path_in_schema) in chunks:
+                chunks[name] = _plain_chunk(found)
+    return chunks
+
+
+def _plain_chunk(found: pq.ColumnChunkMetaData) -> Chunk | None:
+    width = WIDTHS.get(found.physical_type)
+    if width is None or found.compression != "UNCOMPRESSED" or not PLAIN.issuperset(found.encodings):
         return None
     statistics = found.statistics
-    if not set(found.encodings) <= PLAIN or statistics is None or statistics.null_count != 0:
+    if statistics is None or statistics.null_count != 0:
         return None
-    width = WIDTHS[found.physical_type]
-    return Chunk(found.data_page_offset, found.total_compressed_size, found.num_values, width)
-
-
-def values_of(data: NDArray[np.uint8], pages: Pages, out: NDArray[Any]) -> None:
-    """Put the values of all pages into `out` [rows]."""
-    np.concatenate([np.frombuffer(data, out.dtype, count, at) for at, count in pages], out=out)
+    rows, first = found.num_values, None
+    if found.physical_type == "INT64" and statistics.has_min_max and statistics.max - statistics.min == rows - 1:
+        first = statistics.min
+    return Chunk(found.data_page_offset, found.total_compressed_size, rows, width, first)
 
 
 def _pages(data: NDArray[np.uint8], width: int) -> Iterator[tuple[int, int]]:

@@ -15,10 +15,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from poolscore.engine.selection.order import Places, Values
 from poolscore.kernels.gumbel import LARGEST, gumbel_may_reach, gumbel_of, log
 
-Places = NDArray[np.intp]
-Values = NDArray[np.float64]
 METHODS = ("topk", "power", "softmax", "softrank")
 SLACK = 1e-5  # relative, by which the odds of a row are called too high rather than too low
 
@@ -84,9 +83,10 @@ class Noisy:
     ) -> tuple[Places, Values]:
         """See Ranking."""
         assert keys_N is not None
-        places = np.flatnonzero(np.isfinite(scores_N))
+        possible_N = np.isfinite(scores_N)
         if edge > -np.inf:  # most rows fall here, at the cost of the draw but not of its logarithms
-            places = places[gumbel_may_reach(keys_N[places], self.seed, self._odds(scores_N[places], edge))]
+            possible_N &= gumbel_may_reach(keys_N, self.seed, self._odds(scores_N, edge))
+        places = np.flatnonzero(possible_N)
         values = self._location(scores_N[places].astype(np.float64)) + gumbel_of(keys_N[places], self.seed)
         enough = values.astype(np.float32) >= np.float32(edge)
         return places[enough], values[enough]

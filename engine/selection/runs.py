@@ -9,7 +9,7 @@ from types import TracebackType
 
 import numpy as np
 
-from poolscore.engine.selection.order import ROW, Rows, in_total_order, precedes
+from poolscore.engine.selection.order import ROW, Rows, concatenated, in_total_order, precedes
 
 FEW = 1 << 17  # rows: up to here the best k are kept at hand, and rows below them are not taken
 SPARE = 1 << 12  # rows, beside as many as k, that may wait before they are sorted in
@@ -36,7 +36,7 @@ class Held:
 
     def rows(self) -> Rows:
         """All that are held, in any order."""
-        return np.concatenate([np.empty(0, ROW), *self._rows])
+        return concatenated(self._rows)
 
     def sorted(self) -> Rows:
         """The best k of them, in the total order; others are forgotten."""
@@ -110,7 +110,7 @@ class SortedRuns:
             for head in heads[1:]:
                 if precedes(head.rows[-1], last):
                     last = head.rows[-1]
-            yield in_total_order(np.concatenate([head.take(last) for head in heads]))
+            yield in_total_order(concatenated([head.take(last) for head in heads]))
 
 
 class _Head:

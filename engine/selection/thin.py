@@ -17,7 +17,7 @@ from poolscore.engine.selection.top import Collect, Scored, collect
 
 
 @dataclass(frozen=True)
-class Wanted:
+class UnderCaps:
     """What all tasks have in common."""
 
     question: Question
@@ -26,7 +26,7 @@ class Wanted:
     k: int
 
 
-def fill_thinned(best: SortedRuns, scored: Scored, wanted: Wanted) -> int:
+def fill_thinned(best: SortedRuns, scored: Scored, wanted: UnderCaps) -> int:
     """Put all rows that may be in the batch into a sink, of one run. Memory: GROUP_ROWS rows and the capped columns of
     these for each worker.
 
@@ -40,7 +40,7 @@ def fill_thinned(best: SortedRuns, scored: Scored, wanted: Wanted) -> int:
     return count
 
 
-def _thinned(reader: Reader, wanted: Wanted, parts: Sequence[Part]) -> Rows:
+def _thinned(reader: Reader, wanted: UnderCaps, parts: Sequence[Part]) -> Rows:
     every = sum(part.rows for part in parts) + len(wanted.question.exclude)
     control = np.sort(where(wanted.control))
     found, tables = [NO_ROWS], []

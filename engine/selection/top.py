@@ -1,15 +1,18 @@
 """The best k rows of the committed scores, exactly, at any k: step 7 of the design.
 
-For few rows (FEW) one look at the scores: the best so far are at hand, and parts are read best first. For more, two
-looks: the first counts bits and finds the threshold (`threshold.py`), the second collects the rows that reach it. Parts
-whose best score cannot win are not opened, and row ids and keys are read only where there is a row to collect.
-Collected rows go into sorted runs (`runs.py`). Memory: GROUP_ROWS rows for each worker, RUN_ROWS rows in the driver,
-2 kB for each part; none of these grows with k or the number of rows.
+For few rows (FEW) the best so far are at hand, and parts are read best first. For more, a sample of the parts tells
+about how good the best k are, and the rows that reach that are collected in one look at the scores. Where the sample
+was unlike the other parts, and too few or far too many rows reach it, the threshold is found by counting bits
+(`threshold.py`), which is another look, and rows are collected by that. Parts whose best score cannot win are not
+opened, and keys are read only where there is a row to collect. Collected rows go into sorted runs (`runs.py`). Memory:
+GROUP_ROWS rows for each worker, RUN_ROWS rows in the driver, 2 kB for each part; none of these grows with k or the
+number of rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,12 +20,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolscore.engine.keys import IdSet, id_text
-from poolscore.engine.selection.order import ALL_KEYS, ROW, Rows, Threshold
+from poolscore.engine.selection.order import ALL_KEYS, DIGIT, ROW, Rows, Threshold, digits_of
 from poolscore.engine.selection.parts import OpenPart, Part, Reader
 from poolscore.engine.selection.ranking import softranks
 from poolscore.engine.selection.runs import FEW, Held, SortedRuns
 from poolscore.engine.selection.several import Newest
-from poolscore.engine.selection.threshold import Question, Workers, best_first, edge_of_bests, find_threshold, grouped
+from poolscore.engine.selection.threshold import (
+    SURPLUS,
+    Question,
+    Workers,
+    best_first,
+    edge_of_bests,
+    find_threshold,
+    grouped,
+    guess_threshold,
+    reached,
+)
+
+MOST = 2  # times k: where more rows reach a threshold that was guessed, it was guessed badly
 
 
 @dataclass(frozen=True)
@@ -32,6 +47,7 @@ class Collect:
     parts: Sequence[Part]
     threshold: Threshold
     k: int  # no more than the best k are wanted
+    below: Threshold | None = None  # rows that reach this are not wanted
 
 
 @dataclass(frozen=True)
@@ -95,15 +111,60 @@ def _collected(scored: Scored, question: Question, k: int, sink: SortedRuns) -> 
     if not k:
         return
     enough = k + len(question.exclude) * len(scored.ages)
-    if k <= FEW:
-        parts = best_first(scored.parts, question)
-        edge = edge_of_bests(parts, question, enough)
-        tasks = (Collect(group, _reached_by(sink.last, question, Threshold(edge)), k) for group in grouped(parts))
-    else:
-        threshold = find_threshold(scored.parts, question, enough, scored.workers)
-        worthy = (part for part in scored.parts if question.may_hold(part, threshold.edge))
-        tasks = (Collect(group, threshold, k) for group in grouped(worthy))
+    if k > FEW:
+        yield from _many(scored, question, k, enough)
+        return
+    parts = best_first(scored.parts, question)
+    edge = edge_of_bests(parts, question, enough)
+    tasks = (Collect(group, _reached_by(sink.last, question, Threshold(edge)), k) for group in grouped(parts))
     yield from scored.workers.map(collect, question, tasks)
+
+
+def _many(scored: Scored, question: Question, k: int, enough: int) -> Iterator[Rows]:
+    """The same for more than FEW rows."""
+    guess = guess_threshold(scored.parts, question, enough, scored.workers)
+    groups = list(grouped(best_first(scored.parts, question)))
+    below = None
+    if guess is not None:
+        found = done = 0
+        with closing(_reaching(scored, question, k, groups, guess)) as blocks:
+            for rows in blocks:
+                found, done = found + len(rows), done + 1
+                yield rows
+                if found > MOST * k + SURPLUS:
+                    break
+        if done < len(groups):  # it was too low
+            groups = groups[done:]
+        elif found >= k or guess == Threshold():
+            return
+        else:  # too high
+            below = guess
+    threshold = find_threshold(scored.parts, question, enough, scored.workers)
+    yield from _reaching(scored, question, k, groups, threshold, below)
+
+
+def _reaching(
+    scored: Scored,
+    question: Question,
+    k: int,
+    groups: Sequence[Sequence[Part]],
+    threshold: Threshold,
+    below: Threshold | None = None,
+) -> Generator[Rows, None, None]:
+    """The rows of each group that reach a threshold, which rises once k rows of earlier groups reach a higher one."""
+    counts, found, floor = np.zeros(1 << DIGIT, np.int64), 0, threshold
+
+    def tasks() -> Iterator[Collect]:
+        for group in groups:
+            yield Collect(group, floor, k, below)
+
+    for rows in scored.workers.map(collect, question, tasks()):
+        counts += np.bincount(digits_of(0, rows["value"], None), minlength=len(counts))
+        found += len(rows)
+        if found >= k:
+            risen = Threshold.of((reached(counts, k),))
+            floor = risen if risen.edge > threshold.edge else threshold
+        yield rows
 
 
 def _reached_by(last: np.void | None, question: Question, otherwise: Threshold) -> Threshold:
@@ -126,11 +187,13 @@ def collect(reader: Reader, question: Question, task: Collect) -> Rows:
         threshold = _reached_by(found.last, question, task.threshold)
         if question.may_hold(part, threshold.edge):
             with reader.opened(part) as file:
-                found.add(_rows_of(part, file, question, threshold, task.k + len(question.exclude)))
+                found.add(_rows_of(part, file, question, threshold, task.k + len(question.exclude), task.below))
     return found.sorted() if task.k <= FEW else found.rows()
 
 
-def _rows_of(part: Part, file: OpenPart, question: Question, threshold: Threshold, enough: int) -> Rows:
+def _rows_of(
+    part: Part, file: OpenPart, question: Question, threshold: Threshold, enough: int, below: Threshold | None
+) -> Rows:
     keys = file.numbers("key") if question.ranking.needs_keys else None
     places, values = question.ranking.at_least(file.numbers(question.score), keys, threshold.edge)
     if not len(places):
@@ -140,13 +203,11 @@ def _rows_of(part: Part, file: OpenPart, question: Question, threshold: Threshol
         places, values = places[best], values[best]
     rows = np.empty(len(places), ROW)
     rows["value"], rows["part"], rows["place"] = values, part.number, places
-    rows["key"] = (file.numbers("key") if keys is None else keys)[places]
-    rows["row_id"] = file.numbers("row_id")[places]
-    keep = np.ones(len(rows), bool)
-    if threshold.key != ALL_KEYS:
-        tied = values.astype(np.float32) == np.float32(threshold.edge)
-        keep &= ~tied | (rows["key"] <= np.uint64(threshold.key))
-    keep &= ~_excluded(file, places, rows["key"], question.exclude)
+    rows["key"] = file.keys(places) if keys is None else keys[places]
+    rows["row_id"] = file.row_ids(places)
+    keep = threshold.reached(rows) & ~_excluded(file, places, rows["key"], question.exclude)
+    if below is not None:
+        keep &= ~below.reached(rows)
     kept: Rows = rows[keep]
     return kept
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolscore.engine.near_duplicates import are_alike, directions
-from poolscore.engine.selection.caps import ALONE, Closing, Taken
+from poolscore.engine.selection.groups import ALONE, Closing, Tally
 from poolscore.engine.shortlist.read import Shortlist
 
 
@@ -25,7 +25,7 @@ class Alike(Protocol):
     def holds(self, row_ids_N: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which rows it knows."""
 
-    def closing(self, row_ids_N: NDArray[np.int64], taken: Taken) -> Closing:
+    def closing(self, row_ids_N: NDArray[np.int64], taken: Tally) -> Closing:
         """What keeps N candidates to the limit.
 
         Args:
@@ -54,7 +54,7 @@ class Unlike:
         """See Alike."""
         return np.isin(row_ids_N, self._row_ids)
 
-    def closing(self, row_ids_N: NDArray[np.int64], taken: Taken) -> Closing:
+    def closing(self, row_ids_N: NDArray[np.int64], taken: Tally) -> Closing:
         """See Alike."""
         places_N = np.full(len(row_ids_N), ALONE, np.int64)
         held = self.holds(row_ids_N)

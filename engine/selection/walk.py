@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from poolscore.engine.selection.caps import Caps, Room, Taken, none_taken
+from poolscore.engine.selection.caps import Caps
 from poolscore.engine.selection.clusters import Clusters
 from poolscore.engine.selection.columns import Columns
+from poolscore.engine.selection.groups import Room, Tally, none_taken
 from poolscore.engine.selection.order import ROW, Rows, among, where
 from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.unlike import Alike, Unlike
@@ -81,7 +82,7 @@ class Walk:
         assert self.shortlist is not None
         return Unlike(self.shortlist)
 
-    def begun(self, alike: Alike | None) -> Taken:
+    def begun(self, alike: Alike | None) -> Tally:
         """The groups of the control rows."""
         counts = none_taken()
         for rows, table in self._with_groups(iter([self.control]), len(self.control)):
@@ -107,7 +108,7 @@ class Walk:
                 taken, seen = taken + len(places), seen + len(rows)
         return taken, refused
 
-    def _places(self, rows: Rows, table: pa.Table, alike: Alike | None, counts: Taken, wanted: int) -> NDArray[np.intp]:
+    def _places(self, rows: Rows, table: pa.Table, alike: Alike | None, counts: Tally, wanted: int) -> NDArray[np.intp]:
         """The rows that are taken, one after another."""
         if not self.caps:
             return np.arange(min(len(rows), wanted))
@@ -123,7 +124,7 @@ class Walk:
                 places.append(place)
         return np.array(places, np.intp)
 
-    def _room(self, rows: Rows, table: pa.Table, alike: Alike | None, counts: Taken) -> Room:
+    def _room(self, rows: Rows, table: pa.Table, alike: Alike | None, counts: Tally) -> Room:
         return self.caps.room(table, counts, None if alike is None else alike.closing(rows["row_id"], counts))
 
     def _with_groups(self, blocks: Iterator[Rows], count: int) -> Generator[tuple[Rows, pa.Table], None, None]:

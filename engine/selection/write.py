@@ -18,9 +18,10 @@ from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.run.directory import SELECTION, RunDirectory
 from poolscore.engine.selection.alike import NearDuplicates, near_duplicates_of
-from poolscore.engine.selection.batch import ABOUT, Batch, selected
+from poolscore.engine.selection.batch import selected
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.columns import BLOCK
+from poolscore.engine.selection.result import ABOUT, Batch
 from poolscore.engine.selection.threshold import Workers
 from poolscore.engine.storage import Storage
 

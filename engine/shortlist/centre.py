@@ -18,7 +18,7 @@ from poolscore.engine.prepare import Prepared
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.parts import Reader, parts_of
-from poolscore.engine.shortlist.read import FEATURES, Written, matrix, read_part
+from poolscore.engine.shortlist.read import FEATURES, WidePart, matrix, read_part
 
 MOST, SHARE = 1000, 10  # rows of a sample at most, and at most one of so many
 
@@ -49,7 +49,7 @@ def draw_scored(
     return np.concatenate(row_ids)[order], np.concatenate(keys)[order]
 
 
-def centre_of(run: RunDirectory, parts: Sequence[Written]) -> NDArray[np.float64]:
+def centre_of(run: RunDirectory, parts: Sequence[WidePart]) -> NDArray[np.float64]:
     """The mean of the features in some parts, [F]."""
     sums = [matrix(read_part(run, part.name, [FEATURES])[FEATURES]).sum(axis=0, dtype=np.float64) for part in parts]
     centre_F: NDArray[np.float64] = np.sum(sums, axis=0) / sum(part.rows for part in parts)

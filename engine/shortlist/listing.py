@@ -7,7 +7,9 @@ Legend: N rows, T passes, C classes, labels or outputs, F features.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,37 +17,54 @@ from numpy.typing import NDArray
 
 from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.shortlist.read import (
     FEATURES,
     LOG_PROBS,
     OUTPUTS,
     damaged,
     matrix,
+    of_newest,
     parts_in,
     read_centre,
     read_part,
-    require_about,
+    what_lacks,
 )
+
+A = TypeVar("A")
+
+
+def look_at(run: RunDirectory, read: Callable[[Listing], A]) -> A:
+    """What is read of a run's shortlist; of the next one, where a driver makes that meanwhile and takes this one away.
+
+    Raises:
+        ConfigError: the run has no shortlist.
+        StoppedError: it cannot be read.
+    """
+    return of_newest(run, lambda about: read(Listing(run, about)))
 
 
 class Listing:
-    """What a run's shortlist holds. Each of its members raises StoppedError where that cannot be read."""
+    """What a run's shortlist holds. Each of its members raises StoppedError where that cannot be read.
 
-    def __init__(self, run: RunDirectory) -> None:
-        """
-        Raises:
-            ConfigError: the run has no shortlist.
-            StoppedError: what it says cannot be read.
-        """
+    Args:
+        about: what shortlist.json says.
+    """
+
+    def __init__(self, run: RunDirectory, about: Mapping[str, Any]) -> None:
         self._run = run
-        self._about = require_about(run)
-        self._parts = parts_in(self._about["parts"])
+        self._about = about
+        self._parts = parts_in(about["parts"])
         self.rows = self._columns(self._about["table"], ["row_id", "id"])  # of all
 
     @cached_property
     def centre_F(self) -> NDArray[np.float64]:
         """Mean of the features of many rows of the pool."""
         return read_centre(self._run, self._about)
+
+    def lacks(self, reports: Mapping[int, ShardReport]) -> str | None:
+        """See `Shortlist.lacks`."""
+        return what_lacks(self._about["wanted"]["of"]["scores"], self._about["missing"], reports)
 
     def features(self, row_ids_N: NDArray[np.int64]) -> NDArray[np.float32]:
         """[N, F] features of rows that it holds, each given once."""

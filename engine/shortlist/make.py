@@ -23,27 +23,24 @@ from poolscore.engine.inputs.thumbnail import picture_input
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.profile import numeric_settings
 from poolscore.engine.run.directory import RunDirectory, write_json
-from poolscore.engine.run.errands import Errands, run_errands
+from poolscore.engine.run.errands import ErrandState, run_errands
 from poolscore.engine.run.fleet import Fleet
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.mixed import Profile, differences
-from poolscore.engine.run.task import LookAgain, LookAtLabelled, Task
+from poolscore.engine.run.task import LookAgain, Task
 from poolscore.engine.run.totals import Totals
 from poolscore.engine.scores import Task as Kind
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.shortlist.centre import centre_of, draw_scored
 from poolscore.engine.shortlist.cut import Labelled, tasks_of
 from poolscore.engine.shortlist.look import width_of
-from poolscore.engine.shortlist.read import ABOUT, FOLDER, FORMAT, OURS, Looked, Written, about_shortlist, new_name
+from poolscore.engine.shortlist.outcome import Outcome, Tasks
+from poolscore.engine.shortlist.read import ABOUT, FOLDER, FORMAT, OURS, about_shortlist, new_name
 from poolscore.engine.shortlist.rows import find_rows
 from poolscore.engine.shortlist.wanted import made_of, wanted_of
-from poolscore.engine.words import amount
 
 THUMBNAIL_BYTES = 8 << 10  # of one, about
 _TEMPORARY = re.compile(rf"\.({OURS}|shortlist\.json)\.[0-9a-f]{{8}}\.tmp")
-
-
-_SomeTasks = Sequence[LookAgain] | Sequence[LookAtLabelled]
 
 
 @dataclass(frozen=True)
@@ -53,6 +50,7 @@ class Made:
     rows: int
     notes: Sequence[str] = ()  # why it is smaller than it was to be, or not there
     seconds: float = 0.0
+    labelled: int | None = None  # rows of shortlist.labelled whose features it has; None: none are named
 
     def to_json(self) -> dict[str, Any]:
         """For run.json."""
@@ -81,12 +79,14 @@ def make_shortlist(
     labelled: Labelled | None,
     fleet: Callable[[], Fleet],
     require_ours: Callable[[], None],
+    on_progress: Callable[[ErrandState], None] = lambda state: None,
 ) -> Made | None:
     """Make the run's shortlist, if it has not the one that is wanted.
 
     Args:
         fleet: opens one, or gives the one that is open.
         require_ours: raises where another driver works on the run.
+        on_progress: called about once a second.
 
     Returns:
         None: no shortlist is wanted.
@@ -101,10 +101,11 @@ def make_shortlist(
         return None
     about = made_of(run, wanted)
     if about is None:
-        about = _make(run, prepared, labelled, reports, wanted, fleet)
+        about = _make(run, prepared, labelled, reports, wanted, fleet, on_progress)
         require_ours()
         write_json(run.storage, ABOUT, about)
-    return Made(about["rows"], about["notes"], round(time.monotonic() - started, 3))
+    named = sum(part["rows"] for part in about["labelled"]) if labelled is not None else None
+    return Made(about["rows"], about["notes"], round(time.monotonic() - started, 3), named)
 
 
 def sweep_shortlist(run: RunDirectory, require_ours: Callable[[], None]) -> None:
@@ -124,17 +125,6 @@ def sweep_shortlist(run: RunDirectory, require_ours: Callable[[], None]) -> None
             run.storage.delete(f"{FOLDER}/{name}")
 
 
-@dataclass(frozen=True)
-class _Tasks:
-    wanted: Sequence[LookAgain]
-    sample: Sequence[LookAgain]  # of the pool; none where all rows are wanted
-    labelled: Sequence[LookAtLabelled]
-
-    def all(self) -> tuple[_SomeTasks, ...]:
-        """Of each kind."""
-        return self.wanted, self.sample, self.labelled
-
-
 def _make(
     run: RunDirectory,
     prepared: Prepared,
@@ -142,6 +132,7 @@ def _make(
     reports: Mapping[int, ShardReport],
     wanted: Mapping[str, Any],
     fleet: Callable[[], Fleet],
+    on_progress: Callable[[ErrandState], None],
 ) -> dict[str, Any]:
     config = prepared.config
     size = _bytes_of_row(prepared)
@@ -152,30 +143,28 @@ def _make(
     tasks = _tasks(run, prepared, labelled, reports, table)
     all_tasks: list[Task] = list(chain(*tasks.all()))
     # Not run.shard_timeout, which is for neighbouring rows: of these each may lie in a row group of its own.
-    became = run_errands(fleet(), all_tasks, _why_not(run, config), run.note)
-    _require_labelled(became, tasks.labelled)
-    parts = _done(became, tasks.wanted)
+    became = run_errands(fleet(), all_tasks, _why_not(run, config), run.note, on_progress=on_progress)
+    outcome = Outcome(tasks, became)
+    outcome.require_labelled()
+    parts = outcome.parts(tasks.wanted)
     if not parts:
-        whys = [*became.failed.values(), *_left_out(became, tasks.wanted).values()]
-        raise StoppedError(f"no row could be inferred once more: {whys[0]}")
-    there = np.concatenate([task.row_ids for task in tasks.wanted if task.shard.index in became.done])
-    there = np.setdiff1d(there, list(_left_out(became, tasks.wanted)))
-    table = table.filter(pa.array(np.isin(table["row_id"].to_numpy(), there)))
-    centre_F = centre_of(run, _done(became, tasks.sample) or parts)
+        raise StoppedError(f"no row could be inferred once more: {outcome.why_none()}")
+    table = table.filter(pa.array(np.isin(table["row_id"].to_numpy(), outcome.row_ids())))
+    centre_F = centre_of(run, outcome.parts(tasks.sample) or parts)
     return {
         "format": FORMAT,
         "rows": table.num_rows,
         "table": _publish(run, "rows", ".parquet", lambda file: pq.write_table(table, file, compression="zstd")),
         "parts": [asdict(part) for part in parts],
-        "labelled": [asdict(part) for part in _done(became, tasks.labelled)],
+        "labelled": [asdict(part) for part in outcome.parts(tasks.labelled)],
         "centre": _publish(run, "centre", ".npy", lambda file: np.save(file, centre_F)),
         "passes": config.passes.count,
         "log_probs": config.model.task is not Kind.REGRESSION,
         "shared_masks": config.passes.masks == "shared",
-        "missing": sum(_lost(became, some) for some in tasks.all()),
+        "missing": outcome.missing,
         "cut": bool(cut),
         "row_bytes": size,
-        "notes": [*cut, *_losses(became, tasks)],
+        "notes": [*cut, *outcome.losses()],
         "wanted": wanted,
     }
 
@@ -196,7 +185,7 @@ def _tasks(
     labelled: Labelled | None,
     reports: Mapping[int, ShardReport],
     table: pa.Table,
-) -> _Tasks:
+) -> Tasks:
     config, plan = prepared.config, prepared.plan
     row_ids, keys = table["row_id"].to_numpy(), table["key"].to_numpy()
     first = len(plan.shards)
@@ -204,48 +193,7 @@ def _tasks(
     sample: list[LookAgain] = []
     if table.num_rows < Totals.of(reports).scored:
         sample = tasks_of(plan, *draw_scored(run, prepared, reports), config, first + len(wanted), whole=False)
-    return _Tasks(wanted, sample, labelled.numbered(first + len(wanted) + len(sample)) if labelled is not None else ())
-
-
-def _looked(became: Errands, tasks: _SomeTasks) -> list[Looked]:
-    return [became.done[task.shard.index] for task in tasks if task.shard.index in became.done]
-
-
-def _done(became: Errands, tasks: _SomeTasks) -> list[Written]:
-    """Parts that hold a row."""
-    return [looked.part for looked in _looked(became, tasks) if looked.part.rows]
-
-
-def _left_out(became: Errands, tasks: _SomeTasks) -> dict[int, str]:
-    """Rows that were read and are in no part, row_id → why. Another try would not help them."""
-    return {row_id: why for looked in _looked(became, tasks) for row_id, why in looked.left_out.items()}
-
-
-def _lost(became: Errands, tasks: _SomeTasks) -> int:
-    """Rows of tasks that could not be done. Another try may do them."""
-    return sum(len(task.row_ids) for task in tasks if task.shard.index in became.failed)
-
-
-def _losses(became: Errands, tasks: _Tasks) -> list[str]:
-    """What is missing, in words."""
-    names = "", " of the sample of the pool", " of the labelled rows"
-    counts = [_lost(became, some) for some in tasks.all()]
-    what = [f"{amount(count, 'row')}{of}" for of, count in zip(names, counts, strict=True) if count]
-    notes = [f"{' and '.join(what)} missing: {next(iter(became.failed.values()))}"] if what else []
-    if bad := _left_out(became, tasks.wanted):
-        notes.append(f"{amount(len(bad), 'row')} cannot be decoded any more: {next(iter(bad.values()))}")
-    if bad := _left_out(became, tasks.labelled):
-        of = sum(len(task.row_ids) for task in tasks.labelled)
-        notes.append(f"{len(bad):,} of {amount(of, 'labelled row')} cannot be used: {next(iter(bad.values()))}")
-    return notes
-
-
-def _require_labelled(became: Errands, tasks: _SomeTasks) -> None:
-    if (bad := _left_out(became, tasks)) and len(bad) == sum(len(task.row_ids) for task in tasks):
-        raise ConfigError(
-            f"shortlist.labelled: none of its {amount(len(bad), 'row')} can be used ({next(iter(bad.values()))}); look "
-            "at its columns, or leave it out"
-        )
+    return Tasks(wanted, sample, labelled.numbered(first + len(wanted) + len(sample)) if labelled is not None else ())
 
 
 def _why_not(run: RunDirectory, config: Config) -> Callable[[Profile], str | None]:

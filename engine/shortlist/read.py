@@ -54,13 +54,11 @@ class Shortlist:
 
     def lacks(self, reports: Mapping[int, ShardReport]) -> str | None:
         """In words, why it is not the shortlist of these scores; None: it is."""
-        if self.scores != scores_digest(reports):
-            return "it was made of other scores than the run has now"
-        return f"{amount(self.missing, 'row')} could not be inferred once more" if self.missing else None
+        return what_lacks(self.scores, self.missing, reports)
 
 
 @dataclass(frozen=True)
-class Written:
+class WidePart:
     """An object with wide columns."""
 
     name: str
@@ -73,8 +71,15 @@ class Written:
 class Looked:
     """What became of the rows of a task."""
 
-    part: Written
+    part: WidePart
     left_out: Mapping[int, str]  # row_id → why; these are not in the part
+
+
+def what_lacks(scores: str, missing: int, reports: Mapping[int, ShardReport]) -> str | None:
+    """In words, why a shortlist of `scores` that lacks so many rows is not that of these scores; None: it is."""
+    if scores != scores_digest(reports):
+        return "it was made of other scores than the run has now"
+    return f"{amount(missing, 'row')} could not be inferred once more" if missing else None
 
 
 def scores_digest(reports: Mapping[int, ShardReport]) -> str:
@@ -107,7 +112,7 @@ def read_shortlist(run: RunDirectory) -> Shortlist:
         ConfigError: the run has none.
         StoppedError: a part of it cannot be read.
     """
-    return _of_newest(run, lambda about: _read_shortlist(run, about))
+    return of_newest(run, lambda about: _read_shortlist(run, about))
 
 
 def _read_shortlist(run: RunDirectory, about: Mapping[str, Any]) -> Shortlist:
@@ -150,7 +155,7 @@ def thumbnails(run: RunDirectory, row_ids: Iterable[int]) -> dict[int, bytes]:
         StoppedError: a part of it cannot be read.
     """
     wanted = set(row_ids)
-    return _of_newest(run, lambda about: _thumbnails(run, about, wanted))
+    return of_newest(run, lambda about: _thumbnails(run, about, wanted))
 
 
 def _thumbnails(run: RunDirectory, about: Mapping[str, Any], wanted: Set[int]) -> dict[int, bytes]:
@@ -176,7 +181,7 @@ def matrix(column: pa.ChunkedArray) -> NDArray[np.float32]:
     return values.reshape(len(column), column.type.list_size)
 
 
-def _of_newest(run: RunDirectory, read: Callable[[Mapping[str, Any]], A]) -> A:
+def of_newest(run: RunDirectory, read: Callable[[Mapping[str, Any]], A]) -> A:
     """What is read of the shortlist. A driver may make another meanwhile, and take away what that does not name."""
     about = require_about(run)
     try:
@@ -214,9 +219,9 @@ def _wide(about: Mapping[str, Any]) -> Sequence[str]:
     return (LOG_PROBS if about["log_probs"] else OUTPUTS, FEATURES)
 
 
-def parts_in(entries: Iterable[Mapping[str, Any]]) -> list[Written]:
+def parts_in(entries: Iterable[Mapping[str, Any]]) -> list[WidePart]:
     """Objects that shortlist.json names."""
-    return [Written(**entry) for entry in entries]
+    return [WidePart(**entry) for entry in entries]
 
 
 def read_part(run: RunDirectory, name: str, columns: list[str] | None = None) -> pa.Table:

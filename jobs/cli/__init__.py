@@ -20,7 +20,7 @@ from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import INTERRUPTED, STOPPED, PoolscoreError
 from poolscore.engine.storage_threads import calls_left_behind
 from poolscore.jobs import show
-from poolscore.jobs.cli import before, cluster, pools, runs, score
+from poolscore.jobs.cli import before, cluster, handoff, pools, runs, score
 from poolscore.jobs.submit.driver import submitted
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order of `poolscore --help`
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of `poolscore --hel
     "select": runs.select,
     "compare": runs.compare,
     "explain": runs.explain,
+    "export-tasks": handoff.export_tasks,
     "report": runs.report,
     "status": runs.status,
     "submit": cluster.submit,
@@ -53,6 +54,7 @@ app = typer.Typer(
 )
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(handoff.label, name="label")
 app.command(hidden=True)(submitted)  # what `submit` starts on a cluster
 
 

@@ -13,6 +13,7 @@ from poolscore.jobs.cli.options import AsJson, RunDir
 
 METHODS = "topk; by chance: power, softmax, softrank; on the shortlist: batchbald, kcenter, badge."
 NO_LIMITS = "none"  # takes those of the configuration off
+EXCLUDE = "Ids to leave out: Parquet, CSV, or the tasks.json of an export; repeatable."
 CAPS = (
     "At most so many rows of each value of a kept column, of 'prediction', or of 'near_duplicates'; repeatable. "
     f"'{NO_LIMITS}': no such caps."
@@ -43,7 +44,9 @@ def status(
 
 def report(
     run_dir: RunDir,
-    images: Annotated[bool, typer.Option(help="Show pictures from the pool.")] = True,
+    images: Annotated[
+        bool | None, typer.Option("--images/--no-images", help="Pictures from the pool; not where thumbnails are 0.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write RUN/report.html, a page without outside references."""
@@ -68,7 +71,7 @@ def select(
     max_per_group: Annotated[list[str] | None, typer.Option(metavar="COLUMN=ROWS", help=CAPS)] = None,
     quotas: Annotated[list[str] | None, typer.Option("--quota", metavar="CLASS=ROWS", help=QUOTAS)] = None,
     control: Annotated[float | None, typer.Option(help="Share of k that is drawn at random from all scored.")] = None,
-    exclude: Annotated[str | None, typer.Option(help="Parquet or CSV of ids to leave out.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help=EXCLUDE)] = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster that reads the scores; default: threads.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -83,6 +86,7 @@ def select(
     from poolscore.engine.selection.choice import Choice
     from poolscore.engine.selection.write import require_free, workers_on, write_named_selection
 
+    exclude = exclude or None
     runs = [RunDirectory(run_dir) for run_dir in run_dirs]
     require_free(runs[0], name)
     config = runs[0].config
@@ -100,7 +104,8 @@ def select(
     with workers_on(address) as workers, selected(runs, config, choice, exclude=exclude, workers=workers) as batch:
         require_enough(batch, k, exclude)
         alike = near_duplicates_of(runs, batch)
-        about = {**choice.manifest(), "exclude": exclude, "near_duplicates": alike.to_json()}
+        left_out = exclude[0] if exclude and len(exclude) == 1 else exclude
+        about = {**choice.manifest(), "exclude": left_out, "near_duplicates": alike.to_json()}
         path = write_named_selection(runs[0], name, batch, about)
     for run in runs:
         if not run.succeeded:

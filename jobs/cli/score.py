@@ -66,6 +66,7 @@ def run_score(
             prepared=prepared,
             on_check=show.check,
             on_progress=progress.update,
+            on_shortlist=progress.shortlist,
         )
     report_path: str | None = None
     try:

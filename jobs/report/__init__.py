@@ -20,13 +20,13 @@ from poolscore.jobs.report.pictures import Pictures, read_pictures
 REPORT = "report.html"
 
 
-def write_report(run: RunDirectory, *, images: bool = True) -> str:
+def write_report(run: RunDirectory, *, images: bool | None = None) -> str:
     """Write `report.html` into a run directory, finished or not; replaces an older one.
 
     Args:
         run: the run; its journal, parts, errors and selection are read, part by part.
-        images: show the pictures of the best rows. They are read from the pool; where it is gone, the report is
-            written without them and says so.
+        images: show the pictures of the best rows; default: unless shortlist.thumbnail is 0, by which a run directory
+            has none. They are read from the pool; where it is gone, the report is written without them and says so.
 
     Returns:
         Path of the page.
@@ -35,7 +35,7 @@ def write_report(run: RunDirectory, *, images: bool = True) -> str:
         StoppedError: a part that the journal names cannot be read, or the page cannot be written.
     """
     try:
-        html = _html(run, images)
+        html = _html(run, run.config.shortlist.thumbnail > 0 if images is None else images)
     except (OSError, pa.ArrowException) as error:
         raise StoppedError(
             f"{run.storage.root}: the run is damaged, a part named in its journal cannot be read: {reason(error)}"

@@ -10,6 +10,7 @@ from poolscore.engine.words import amount
 from poolscore.jobs.report.facts import Facts
 from poolscore.jobs.report.text import count, duration, esc, percent, rows, size
 from poolscore.jobs.report.words import words_of
+from poolscore.jobs.shortlisted import shortlist_in_words
 from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 
 NAMED = 20  # set-aside shards in the banner
@@ -144,10 +145,11 @@ def asked(facts: Facts) -> str:
         "selected by": f"{facts.score}, {selection.method if selection else config.select.method}",
         "rows to label": count(selection.rows if selection and selection.written else config.select.k),
         "seed": config.passes.seed,
-        "excluded ids": config.pool.exclude or "none",
+        "excluded ids": ", ".join(config.pool.exclude_lists) or "none",
         **_chosen(facts),
         "started": info["created"],
         "last change": info["updated"],
+        **({"shortlist": shortlist_in_words(info["shortlist"])} if info.get("shortlist") else {}),
         **({"verified": verified_in_words(info["verified"])} if info.get("verified") else {}),
         "poolscore": info["poolscore"],
     }

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from poolscore.engine import stages
 from poolscore.engine.words import amount
+from poolscore.jobs.shortlisted import shortlist_in_words
 from poolscore.jobs.show.terminal import Facts, duration, errors, warn
 from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 
@@ -46,8 +47,7 @@ def summary(result: RunResult, report_path: str) -> None:
         facts.add("mixed", result.mixed)
     facts.add("memory", f"{totals.peak_memory / 2**20:,.0f} MiB at the peak of a worker")
     if result.shortlist is not None:
-        told = [f"{amount(result.shortlist.rows, 'row')}"] if result.shortlist.rows else []
-        facts.add("shortlist", "; ".join([*told, *result.shortlist.notes]))
+        facts.add("shortlist", shortlist_in_words(result.shortlist.to_json()))
     entry = result.verified.to_json() if result.verified is not None else None
     if entry is not None:
         facts.add("verified", verified_in_words(entry))

@@ -17,6 +17,7 @@ from poolscore.jobs.show.terminal import console, duration, warn
 if TYPE_CHECKING:
     from poolscore.engine.pool.plan import Plan
     from poolscore.engine.run.coordinator import State
+    from poolscore.engine.run.errands import ErrandState
 
 PLAIN_LINE_EVERY = 10.0  # seconds
 
@@ -93,6 +94,15 @@ class Progress:
         if not console.is_terminal and (finished or now - self._last_line >= PLAIN_LINE_EVERY):
             self._last_line = now
             console.print(f"{rows:,} of {self._rows:,} rows  {text}", soft_wrap=True)
+
+    def shortlist(self, state: ErrandState) -> None:
+        """Called while the shortlist is made."""
+        text = f"shortlist: {state.done:,} of {amount(state.of, 'task')}  {amount(state.workers, 'worker')}"
+        self._bars.update(self._task, completed=self._rows, description=text)
+        now = time.monotonic()
+        if not console.is_terminal and (state.done == state.of or now - self._last_line >= PLAIN_LINE_EVERY):
+            self._last_line = now
+            console.print(text, soft_wrap=True)
 
     def _describe(self, state: State, now: float) -> str:
         if self._first is None:

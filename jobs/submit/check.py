@@ -92,7 +92,6 @@ def _files(config: Config) -> Iterator[tuple[str, str]]:
     model = config.model
     wanted = {
         "pool.uri": config.pool.uri,
-        "pool.exclude": config.pool.exclude,
         "model.source": model.source if model.is_file else None,
         "model.weights": model.weights,
         "check.labelled": config.check.labelled if config.check is not None else None,
@@ -101,7 +100,9 @@ def _files(config: Config) -> Iterator[tuple[str, str]]:
     for decode in config.pool.named_inputs().values():
         if isinstance(decode, TextDecode):
             wanted[f"tokenizer of {decode.column}"] = decode.tokenizer
+    yield from (("pool.exclude", uri) for uri in config.pool.exclude_lists)
     yield from ((key, uri) for key, uri in wanted.items() if uri is not None)
+    yield from (("pool.exclude", uri) for uri in config.pool.exclude_lists)
 
 
 def _code(config: Config) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from s3_server import Proxy, S3Server, proxy_before
 from poolscore.engine.filesystem import locate
 
 SHARDS = 24
+STORM = 240.0  # seconds
 
 
 @pytest.fixture
@@ -108,6 +109,30 @@ def test_a_storm(
     wait: float,
 ) -> None:
     same(_weathers(workshop, in_bucket, s3_server, Weather(rng, fault, wait), executor), reference)
+
+
+@pytest.mark.chaos
+def test_half_of_all_requests_fail(
+    workshop: Workshop, in_bucket: Callable[..., Job], s3_server: S3Server, reference: Outcome, rng: random.Random
+) -> None:
+    """For minutes on end. The job ends right, or stops with one line, and the same command goes on after it."""
+    weather = Weather(rng, fault=0.5, wait=0.02)
+    with proxy_before(s3_server.endpoint, weather) as proxy:
+        job = in_bucket(proxy.endpoint, executor="local", storage_patience=60.0)
+        with job.running() as driver:
+            driver.until_journalled(1)
+            weather.proxy = proxy
+            end = time.monotonic() + STORM
+            while driver.process.poll() is None and time.monotonic() < end:
+                time.sleep(1.0)
+            print(f"{job.journalled()} shards in {len(proxy.seen)} requests, exit code {driver.process.poll()}")
+            weather.proxy = None
+            driver.wait(driver.process.poll() or 0)
+        if driver.process.returncode:
+            assert driver.process.returncode == 4, job.log()
+            assert job.log().count("poolscore: ") == 1, job.log()
+            job.finish()
+    same(job.run_dir, reference)
 
 
 @pytest.mark.chaos

@@ -220,7 +220,7 @@ def test_what_a_driver_writes_down_on_its_way(digit_config: Configure, monkeypat
     monkeypatch.setattr("poolscore.engine.run.directory.KEEP_UP", 0.0)
     config, seen = digit_config(), []
     score_pool(config, on_progress=lambda state: seen.append(RunDirectory(config.run.dir).info))
-    assert [event["what"] for event in seen[-1]["events"]] == ["joined"]
+    assert [event["what"] for event in seen[-1]["events"]] == ["claimed", "joined"]
     assert 0 < seen[-1]["held_seconds"] <= RunDirectory(config.run.dir).info["held_seconds"]
 
 

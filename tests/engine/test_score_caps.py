@@ -16,7 +16,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.finish import RunResult
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
-from poolscore.engine.selection.batch import ABOUT
+from poolscore.engine.selection.result import ABOUT
 
 Configure = Callable[..., Config]
 

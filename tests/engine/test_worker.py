@@ -16,7 +16,7 @@ import pytest
 from conftest import scores_of_run, write_pool
 
 from poolscore.engine.config import Config
-from poolscore.engine.errors import DONE, INCOMPLETE, BrokenDevice, ConfigError, StoppedError
+from poolscore.engine.errors import DONE, INCOMPLETE, BrokenDevice, ConfigError, StoppedError, UnreadableShard
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.bisect import MOST_ROWS
 from poolscore.engine.run.directory import RunDirectory
@@ -207,3 +207,33 @@ def test_a_gpu_that_is_unusable_stops_a_run_in_this_process(
     said = "CUDA error: out of memory"  # of pinned memory, which is the host's
     with pytest.raises(StoppedError, match=r"no shard could be scored; .*CUDA error: out of memory"):
         score_pool(config, prepared=prepared)
+
+
+def test_no_shard_is_blamed_for_a_pool_s_storage_that_is_busy(
+    digit_config: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poolscore.engine.patient_storage.FIRST_PAUSE", 0.01)
+    prepared = prepare_job(digit_config(run={"storage_patience": 0.3}))
+    worker, shard = ShardWorker(prepared.job), prepared.plan.shards[0]
+    infer, failures, why = worker._scorer.infer, 0, "AWS Error SLOW_DOWN during GetObject operation"
+
+    def busy(feed: Any) -> Any:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise UnreadableShard("part-0.parquet cannot be read: the storage is too busy") from OSError(why)
+        return infer(feed)
+
+    object.__setattr__(worker._scorer, "infer", busy)
+    try:
+        failures = 3
+        assert worker.score(shard).scored == shard.rows
+        failures = 10**6
+        with pytest.raises(StoppedError, match=r"too busy; mend the storage, .* \(tried for 0 s: run.storage_patience"):
+            worker.score(shard)
+        failures, why = 1, "Couldn't deserialize thrift"
+        with pytest.raises(UnreadableShard):  # which is the file's doing
+            worker.score(shard)
+        assert failures == 0
+    finally:
+        worker.close()

@@ -88,7 +88,7 @@ def test_score_report_status_select(configuration: Write, tmp_path: Path) -> Non
     assert (tmp_path / "run" / "report.html").exists()
     facts = json.loads(poolscore("status", tmp_path / "run", "--json").stdout)
     assert facts["status"] == "done"
-    assert facts["rows"] == {"all": 300, "scored": 300, "rejected": 0, "excluded": 0, "filtered": 0}
+    assert facts["rows"] == {"done": 300, "all": 300, "scored": 300, "rejected": 0, "excluded": 0, "filtered": 0}
     first = pq.read_table(tmp_path / "run" / "selection.parquet", columns=["id"])
     pq.write_table(first, tmp_path / "sent.parquet")
     arguments = ("select", tmp_path / "run", "--name", "next", "--k", "5", "--exclude", tmp_path / "sent.parquet")

@@ -113,14 +113,16 @@ def test_compare(tmp_path: Path) -> None:
     assert {group["value"] for group in found["groups"]} == {"a", "b", "c"}
 
 
-def test_selecting_and_comparing_import_neither_torch_nor_ray(tmp_path: Path) -> None:
+def test_selecting_comparing_and_following_import_neither_torch_nor_ray(tmp_path: Path) -> None:
     a, b, _, _ = two_runs(tmp_path)
+    a.end("done", 0)
     code = f"""
 import sys
 from typer.testing import CliRunner
 from poolscore.jobs.cli import app
 for arguments in (["select", {a.storage.root!r}, "--name", "n", "--method", "softrank"],
-                  ["compare", {a.storage.root!r}, {b.storage.root!r}]):
+                  ["compare", {a.storage.root!r}, {b.storage.root!r}],
+                  ["status", {a.storage.root!r}, "--follow", "--json"]):
     assert CliRunner().invoke(app, arguments).exit_code == 0
 sys.exit(bool({{"torch", "ray", "triton", "PIL"}} & set(sys.modules)))
 """

@@ -94,8 +94,9 @@ def test_why_a_row_is_or_is_not_in_a_selection() -> None:
         (Membership("s", 2000, "bald", "batchbald", why), by_gain),
         (Membership("s", 2000, "bald", "topk", control), "rank 3 of 2,000, drawn at random from all rows, bald 0.5000"),
         (Membership("s", 5, "bald", "topk", None), "not in it, place 7 by bald, and it has 5 rows"),
-        (Membership("s", 9, "bald", "topk", None), "left out by an exclusion, a cap or a quota"),
+        (Membership("s", 9, "bald", "topk", None, "left out by x"), "7 by bald, and it has 9 rows: left out by x"),
         (Membership("s", 9, "bald", "power", None), "place 7 by bald, and it has 9 rows, chosen by power"),
+        (Membership("s", 9, "margin", "kcenter", None, "no candidate"), "s: not in it, no candidate"),
         (Membership("s", 0, None, None, None), "not in it, it has 0 rows"),
     ]
     for membership, words in cases:

@@ -28,6 +28,8 @@ from poolscore.engine.run.live import Live
 from poolscore.jobs import follow as following
 from poolscore.jobs.follow import follow
 from poolscore.jobs.show import progress
+from poolscore.jobs.status import run_of
+from poolscore.jobs.submit.job import Job
 
 Step = Callable[[], object]
 ELSEWHERE = Driver(host="gpu-7", pid=7, boot="another machine's", pids="pid:[1]", started="1")
@@ -161,13 +163,19 @@ def test_one_who_ends_between_two_reads_is_not_taken_for_dead(night: Night, monk
     look = following.state_of
     first = iter([True])
 
-    def late(run: RunDirectory, *rest: object) -> dict[str, object]:
+    def late(run: RunDirectory, *rest: object, **options: object) -> dict[str, object]:
         if next(first, False):
             night.end("done", 0)  # after run.json was read, before its driver is asked for
-        return look(run, *rest)  # type: ignore[arg-type]
+        return look(run, *rest, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(following, "state_of", late)
     assert follow(night.uri) == 0
+
+
+def test_it_ends_after_the_driver_which_scores_rows_again_when_the_run_is_done(night: Night) -> None:
+    night.begin()
+    night.then(lambda: night.run.end("done", 0), lambda: (night.run.update(exit_code=3), night.journal.close()))
+    assert follow(night.uri) == 3
 
 
 def test_one_who_waits_for_a_job_waits_for_its_run_too(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,3 +193,47 @@ def test_the_end_of_an_earlier_call_does_not_end_it_for_one_who_waits_for_a_job(
     stops = iter([False, False, True])
     night.then(lambda: None, lambda: None)
     assert follow(night.uri, stop=lambda: next(stops)) == 130
+
+
+def test_a_run_in_a_bucket_is_followed_too(
+    digit_config: Callable[..., Config],
+    bucket: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    night = Night(digit_config(run={"dir": f"{bucket}/run"}), monkeypatch)
+    night.begin()
+    night.then(lambda: night.score(0, 10.0), lambda: night.end("done", 0))
+    assert follow(night.uri) == 0
+    assert "1 of 6 shards" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("state", ["running", "failed"])
+def test_status_of_a_job_is_that_of_its_run(
+    night: Night, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: str
+) -> None:
+    code = None if state == "running" else 2
+    jobs = {"run-1": Job("run-1", state, night.uri, code, "there is no GPU", None, None, "http://127.0.0.1:8265")}
+    monkeypatch.setattr("poolscore.jobs.submit.job.find_job", lambda name, address: jobs.get(name))
+    monkeypatch.chdir(Path(night.uri).parent)  # where the run's folder, once it is there, is no job
+    assert run_of("run-1", None, as_json=True) is None, "its run has not begun"
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"job run-1: {state} (there is no GPU), run directory {night.uri}")
+    assert f'"exit_code": {json.dumps(code)}' in shown
+    night.begin()
+    assert run_of("run-1", None, as_json=False) == night.uri
+    assert run_of("run", None, as_json=False) == "run"
+    assert run_of("s3://photos/run-1", None, as_json=False) == "s3://photos/run-1"
+    with pytest.raises(ConfigError, match="run-2 is neither a run directory nor a job of the cluster"):
+        run_of("run-2", None, as_json=False)
+
+
+def test_what_is_no_run_is_said_first_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(name: str, address: str | None) -> None:
+        raise ConfigError("no cluster answers at http://127.0.0.1:8265")
+
+    monkeypatch.setattr("poolscore.jobs.submit.job.find_job", nobody)
+    with pytest.raises(ConfigError, match=r"^rnu is no run directory, and was not found as a job: no cluster answers"):
+        run_of("rnu", None, as_json=False)
+    with pytest.raises(ConfigError, match=r"^no cluster answers"):
+        run_of("rnu", "http://127.0.0.1:8265", as_json=False)

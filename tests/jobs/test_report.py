@@ -125,6 +125,13 @@ def test_without_images_the_batch_is_a_table(whole: RunDirectory) -> None:
     assert "rank id score prediction confidence label" in page.text
 
 
+def test_a_run_without_thumbnails_has_no_pictures_in_its_report_either(whole: RunDirectory, tmp_path: Path) -> None:
+    run = copied(whole, tmp_path / "run")
+    run.info["config"]["shortlist"]["thumbnail"] = 0
+    assert not require_harmless(Path(write_report(run)).read_text(encoding="utf-8")).all("img")
+    assert require_harmless(Path(write_report(run, images=True)).read_text(encoding="utf-8")).all("img")
+
+
 def test_neither_torch_nor_ray_is_imported(whole: RunDirectory) -> None:
     code = (
         "import sys\n"

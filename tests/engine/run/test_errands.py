@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.run.blame import ATTEMPTS
-from poolscore.engine.run.errands import PATIENCE, run_errands
+from poolscore.engine.run.errands import PATIENCE, ErrandState, run_errands
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.fleet import Done, Event, Failed, Lost
 from poolscore.engine.run.task import LookAgain, Task
@@ -58,6 +58,21 @@ def test_what_fails_thrice_is_given_up_and_the_rest_is_done() -> None:
     assert became.failed == {1: "bad"}
     assert sorted(became.done) == [0, 2, 3]
     assert fleet.attempts() == {0: 1, 1: ATTEMPTS, 2: 1, 3: 1}
+
+
+def test_how_far_it_is_and_who_is_held_for_it() -> None:
+    """The fleet tells nobody who joined it before."""
+
+    def answer(worker: int, task: Task) -> Event:
+        if worker == 1:
+            return Lost(worker, task, (), "gone")
+        return Failed(task, "bad") if task.shard.index == 1 else done(worker, task)
+
+    states: list[ErrandState] = []
+    run(FakeFleet(2, answer), make_tasks(5), on_progress=states.append)
+    assert [state.done for state in states] == sorted(state.done for state in states)
+    assert (states[-1].done, states[-1].of) == (5, 5)
+    assert max(state.workers for state in states) == 2
 
 
 def test_what_kills_its_workers_is_given_up() -> None:

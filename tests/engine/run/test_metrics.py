@@ -6,13 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from fake_fleet import FakeClock, FakeFleet, make_shards, report, scored
 
 from poolscore.engine.run.coordinator import Coordinator, State
-from poolscore.engine.run.events import RunEvent
+from poolscore.engine.run.events import RunEvent, What
 from poolscore.engine.run.fleet import Event, Failed
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.metrics import COUNTERS, GAUGES, REFRESH, SILENT, Metrics
@@ -76,6 +77,13 @@ def shown() -> Shown:
 def test_names_are_as_prometheus_wants_them() -> None:
     assert all(re.fullmatch("[a-z][a-z_]*", name) for name in [*COUNTERS, *GAUGES])
     assert not any(name.endswith("_total") for name in [*COUNTERS, *GAUGES]), "Ray appends it to counters"
+
+
+def test_the_readme_names_every_metric_and_every_event() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    assert all(f"`poolscore_{name}_total`" in readme for name in COUNTERS)
+    assert all(f"`poolscore_{name}`" in readme for name in GAUGES)
+    assert all(f"`{what}`" in readme for what in get_args(What))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from itertools import combinations_with_replacement
 from pathlib import Path
@@ -15,8 +15,10 @@ from made_run import new_run
 from memory_storage import MemoryStorage
 
 from poolscore.engine.errors import StoppedError
+from poolscore.engine.patient_storage import PatientStorage
 from poolscore.engine.run.journal import Journal, ShardReport
-from poolscore.engine.run.sweep import keep_unless_sealed, seal, sweep, sweep_parts
+from poolscore.engine.run.records import name_of
+from poolscore.engine.run.sweep import SEALED, keep_unless_sealed, seal, sweep, sweep_parts
 
 ORPHANS = ["part-00001-89abcdef.parquet", ".part-00001-89abcdef.parquet.01234567.tmp"]
 OTHERS = ["part-00001-89abcdef.parquet.bak", "notes.txt", ".part-1.tmp", "part-00001-89ABCDEF.parquet", ".nfs0001"]
@@ -44,6 +46,18 @@ def test_only_orphans_of_our_own_form_are_swept(tmp_path: Path, opened: bool) ->
     for folder in ("scores", "errors"):
         there = {path.name for path in (tmp_path / folder).iterdir()}
         assert there == {*OTHERS, "part-00000-0123abcd.parquet"}
+
+
+def test_what_a_driver_left_that_died_while_it_opened_an_epoch_is_swept(tmp_path: Path) -> None:
+    run = new_run(tmp_path)
+    folder = tmp_path / "_log/000001"
+    folder.mkdir(parents=True)
+    (folder / ".00000000.json.89abcdef.tmp").touch()
+    with Journal(run.storage) as journal:
+        assert journal.epoch == 1
+        (folder / ".00000001.json.89abcdef.tmp").touch()  # its own, which may be on its way
+        sweep(run, journal)
+    assert [path.name for path in folder.glob(".*")] == [".00000001.json.89abcdef.tmp"]
 
 
 def test_a_driver_that_another_followed_sweeps_nothing(tmp_path: Path) -> None:
@@ -101,3 +115,16 @@ def test_a_part_that_counts_is_left_while_the_run_is_open() -> None:
         keep_unless_sealed(memory, journal.epoch, [LATE])
         keep_unless_sealed(memory, None, [LATE])
     assert LATE in memory.objects
+
+
+@pytest.mark.parametrize("forbidden", ["read", "delete"])
+def test_a_worker_that_may_not_look_or_delete_goes_on_at_once(forbidden: str) -> None:
+    def forbid(step: str, name: str) -> None:
+        if step == forbidden:
+            raise StoppedError("access denied")
+
+    memory = MemoryStorage({LATE: b"", name_of(1, SEALED): b""})
+    storage = PatientStorage(memory.seen_by(forbid), seconds=600.0)
+    with pytest.raises(StoppedError, match="ended without") if forbidden == "delete" else nullcontext():
+        keep_unless_sealed(storage, 1, [LATE])
+    assert LATE in memory.objects  # the driver's next command takes it away

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from made_shortlist import write_shortlist
 from numpy.typing import NDArray
-from test_select import full_sort, make_run
+from test_select import full_sort, make_run, write_part
 
 from poolscore.engine.keys import keys_of
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.journal import Journal
 from poolscore.engine.selection.alike import OPTION, NearDuplicates, near_duplicates_of
 from poolscore.engine.selection.batch import selected
 from poolscore.engine.selection.choice import Choice
@@ -67,6 +69,44 @@ def test_rows_of_several_runs(tmp_path: Path) -> None:
     write_shortlist(runs[1], [1, 0], features[[1, 2]], np.zeros((2, 1, 3)))  # w is like y
     found = of_batch(runs, 5)
     assert (found.rows, found.known, found.repeated) == (5, 4, 1)
+
+
+def test_the_rows_of_several_runs_are_in_the_order_of_the_batch(tmp_path: Path) -> None:
+    """Being alike is not transitive: of directions 0, 30 and 15 degrees the last alone is like one before it."""
+    runs = [make_run(tmp_path / name, [part]) for name, part in zip("ab", ([0.9, 0.1], [0.8]), strict=True)]
+    for run, ids in zip(runs, ("xy", "z"), strict=True):
+        _rename(run, ids)
+    turned = np.array([[np.cos(a), np.sin(a)] for a in np.deg2rad([0, 15, 30])])
+    write_shortlist(runs[0], [0, 1], turned[:2], np.zeros((2, 1, 3)))
+    write_shortlist(runs[1], [0, 99], turned[[2, 2]], np.zeros((2, 1, 3)))
+    found = of_batch(runs, 3)
+    assert (found.known, found.repeated) == (3, 1)
+
+
+def test_an_older_shortlist_is_told(tmp_path: Path) -> None:
+    run = make_run(tmp_path, [*PARTS, None], k=10)
+    write_shortlist(run, [39, 69], np.ones((2, 3)), np.zeros((2, 1, 3)))
+    assert of_batch([run], 10).lacks is None
+    journal = Journal(run.storage)  # a shard that is scored later
+    journal.append(write_part(run, 2, 70, [0.5], {}))
+    journal.close()
+    found = of_batch([run], 10)
+    assert (found.known, found.lacks) == (1, "it was made of other scores than the run has now")
+    assert found.in_words().endswith("the shortlist that tells it is not what it should be: " + str(found.lacks))
+    assert NearDuplicates.from_json(found.to_json()) == found
+
+
+def test_a_shortlist_that_is_made_anew_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a reader began with is swept: it begins once more with the new one, and once alone."""
+    run = make_run(tmp_path, PARTS)
+    write_shortlist(run, [39, 38], np.ones((2, 3)), np.zeros((2, 1, 3)))
+    old = json.loads(run.storage.read(ABOUT))
+    gone = json.dumps({**old, "table": "shortlist/rows-old.parquet"}).encode()
+    read, once = run.storage.read, iter([gone])
+    monkeypatch.setattr(run.storage, "read", lambda name: (name == ABOUT and next(once, None)) or read(name))
+    assert of_batch([run], 3).known == 2
+    monkeypatch.setattr(run.storage, "read", lambda name: gone if name == ABOUT else read(name))
+    assert "rows-old.parquet" in of_batch([run], 3).in_words()
 
 
 def test_memory_is_that_of_the_rows_of_the_batch(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ from poolscore.engine.keys import keys_of
 from poolscore.engine.scores import Task
 from poolscore.engine.selection.aware import Picked, pick
 from poolscore.engine.selection.badge import badge, of_labels
-from poolscore.engine.selection.caps import Caps, Room
+from poolscore.engine.selection.caps import Caps
 from poolscore.engine.selection.choice import Choice
+from poolscore.engine.selection.groups import Room
 from poolscore.engine.selection.methods import AWARE
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.shortlist.read import Shortlist
@@ -105,8 +106,12 @@ def test_once_nothing_is_left_to_learn_power_fills_up() -> None:
     assert np.isnan(found.gains[told:]).all()
     assert found.notes == (
         f"batchbald: {told} rows tell {found.gains[:told].sum():.2f} of the 1.79 nats (ln T) that 6 passes can tell at "
-        "most. A larger passes.count tells more rows apart; the others are taken by power",
+        "most. Not even 1,000 passes fill a batch of 30; badge, kcenter and power do; the others are taken by power",
     )
+    needed = math.exp((told + 1) * found.gains[:told].mean() / 0.95)
+    (note,) = picked(there, "batchbald", told + 1).notes
+    assert T < needed < 30
+    assert f" at most. About {math.ceil(needed)} passes (passes.count) fill a batch of {told + 1}; " in note
     _, values = ranking_of("power", 1.0, 7).at_least(
         there.rows["bald"].to_numpy(), there.rows["key"].to_numpy(), -np.inf
     )

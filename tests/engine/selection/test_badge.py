@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from poolscore.engine.keys import keys_of
 from poolscore.engine.selection.badge import STREAM, badge, of_classes, of_labels
-from poolscore.engine.selection.caps import Caps, Room
+from poolscore.engine.selection.caps import Caps
+from poolscore.engine.selection.groups import Room
 from poolscore.kernels.gumbel import gumbel_of
 
 

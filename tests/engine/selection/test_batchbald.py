@@ -24,7 +24,8 @@ from poolscore.engine.selection.batchbald import (
     probs_of,
     with_drawn_label,
 )
-from poolscore.engine.selection.caps import Caps, Room
+from poolscore.engine.selection.caps import Caps
+from poolscore.engine.selection.groups import Room
 
 
 def room_of(N: int) -> Room:

@@ -20,8 +20,9 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection import walk as walk_module
 from poolscore.engine.selection.batch import require_enough, select_batch, selected
-from poolscore.engine.selection.caps import Caps, Groups, none_taken
+from poolscore.engine.selection.caps import Caps
 from poolscore.engine.selection.choice import Choice
+from poolscore.engine.selection.groups import Groups, none_taken
 
 VIDEOS = ["a", "b", "c", None]
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from poolscore.engine.selection.caps import Caps, Room
+from poolscore.engine.selection.caps import Caps
+from poolscore.engine.selection.groups import Room
 from poolscore.engine.selection.kcenter import Centres, kcenter
 
 

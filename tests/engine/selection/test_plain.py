@@ -12,7 +12,7 @@ import pytest
 
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.selection.parts import Part, Reader
-from poolscore.engine.selection.plain import plain_chunk
+from poolscore.engine.selection.plain import plain_chunks
 
 PLAIN: dict[str, Any] = {"compression": "none", "use_dictionary": False}
 
@@ -62,7 +62,7 @@ def test_the_numbers_are_those_of_arrow(tmp_path: Path, rows: int, options: dict
 def test_which_columns_are_plain(tmp_path: Path) -> None:
     def plain(**options: Any) -> bool:
         write(tmp_path / "a.parquet", 1000, **options)
-        return plain_chunk(pq.read_metadata(tmp_path / "a.parquet"), "bald") is not None
+        return plain_chunks(pq.read_metadata(tmp_path / "a.parquet"), ["bald"])["bald"] is not None
 
     assert plain()
     assert plain(data_page_version="2.0", data_page_size=100)
@@ -70,6 +70,19 @@ def test_which_columns_are_plain(tmp_path: Path) -> None:
     assert not plain(use_dictionary=True)
     assert not plain(row_group_size=300)
     assert not plain(write_statistics=False)  # nobody says that there are no nulls
+
+
+@pytest.mark.parametrize("row_ids", [[7, 8, 9, 10], [7, 8, 10, 11], [7]], ids=str)
+def test_row_ids_without_a_gap_are_not_read(tmp_path: Path, row_ids: list[int]) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"row_id": row_ids, "key": pa.array(row_ids, pa.uint64())}), path, **PLAIN)
+    places = np.flatnonzero(np.array(row_ids) > 8) if len(row_ids) > 1 else np.zeros(1, np.intp)
+    read: list[str] = []
+    with Reader().opened(Part(0, str(path), 0, 0, 0.0)) as file:
+        numbers = file.numbers
+        file.numbers = lambda column: read.append(column) or numbers(column)  # type: ignore[method-assign, func-returns-value]
+        assert file.row_ids(places).tolist() == [row_ids[i] for i in places]
+    assert read == (["row_id"] if 9 not in row_ids and len(row_ids) > 1 else [])
 
 
 def test_nulls_and_no_rows_are_left_to_arrow(tmp_path: Path) -> None:
@@ -82,7 +95,7 @@ def test_nulls_and_no_rows_are_left_to_arrow(tmp_path: Path) -> None:
 def test_a_file_that_is_not_what_its_footer_says(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     write(path, 1000)
-    chunk = plain_chunk(pq.read_metadata(path), "key")
+    chunk = plain_chunks(pq.read_metadata(path), ["key"])["key"]
     assert chunk is not None
     data = bytearray(path.read_bytes())
     data[chunk.start : chunk.start + 40] = bytes([0x1B] * 40)

@@ -251,11 +251,13 @@ def test_the_same_rows_give_the_same_bytes(tmp_path: Path) -> None:
 
 def test_named_selections_are_never_overwritten(tmp_path: Path) -> None:
     run = make_run(tmp_path, [[1.0, 2.0]])
-    table = select_batch(run, run.config, k=2)
-    path = write_named_selection(run, "round-2", table, {"k": 2})
+    table = select_batch(run, run.config, k=2, method="power", seed=7)
+    path = write_named_selection(run, "round-2", table, {"note": "x"})
     assert pq.read_table(path).equals(table)
     manifest = json.loads(run.storage.read("selections/round-2.json"))
-    assert manifest.items() >= {"name": "round-2", "rows": 2, "k": 2, "complete": True, "shards": 1}.items()
+    asked = {"method": "power", "score": "bald", "k": 2, "beta": 1.0, "seed": 7}
+    expected = {"name": "round-2", "rows": 2, "note": "x", **asked, "complete": True, "shards": 1}
+    assert manifest.items() >= expected.items()
     with pytest.raises(ConfigError, match=r"exists .*; choose another name"):
         write_named_selection(run, "round-2", table.slice(1), {"k": 1})
     Path(run.storage.path("selections/round-2.json")).unlink()
@@ -263,7 +265,7 @@ def test_named_selections_are_never_overwritten(tmp_path: Path) -> None:
         write_named_selection(run, "round-2", table.slice(1), {"k": 1})
     assert pq.read_table(path).equals(table)
     with pytest.raises(TypeError):  # a manifest that cannot be written leaves no selection without one
-        write_named_selection(run, "other", table, {"k": object()})
+        write_named_selection(run, "other", table, {"note": object()})
     assert run.storage.names("selections") == ["round-2.parquet"]
 
 
@@ -296,6 +298,9 @@ def test_a_selection_says_whether_it_is_complete(tmp_path: Path, parts: list[Col
         "shards": 2,
         "pool_digest": "digest of the pool",
         "weights_digest": "digest of the weights",
+        "method": "topk",
+        "score": "bald",
+        "k": 1,
     }
     assert json.loads(pq.read_schema(run.storage.path(SELECTION)).metadata[b"poolscore"]) == expected
     write_named_selection(run, "a", select_batch(run, run.config), {"k": 1})

@@ -28,7 +28,7 @@ from poolscore.engine.selection.top import Scored, fill
 
 Cut = Sequence[Sequence[float]]  # scores of each part
 SPECIAL = [0.0, -0.0, 1.0, 1.0 + 2**-23, -1.0, 1e-45, -1e-45, 1e-38, 3e38, -3e38, float("nan"), float("inf")]
-WAYS = ("few", "histogram", "refined", "spilled")
+WAYS = ("few", "histogram", "refined", "spilled", "guessed")
 
 
 @pytest.fixture(params=WAYS)
@@ -45,6 +45,9 @@ def take(patch: pytest.MonkeyPatch, way: str, run_rows: int = 3) -> None:
     if way != "few":
         patch.setattr(runs_module, "FEW", 0)
         patch.setattr(top_module, "FEW", 0)
+    if way == "guessed":
+        patch.setattr(threshold_module, "SAMPLE_PARTS", 1)
+        patch.setattr(top_module, "SURPLUS", 0)
     if way in ("refined", "spilled"):
         patch.setattr(threshold_module, "SURPLUS", 0)
     if way == "spilled":
@@ -146,6 +149,29 @@ def test_noisy_rows_are_those_of_a_full_sort(tmp_path: Path, way: str, method: s
         rows = found(parts, k, ranking=ranking)
         assert rows["row_id"].tolist() == order[:k].tolist()
         assert rows["value"].tolist() == values[order[:k]].tolist()
+
+
+@pytest.mark.parametrize(
+    ("sampled", "k", "looks"),
+    [(5, 60, 1), (1, 60, 2), (9, 150, 2), (9, 1001, 1)],
+    ids=["about right", "far too many reach it", "too few reach it", "all rows are wanted"],
+)
+def test_a_threshold_that_was_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sampled: int, k: int, looks: int
+) -> None:
+    """Scores rise from part to part, and nobody wrote down the best of each."""
+    take(monkeypatch, "guessed")
+    random = np.random.default_rng(0)
+    cut = [(random.random(100) + number).tolist() for number in range(10)]
+    if sampled == 5:  # a part like the whole
+        cut[5] = [score for column in cut for score in column[:10]]
+    parts = write_parts(tmp_path, cut, known=False)
+    monkeypatch.setattr(threshold_module, "drawn", lambda parts, count: [sampled])
+    counted: list[int] = []
+    real = top_module.find_threshold
+    monkeypatch.setattr(top_module, "find_threshold", lambda *given: counted.append(1) or real(*given))
+    assert found(parts, k)["row_id"].tolist() == full_sort(cut, k)
+    assert 1 + len(counted) == looks
 
 
 def test_parts_that_cannot_win_are_not_opened(tmp_path: Path, way: str) -> None:

@@ -6,8 +6,10 @@ import io
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +26,7 @@ from poolscore.engine.finish import RunResult
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.errands import ErrandState
 from poolscore.engine.run.fleet import Done, Event, LocalFleet
 from poolscore.engine.run.task import LookAgain
 from poolscore.engine.score import score_pool
@@ -33,6 +36,8 @@ from poolscore.engine.selection.choice import Choice
 from poolscore.engine.shortlist import centre, cut, look, make
 from poolscore.engine.shortlist.look import log_probabilities, require_rows
 from poolscore.engine.shortlist.read import ABOUT, FEATURES, Shortlist, matrix, read_shortlist, thumbnails
+from poolscore.jobs.report import write_report
+from poolscore.jobs.shortlisted import shortlist_in_words
 
 Configure = Callable[..., Config]
 FEW = {"rows": 100}
@@ -161,6 +166,20 @@ def test_a_finished_run_gets_one_and_keeps_it(
     monkeypatch.setattr(run.storage, "read", lambda name: (name == ABOUT and next(once, None)) or read(name))
     assert read_shortlist(run).rows.num_rows == 120  # a reader that began before the old one was swept
     assert not there.keys() & files_in(second).keys() - {"shortlist.json"}  # the old one is swept
+
+
+def test_its_progress_is_told_and_its_workers_time_counts(digit_config: Configure) -> None:
+    first = score_pool(digit_config(shortlist={"rows": 0}))
+    held = RunDirectory(first.run_dir).info["held_seconds"]
+    states: list[ErrandState] = []
+    score_pool(digit_config(shortlist=FEW), on_shortlist=states.append)
+    assert (states[0].done, states[-1].done) == (0, states[-1].of)
+    assert states[-1].of == 4 + 2  # of the rows, and of the sample
+    assert states[-1].workers == 1
+    after = RunDirectory(first.run_dir).info["held_seconds"]
+    assert after > held > 0
+    score_pool(digit_config(shortlist=FEW), on_shortlist=states.append)  # nothing is left to do
+    assert RunDirectory(first.run_dir).info["held_seconds"] == after
 
 
 def failing(*args: Any) -> Any:
@@ -348,7 +367,15 @@ def test_labelled_rows(digit_config: Configure, digits: pa.Table, tmp_path: Path
     assert result.shortlist is not None
     (note,) = result.shortlist.notes
     assert note.startswith("1 of 61 labelled rows cannot be used: ")
-    assert shortlist_of(score_pool(digit_config(shortlist=FEW))).labelled_MF.shape == (0, there.shape[1])
+    run = RunDirectory(result.run_dir)
+    told = shortlist_in_words(run.info["shortlist"])
+    assert told == f"100 rows; features of 60 labelled rows; {note}"
+    assert "features of 60 labelled rows" in Path(write_report(run)).read_text()
+    assert score_pool(digit_config(shortlist=section)).shortlist == replace(result.shortlist, seconds=ANY)  # kept
+    bare = score_pool(digit_config(shortlist=FEW))
+    assert shortlist_of(bare).labelled_MF.shape == (0, there.shape[1])
+    assert bare.shortlist is not None
+    assert shortlist_in_words(bare.shortlist.to_json()) == "100 rows"
     pq.write_table(labelled.drop_columns(["image"]), tmp_path / "labelled.parquet")
     with pytest.raises(ConfigError, match=r"shortlist\.labelled: .*image"):
         score_pool(digit_config(shortlist=section, run={"dir": str(tmp_path / "never")}))
