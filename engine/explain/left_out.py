@@ -33,6 +33,7 @@ from poolscore.engine.selection.groups import groupable
 from poolscore.engine.selection.methods import AWARE
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.selection.result import ABOUT
+from poolscore.engine.words import amount
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ class Walked:
             return None
         for (name, _, _, limit), rows in zip(terms.caps, self._in_group_RC[r].tolist(), strict=True):
             if rows >= limit:
-                return f"left out by {name}: {rows:,} rows {'before it' if terms.ranked else 'of it'} fill its group"
+                before = " before it" if terms.ranked else ""
+                return f"left out by {name}: its group is full with {amount(rows, 'row')}{before}"
         return self._remains() if terms.ranked else None
 
     def _remains(self) -> str | None:

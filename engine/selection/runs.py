@@ -40,7 +40,8 @@ class Held:
 
     def sorted(self) -> Rows:
         """The best k of them, in the total order; others are forgotten."""
-        best = in_total_order(self.rows())[: self._k]
+        rows, self._rows = self.rows(), []  # in memory once while they are sorted
+        best = in_total_order(rows, self._k)
         self._rows, self.count = [best], len(best)
         if 0 < self._k == len(best) <= FEW:
             self.last = best[-1]

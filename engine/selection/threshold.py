@@ -24,7 +24,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
 Counts = NDArray[np.int64]  # rows of each digit [65536]
-GROUP_ROWS = 1 << 20  # of the parts that a task looks at
+GROUP_ROWS = 1 << 19  # of the parts that a task looks at
 SURPLUS = 1 << 18  # rows beyond k that are collected rather than looked at once more; or an eighth of k
 SAMPLE_PARTS, SAMPLE_SHARE = 16, 64  # parts of a sample at least, and one of so many
 

@@ -70,10 +70,10 @@ def test_a_list_a_cap_or_a_quota(tmp_path: Path, method: str) -> None:
             assert why == f"left out: its id is in --exclude {sent}"
             seen["list"] += 1
         elif camera is not None and cameras[camera] >= 5:
-            assert why == f"left out by max_per_group camera=5: {cameras[camera]} rows before it fill its group"
+            assert why == f"left out by max_per_group camera=5: its group is full with {cameras[camera]} rows before it"
             seen["cap"] += 1
         elif classes[number] >= {1: 1, 2: 1, 3: 1}.get(number, ROWS):
-            assert why == f"left out by quota {number}=1: {classes[number]} rows before it fill its group"
+            assert why == f"left out by quota {number}=1: its group is full with {classes[number]} row before it"
             seen["quota"] += 1
         else:
             assert row_id in taken
@@ -90,13 +90,13 @@ def test_a_list_a_cap_or_a_quota(tmp_path: Path, method: str) -> None:
 
 def test_fewer_rows_than_were_asked_for(tmp_path: Path) -> None:
     run = a_run(tmp_path)
-    config = run.config.model_copy(
-        update={"select": run.config.select.model_copy(update={"k": 80, "max_per_group": {"camera": 2}})}
+    select = run.config.select.model_copy(update={"k": 80, "max_per_group": {"prediction": 1}})
+    write_batch(run, run.config.model_copy(update={"select": select}))  # the run's own: all rows were walked over
+    (own,) = explain(run, row_id=int(np.argmin(SCORES)))[0].selections
+    assert (own.rows, own.left_out) == (
+        7,
+        "left out by max_per_group prediction=1: its group is full with 1 row before it",
     )
-    write_batch(run, config)  # the run's own: all rows were walked over
-    worst = int(np.argmin(np.where([CAMERAS[i % 5] is None for i in range(ROWS)], np.inf, SCORES)))
-    (own,) = explain(run, row_id=worst)[0].selections
-    assert own.left_out == "left out by max_per_group camera=2: 2 rows before it fill its group"
 
 
 def test_near_duplicates_and_rows_that_are_no_candidates(tmp_path: Path) -> None:

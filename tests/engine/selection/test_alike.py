@@ -73,12 +73,12 @@ def test_rows_of_several_runs(tmp_path: Path) -> None:
 
 def test_the_rows_of_several_runs_are_in_the_order_of_the_batch(tmp_path: Path) -> None:
     """Being alike is not transitive: of directions 0, 30 and 15 degrees the last alone is like one before it."""
-    runs = [make_run(tmp_path / name, [part]) for name, part in zip("ab", ([0.9, 0.1], [0.8]), strict=True)]
+    runs = [make_run(tmp_path / name, [part]) for name, part in zip("ab", ([0.8, 0.1], [0.9]), strict=True)]
     for run, ids in zip(runs, ("xy", "z"), strict=True):
         _rename(run, ids)
     turned = np.array([[np.cos(a), np.sin(a)] for a in np.deg2rad([0, 15, 30])])
-    write_shortlist(runs[0], [0, 1], turned[:2], np.zeros((2, 1, 3)))
-    write_shortlist(runs[1], [0, 99], turned[[2, 2]], np.zeros((2, 1, 3)))
+    write_shortlist(runs[0], [0, 1], turned[[2, 1]], np.zeros((2, 1, 3)))
+    write_shortlist(runs[1], [0, 99], turned[[0, 0]], np.zeros((2, 1, 3)))
     found = of_batch(runs, 3)
     assert (found.known, found.repeated) == (3, 1)
 

@@ -57,6 +57,9 @@ def test_the_numbers_are_those_of_arrow(tmp_path: Path, rows: int, options: dict
     table = write(tmp_path / "a.parquet", rows, **options)
     for column in ("row_id", "key", "bald"):
         assert read(tmp_path / "a.parquet", column).tolist() == table[column].to_pylist()
+    places = np.flatnonzero(np.random.default_rng(0).random(rows) < 0.01)
+    with Reader().opened(Part(0, str(tmp_path / "a.parquet"), 0, 0, 0.0)) as file:
+        assert file.keys(places).tolist() == table["key"].to_numpy()[places].tolist()
 
 
 def test_which_columns_are_plain(tmp_path: Path) -> None:
