@@ -21,6 +21,7 @@ from poolscore.engine.selection.batch import selected
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.ranking import ranking_of
 from poolscore.engine.selection.write import write_batch, write_named_selection
+from poolscore.engine.words import amount
 
 ROWS = 90
 CAMERAS = ["a", "b", None, "c", "d"]  # a row without one is in no group
@@ -73,7 +74,8 @@ def test_a_list_a_cap_or_a_quota(tmp_path: Path, method: str) -> None:
             assert why == f"left out by max_per_group camera=5: its group is full with {cameras[camera]} rows before it"
             seen["cap"] += 1
         elif classes[number] >= {1: 1, 2: 1, 3: 1}.get(number, ROWS):
-            assert why == f"left out by quota {number}=1: its group is full with {classes[number]} row before it"
+            rows = amount(classes[number], "row")
+            assert why == f"left out by quota {number}=1: its group is full with {rows} before it"
             seen["quota"] += 1
         else:
             assert row_id in taken
