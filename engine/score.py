@@ -120,8 +120,11 @@ def _limits(config: Config, run: RunDirectory | None, shards: int) -> Limits:
     wanted = config.run.deadline, config.run.max_gpu_hours
     if run is None:
         return Limits(*wanted)
-    totals = run.totals()
-    spent = max(totals.worker_seconds, run.info.get("held_seconds", 0.0))
+    held = run.info.get("held_seconds", 0.0)
+    if wanted == (None, None):
+        return Limits(None, None, held)
+    totals = run.totals()  # of a driver that died, also what it did after it wrote down how long workers were held
+    spent = max(totals.worker_seconds, held)
     return Limits(None, None, spent) if totals.shards == shards else Limits(*wanted, spent)
 
 

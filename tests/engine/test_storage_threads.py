@@ -76,6 +76,7 @@ def test_calls_of_what_nobody_closed_are_known(silent: threading.Event) -> None:
     while threads.busy:
         time.sleep(0.001)
     assert not calls_left_behind()
+    threads.close()
 
 
 def test_what_was_begun_is_waited_for_and_what_was_not_begun_is_not(silent: threading.Event) -> None:

@@ -21,7 +21,7 @@ import pytest
 import torch
 import yaml
 from chaos.job import until
-from conftest import TESTS, scores_of_run, write_pool
+from conftest import TESTS, scores_of_run, taking_ctrl_c, write_pool
 from ray_head import TOKEN, Head, ray_head
 from typer.testing import CliRunner
 
@@ -103,14 +103,15 @@ class Desk:
         return path
 
     def start(self, *words: object, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "poolscore.jobs", *map(str, words)],
-            env=self.environment | environment,
-            cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        with taking_ctrl_c():
+            return subprocess.Popen(
+                [sys.executable, "-m", "poolscore.jobs", *map(str, words)],
+                env=self.environment | environment,
+                cwd=self.folder,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
 
     def run(self, *words: object, code: int = 0, **environment: str) -> str:
         """What a command of this process says."""
