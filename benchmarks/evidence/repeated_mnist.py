@@ -176,6 +176,8 @@ def report(file: Path, readme: Path = HERE / "README.md") -> None:
     where = result["environment"]
     machine = where["gpu"]["name"] if where["gpu"] else f"{where['cpu']}, {where['cores']} cores"
     said = f"`{file.name}`: {where['date'][:10]}, {machine}, {result['minutes_of_work']} minutes of work of one thread"
+    picture = f"![accuracy over labels](../results/{file.with_suffix('.png').name})"
+    said = "\n\n".join(part for part in (said, result.get("note"), picture) if part)
     form = "full" if result["setting"]["device"] == "cuda" else "reduced"
     before, begin, rest = readme.read_text().partition(f"<!-- {form} -->\n")
     _, end, after = rest.partition(f"<!-- end of {form} -->")
