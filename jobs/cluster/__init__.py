@@ -1,1 +1,1 @@
-"""Recipes for a cluster: Dockerfile, KubeRay manifests, storage policies. README, "Overnight on a cluster"."""
+"""Recipes for a cluster: Dockerfile, KubeRay manifests, storage policies. See README.md."""

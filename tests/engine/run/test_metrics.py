@@ -79,11 +79,11 @@ def test_names_are_as_prometheus_wants_them() -> None:
     assert not any(name.endswith("_total") for name in [*COUNTERS, *GAUGES]), "Ray appends it to counters"
 
 
-def test_the_readme_names_every_metric_and_every_event() -> None:
-    readme = (Path(__file__).parents[3] / "README.md").read_text()
-    assert all(f"`poolscore_{name}_total`" in readme for name in COUNTERS)
-    assert all(f"`poolscore_{name}`" in readme for name in GAUGES)
-    assert all(f"`{what}`" in readme for what in get_args(What))
+def test_the_page_of_a_run_names_every_metric_and_every_event() -> None:
+    page = (Path(__file__).parents[3] / "engine/run/README.md").read_text()
+    assert all(f"`poolscore_{name}_total`" in page for name in COUNTERS)
+    assert all(f"`poolscore_{name}`" in page for name in GAUGES)
+    assert all(f"`{what}`" in page for what in get_args(What))
 
 
 @pytest.mark.parametrize("seed", range(5))
