@@ -83,7 +83,7 @@ def test_a_node_that_is_drained_finishes_what_it_is_at(
         driver.wait()
     same(run.run_dir, reference)
     (leaving,) = [event for event in _events(run) if event["what"] == "leaving"]
-    joined = {event["worker"] for event in _events(run) if event["what"] == "joined"}  # not on a node of an earlier test
+    joined = {event["worker"] for event in _events(run) if event["what"] == "joined"}  # no earlier test's
     (lost,) = [event for event in _events(run) if event["what"] == "lost" and event["worker"] in joined]
     assert lost["worker"] == leaving["worker"]
     assert (lost["why"], lost.get("shard")) == ("its node is being drained", None)
