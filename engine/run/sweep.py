@@ -66,15 +66,15 @@ def sweep(run: RunDirectory, journal: Journal) -> None:
         found += [f"{folder_of(epoch)}/{name}" for name in run.storage.leftovers(folder_of(epoch))]
     folder, opening = name_of(journal.epoch, 0).rsplit("/", 1)  # who died while it opened the epoch that became ours
     found += [f"{folder}/{name}" for name in run.storage.leftovers(folder) if name.startswith(f".{opening}.")]
-    found += [name for name in run.storage.leftovers("") if _OF_DRIVER.match(name)]
+    found += _of_dead_drivers(run)
     journal.require_ours()
     _delete(run, found)
 
 
 def sweep_parts(run: RunDirectory) -> None:
     """The same of a run that is whole, where nothing is opened: every shard's result counts for ever, and no other part
-    ever will."""
-    _delete(run, _uncounted_parts(run))
+    ever will. A driver may have died at its very last write."""
+    _delete(run, [*_uncounted_parts(run), *_of_dead_drivers(run)])
 
 
 def _uncounted_parts(run: RunDirectory) -> list[str]:
@@ -86,6 +86,10 @@ def _uncounted_parts(run: RunDirectory) -> list[str]:
         if _PART.fullmatch(name)
     ]
     return [name for name in found if name not in counted]
+
+
+def _of_dead_drivers(run: RunDirectory) -> list[str]:
+    return [name for name in run.storage.leftovers("") if _OF_DRIVER.match(name)]
 
 
 def _before(run: RunDirectory, journal: Journal) -> list[int]:

@@ -39,6 +39,7 @@ def test_only_orphans_of_our_own_form_are_swept(tmp_path: Path, opened: bool) ->
             (tmp_path / folder).mkdir()
             for name in [*ORPHANS, *OTHERS, "part-00000-0123abcd.parquet"]:
                 (tmp_path / folder / name).touch()
+        (tmp_path / ".run.json.01234567.tmp").touch()  # of a driver that died
         if opened:
             sweep(run, journal)
     if not opened:
@@ -46,6 +47,7 @@ def test_only_orphans_of_our_own_form_are_swept(tmp_path: Path, opened: bool) ->
     for folder in ("scores", "errors"):
         there = {path.name for path in (tmp_path / folder).iterdir()}
         assert there == {*OTHERS, "part-00000-0123abcd.parquet"}
+    assert not list(tmp_path.glob(".run.json.*"))
 
 
 def test_what_a_driver_left_that_died_while_it_opened_an_epoch_is_swept(tmp_path: Path) -> None:
