@@ -16,9 +16,11 @@ from poolscore.engine.filesystem import locate, reason, repeated, require_bucket
 from poolscore.engine.keys import IdSet, id_text, keys_of
 from poolscore.engine.storage_threads import apart
 
+TASKS = "tasks.json"
+
 
 def read_ids(paths: str | Sequence[str] | None, column: str | None, key: str = "pool.exclude") -> IdSet:
-    """Ids from Parquet or CSV files, and from the `tasks.json` of what was handed over to people.
+    """Ids from Parquet or CSV files, and from the `tasks.json` of what was handed over to people, or its folder.
 
     Args:
         paths: the file, several of them, or None for no ids.
@@ -82,6 +84,10 @@ def _is_csv(path: str) -> bool:
 def _open(path: str) -> tuple[list[str], Callable[[str], pa.ChunkedArray]]:
     """The names of the columns, and a function that reads one: labelled rows may hold their pictures as well."""
     at = locate(path)
+    if "." not in path.rsplit("/", 1)[-1]:  # the folder of `export-tasks` stands for what it exported
+        export = locate(f"{path}/{TASKS}")
+        if export.filesystem.get_file_info(export.path).is_file:
+            return _open(f"{path}/{TASKS}")
     if path.lower().endswith(".json"):
         with at.filesystem.open_input_stream(at.path) as file:
             listed = ids_of_tasks(json.loads(file.read()))

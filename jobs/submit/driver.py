@@ -45,8 +45,8 @@ def machine_must_have_all() -> Iterator[None]:
     except ImportError as error:
         what = ", ".join(lacking()) or error.name or str(error)
         print(
-            f"poolscore: the cluster's machine {socket.gethostname()} lacks {what}: put it into its image, or small "
-            "packages into submit.pip",
+            f"poolscore: {sys.executable} on the cluster's machine {socket.gethostname()} lacks {what}: name another "
+            "Python there in submit.python, put it into the image, or small packages into submit.pip",
             file=sys.stderr,
         )
         sys.exit(WRONG_INPUT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -104,3 +105,10 @@ def test_text_that_is_none_is_refused_by_column(tmp_path: Path) -> None:
     spoilt = pa.array([b"a", b"\xff"], pa.binary()).cast(pa.string(), safe=False)
     with pytest.raises(ConfigError, match=r"pool.exclude column 'id' is not valid UTF-8"):
         read_ids(parquet(tmp_path, id=spoilt), "id")
+
+
+def test_what_was_handed_over_is_known_by_its_file_or_folder(tmp_path: Path) -> None:
+    (tmp_path / "sent").mkdir()
+    (tmp_path / "sent/tasks.json").write_text(json.dumps({"id_type": "string", "tasks": {"id": ["a", "b"]}}))
+    for path in ("sent", "sent/tasks.json"):
+        assert read_ids(str(tmp_path / path), "id").sorted() == [b"a", b"b"]

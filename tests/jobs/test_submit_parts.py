@@ -510,7 +510,7 @@ def test_a_machine_that_lacks_a_package_is_told(
     with pytest.raises(SystemExit) as ended:
         driver.main()
     assert ended.value.code == 2
-    assert "lacks no-such-thing: put it into its image" in capsys.readouterr().err
+    assert "lacks no-such-thing: name another Python there in submit.python" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
