@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -22,7 +23,16 @@ from ray.job_submission import JobSubmissionClient
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.jobs.submit.address import ADDRESSES, OPEN, SECONDS, authentication_mode, dashboard_address
+from poolscore.jobs import show
+from poolscore.jobs.submit.address import (
+    ADDRESSES,
+    OPEN,
+    SECONDS,
+    authentication_mode,
+    dashboard_address,
+    is_loopback,
+    way_to,
+)
 from poolscore.jobs.submit.job import Job
 from poolscore.jobs.submit.token import HEADERS, find_token, given_headers
 
@@ -42,12 +52,13 @@ class _Refused(Exception):
 
 
 class _Client(JobSubmissionClient):
-    """Ray's client sets no time limits."""
+    """Ray's client sets no time limits, and goes by proxies and passwords that others are meant for."""
 
     def _do_request(self, method: str, endpoint: str, **given: Any) -> requests.Response:
         connect, answer = SECONDS
         limits = connect, UPLOAD_SECONDS if method == "PUT" else answer
-        answered: requests.Response = super()._do_request(method, endpoint, **{"timeout": limits, **given})
+        options = {"timeout": limits, **way_to(self._address), **given}
+        answered: requests.Response = super()._do_request(method, endpoint, **options)
         return answered
 
     def _raise_error(self, r: requests.Response) -> None:
@@ -170,7 +181,7 @@ class Cluster:
 
 
 def connect(address: str | None = None, configured: str | None = None) -> Cluster:
-    """Reach a cluster.
+    """Reach a cluster; warn, before anything is sent, where others can read it on the way.
 
     Args:
         address, configured: of its dashboard; see `dashboard_address`.
@@ -179,8 +190,10 @@ def connect(address: str | None = None, configured: str | None = None) -> Cluste
         ConfigError: nobody answers there within seconds, or it wants another token.
     """
     url = dashboard_address(address, configured)
+    if urlsplit(url).scheme == "http" and not is_loopback(url):
+        show.warn(f"{url} is not encrypted: what travels, a token too, can be read on the way; use a tunnel or https")
     headers = given_headers()
-    if authentication_mode(url) != OPEN and not _authorized(headers):
+    if authentication_mode(url, headers) != OPEN and not _authorized(headers):
         headers["Authorization"] = f"Bearer {find_token(url)}"
     return Cluster(url, headers)
 
