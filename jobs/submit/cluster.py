@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,10 @@ from poolscore.jobs.submit.job import Job
 from poolscore.jobs.submit.token import HEADERS, find_token, given_headers
 
 UPLOAD_SECONDS = 600.0  # for the answer to what carries a package
+SILENT = 60.0  # seconds in which a log says nothing, after which the connection may be dead; a driver says more often
 MOST_NODES = 10_000
 LONGEST = 500  # characters of a message that is not ours
+_AWAY = (502, 503, 504)  # of what stands before a cluster
 _RAISED = re.compile(r"^[A-Za-z_.]*(?:Error|Exception): (.+)", re.MULTILINE)
 
 
@@ -89,7 +92,7 @@ class Cluster:
         Raises:
             ConfigError: the cluster does not take it, or there is a job of that name.
         """
-        with self._asking():
+        with self._asking(no_fault=_AWAY):  # a wrong submission is 500 to Ray
             self._client.submit_job(entrypoint=entrypoint, submission_id=name, **given)
 
     def upload(self, archive: Path) -> str:
@@ -139,11 +142,18 @@ class Cluster:
         """What a job has said, and says until it ends.
 
         Raises:
-            StoppedError: the connection is lost.
+            StoppedError: the connection is lost, or silent for so long that it may be.
         """
+        texts = self._client.tail_job_logs(name)
         try:
-            async for text in self._client.tail_job_logs(name):
+            while True:
+                async with asyncio.timeout(SILENT):
+                    text = await anext(texts, None)
+                if text is None:
+                    return
                 yield text
+        except TimeoutError as error:
+            raise StoppedError(f"{self.url}: the log of {name} is silent") from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             raise StoppedError(f"{self.url}: lost the log of {name} ({one_line(error)})") from error
 
@@ -159,8 +169,13 @@ class Cluster:
         return [node for node in found if node.get("state") == "ALIVE"]
 
     @contextmanager
-    def _asking(self, missing: bool = False) -> Iterator[None]:
-        """Errors in our words. With `missing`, LookupError where there is no such thing."""
+    def _asking(self, missing: bool = False, no_fault: Container[int] = range(500, 600)) -> Iterator[None]:
+        """Errors in our words.
+
+        Args:
+            missing: LookupError where there is no such thing.
+            no_fault: answers that are the cluster's own trouble, not that of what is asked.
+        """
         try:
             yield
         except AuthenticationError as error:
@@ -173,6 +188,8 @@ class Cluster:
         except _Refused as error:
             if missing and error.status == requests.codes.not_found:
                 raise LookupError from error
+            if error.status in no_fault:
+                raise StoppedError(f"{self.url} is in trouble (status {error.status}: {error})") from error
             raise ConfigError(f"{self.url}: {error}") from error
         except (requests.RequestException, ConnectionError) as error:
             raise StoppedError(f"{self.url} does not answer any more ({type(error).__name__})") from error

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.jobs.submit.cluster import connect
 
 
@@ -19,13 +20,13 @@ class Dashboard:
     Attributes:
         seen: path, Authorization and Cookie of each request.
         wants_cookie: as a proxy before it may.
-        status: of the answer about a job.
+        status, jobs: of the answers about one job, and about jobs.
     """
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str | None, str | None]] = []
         self.wants_cookie = False
-        self.status = 200
+        self.status = self.jobs = 200
         desk = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -51,7 +52,8 @@ class Dashboard:
             return 200, json.dumps({"authentication_mode": "token"})
         if path == "/api/version":
             return 200, json.dumps({"ray_version": "2.60.0", "version": "4"})
-        return (200, "[]") if path == "/api/jobs/" else (self.status, "upstream is starting")
+        status = self.jobs if path == "/api/jobs/" else self.status
+        return status, "[]" if status == 200 else "upstream is starting"
 
 
 @pytest.fixture
@@ -111,3 +113,22 @@ def test_who_can_be_overheard_is_warned_before_anything_is_sent(
             connect(url)
     assert "http://far.away:8265 is not encrypted" in told[0].replace("\n", " ")
     assert told[1:] == ["", ""]
+
+
+@pytest.mark.parametrize("status", [500, 502, 503])
+def test_trouble_of_the_cluster_is_no_wrong_configuration(dashboard: Dashboard, status: int) -> None:
+    cluster = connect(dashboard.url)
+    dashboard.status = status
+    for ask in (cluster.job, cluster.log, cluster.stop):
+        with pytest.raises(StoppedError, match=f"is in trouble .status {status}: upstream is starting"):
+            ask("night")
+
+
+def test_a_job_that_the_cluster_does_not_take(dashboard: Dashboard) -> None:
+    cluster = connect(dashboard.url)
+    dashboard.jobs = 500
+    with pytest.raises(ConfigError, match="upstream is starting"):
+        cluster.submit("night", "true")
+    dashboard.jobs = 503
+    with pytest.raises(StoppedError, match="is in trouble"):
+        cluster.submit("night", "true")
