@@ -182,6 +182,19 @@ def _attended(cluster: Cluster, name: str, wait: bool) -> Job | None:
     return job
 
 
+def follow_job(job: Job, as_json: bool) -> int:
+    """Show the run of a job, which need not be there yet, until the job ends; gives the job's exit code."""
+    from poolscore.jobs.follow import follow
+    from poolscore.jobs.submit.cluster import connect
+    from poolscore.jobs.submit.follow import Watched
+
+    if job.run_dir is None:
+        raise ConfigError(f"{job.name} is none of poolscore's jobs; `poolscore logs {job.name} --follow` shows it")
+    cluster = connect(job.address)
+    follow(job.run_dir, stop=Watched(cluster, job.name).has_ended, as_json=as_json)
+    return _tell_end(cluster.require_job(job.name))
+
+
 def _tell_end(job: Job) -> int:
     """Say how a job ended; gives the exit code."""
     code = job.exit_code or 0

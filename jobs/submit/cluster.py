@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import AsyncIterator, Container, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -207,12 +208,18 @@ def connect(address: str | None = None, configured: str | None = None) -> Cluste
         ConfigError: nobody answers there within seconds, or it wants another token.
     """
     url = dashboard_address(address, configured)
-    if urlsplit(url).scheme == "http" and not is_loopback(url):
-        show.warn(f"{url} is not encrypted: what travels, a token too, can be read on the way; use a tunnel or https")
+    _warn_of_listeners(url)
     headers = given_headers()
     if authentication_mode(url, headers) != OPEN and not _authorized(headers):
         headers["Authorization"] = f"Bearer {find_token(url)}"
     return Cluster(url, headers)
+
+
+@cache
+def _warn_of_listeners(url: str) -> None:
+    """Once in a process."""
+    if urlsplit(url).scheme == "http" and not is_loopback(url):
+        show.warn(f"{url} is not encrypted: what travels, a token too, can be read on the way; use a tunnel or https")
 
 
 def _authorized(headers: Mapping[str, str]) -> bool:

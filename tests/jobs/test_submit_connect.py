@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.jobs.submit.cluster import connect
+from poolscore.jobs.submit.cluster import _warn_of_listeners, connect
 
 
 class Dashboard:
@@ -108,6 +108,7 @@ def test_who_can_be_overheard_is_warned_before_anything_is_sent(
         raise InterruptedError
 
     monkeypatch.setattr("poolscore.jobs.submit.cluster.authentication_mode", mode)
+    _warn_of_listeners.cache_clear()
     for url in ("http://far.away:8265", "https://far.away:8265", dashboard.url):
         with pytest.raises(InterruptedError):
             connect(url)
