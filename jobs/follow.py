@@ -1,4 +1,4 @@
-"""`poolscore status RUN --follow`: a run as it goes, from its directory alone; and what `submit --wait` shows."""
+"""`poolscore status RUN --follow`: a run as it goes, from its directory alone; with a job, until that ends."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from poolscore.engine.storage import Storage
 from poolscore.engine.words import amount
 from poolscore.jobs import scripts, show
 from poolscore.jobs.show.terminal import duration
+from poolscore.jobs.submit.job import Job
 from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 
 SHOWN = 5  # events, the latest
@@ -50,8 +51,20 @@ def run_of(name: str, address: str | None, as_json: bool) -> str | None:
     Raises:
         ConfigError: the cluster has no such job, or cannot be reached.
     """
-    if address is None and (_SEPARATORS & set(name) or Path(name).exists()):
+    job = job_of(name, address)
+    if job is None:
         return name
+    if job.run_dir is not None and directory.exists(job.run_dir):
+        return job.run_dir
+    if as_json:
+        scripts.result({"status": job.state, "exit_code": job.exit_code, "job": job.name, "run": job.run_dir})
+    return None
+
+
+def job_of(name: str, address: str | None) -> Job | None:
+    """The job that is meant, whose state is told of; None: `name` is a run directory. See `run_of`."""
+    if address is None and (_SEPARATORS & set(name) or Path(name).exists()):
+        return None
     from poolscore.jobs.submit.job import find_job
 
     try:
@@ -66,11 +79,7 @@ def run_of(name: str, address: str | None, as_json: bool) -> str | None:
         )
     told = f" ({job.message})" if job.message else ""
     show.done(f"job {job.name}: {job.state}{told}, run directory {job.run_dir or 'none of poolscore'}")
-    if job.run_dir is not None and directory.exists(job.run_dir):
-        return job.run_dir
-    if as_json:
-        scripts.result({"status": job.state, "exit_code": job.exit_code, "job": job.name, "run": job.run_dir})
-    return None
+    return job
 
 
 def state_of(run: RunDirectory, totals: Totals, ask: Asks = is_at_work, of_ended: bool = False) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
 
 import typer
 
@@ -147,7 +146,7 @@ def _hand_in(cluster: Cluster, config: Config, name: str, order: Mapping[str, An
     nodes = cluster.nodes()
     require_gpu(config.run, nodes)
     place = place_of_driver(config.submit, nodes)
-    _warn(cluster.url, config)
+    _warn(config)
     with tempfile.TemporaryDirectory(prefix="poolscore-") as staging:
         env = runtime_env(config, order, Path(staging), cluster.upload)
         metadata = {RUN_DIR: run_dir, VERSION: version("poolscore")}
@@ -183,6 +182,19 @@ def _attended(cluster: Cluster, name: str, wait: bool) -> Job | None:
     return job
 
 
+def follow_job(job: Job, as_json: bool) -> int:
+    """Show the run of a job, which need not be there yet, until the job ends; gives the job's exit code."""
+    from poolscore.jobs.follow import follow
+    from poolscore.jobs.submit.cluster import connect
+    from poolscore.jobs.submit.follow import Watched
+
+    if job.run_dir is None:
+        raise ConfigError(f"{job.name} is none of poolscore's jobs; `poolscore logs {job.name} --follow` shows it")
+    cluster = connect(job.address)
+    follow(job.run_dir, stop=Watched(cluster, job.name).has_ended, as_json=as_json)
+    return _tell_end(cluster.require_job(job.name))
+
+
 def _tell_end(job: Job) -> int:
     """Say how a job ended; gives the exit code."""
     code = job.exit_code or 0
@@ -193,17 +205,14 @@ def _tell_end(job: Job) -> int:
     return code
 
 
-def _warn(url: str, config: Config) -> None:
+def _warn(config: Config) -> None:
     from poolscore.engine.run.directory import REDACTED, redacted
-    from poolscore.jobs.submit.address import is_loopback
 
     for key in config.submit.env_vars:
         if redacted({key: "x"})[key] == REDACTED:
             show.warn(
                 f"submit.env_vars: who may ask the cluster for its jobs can read {key}; give secrets to its machines"
             )
-    if urlsplit(url).scheme == "http" and not is_loopback(url):
-        show.warn(f"{url} is not encrypted: what travels, a token too, can be read on the way; use a tunnel or https")
 
 
 def _line(job: Job) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from poolscore.engine.errors import ConfigError
 from poolscore.jobs import scripts, show
+from poolscore.jobs.cli.cluster import follow_job
 from poolscore.jobs.cli.options import AsJson, RunDir
 
 METHODS = "topk; by chance: power, softmax, softrank; on the shortlist: batchbald, kcenter, badge."
@@ -23,20 +24,21 @@ QUOTAS = f"At most so many rows of a predicted class, by name or number; repeata
 
 def status(
     name: Annotated[str, typer.Argument(metavar="RUN|JOB", help="Run directory, or a job of a cluster.")],
-    follow: Annotated[bool, typer.Option("--follow", help="Until the run ends, and end as it does.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Until it ends, and end as it does.")] = False,
     address: Annotated[str | None, typer.Option(help="Dashboard of the job's cluster; see `list`.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """How far a run is, and whether anybody works on it, from its directory alone; with JOB, where that is."""
-    from poolscore.jobs.status import run_of, show_status
+    from poolscore.jobs.status import job_of, run_of, show_status
 
-    run_dir = run_of(name, address, as_json)
-    if run_dir is None:
-        return
     if follow:
         from poolscore.jobs.follow import follow as follow_run
 
-        raise typer.Exit(follow_run(run_dir, as_json=as_json) or 0)
+        job = job_of(name, address)
+        raise typer.Exit(follow_run(name, as_json=as_json) or 0 if job is None else follow_job(job, as_json))
+    run_dir = run_of(name, address, as_json)
+    if run_dir is None:
+        return
     from poolscore.engine.run.directory import RunDirectory
 
     show_status(RunDirectory(run_dir), as_json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,14 +46,17 @@ def dashboard_address(given: str | None, configured: str | None = None) -> str:
     return url.rstrip("/")
 
 
-def authentication_mode(url: str) -> str:
+def authentication_mode(url: str, headers: Mapping[str, str] | None = None) -> str:
     """What the cluster asks of its callers, by its open endpoint: OPEN, or 'token' or another kind of token.
+
+    Args:
+        headers: that a proxy before the cluster wants.
 
     Raises:
         ConfigError: nobody answers there within seconds, or somebody who is no dashboard.
     """
     try:
-        answer = requests.get(f"{url}/api/authentication_mode", timeout=SECONDS)
+        answer = requests.get(f"{url}/api/authentication_mode", headers=headers, timeout=SECONDS, **way_to(url))
     except NoConnection as error:
         if any(isinstance(cause, ProtocolError) for cause in error.args):
             raise ConfigError(
@@ -76,6 +80,14 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def way_to(url: str) -> dict[str, Any]:
+    """Options of a request, by which it goes where it is sent, as it is; requests heeds more of the environment."""
+    options: dict[str, Any] = {"auth": lambda request: request}  # else a ~/.netrc replaces the token
+    if is_loopback(url):
+        options["proxies"] = {"http": None, "https": None, "all": None}
+    return options
 
 
 def _json(answer: requests.Response) -> dict[str, Any]:

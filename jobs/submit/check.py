@@ -102,7 +102,6 @@ def _files(config: Config) -> Iterator[tuple[str, str]]:
             wanted[f"tokenizer of {decode.column}"] = decode.tokenizer
     yield from (("pool.exclude", uri) for uri in config.pool.exclude_lists)
     yield from ((key, uri) for key, uri in wanted.items() if uri is not None)
-    yield from (("pool.exclude", uri) for uri in config.pool.exclude_lists)
 
 
 def _code(config: Config) -> Iterator[tuple[str, str]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Container, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -22,13 +25,24 @@ from ray.job_submission import JobSubmissionClient
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.jobs.submit.address import ADDRESSES, OPEN, SECONDS, authentication_mode, dashboard_address
+from poolscore.jobs import show
+from poolscore.jobs.submit.address import (
+    ADDRESSES,
+    OPEN,
+    SECONDS,
+    authentication_mode,
+    dashboard_address,
+    is_loopback,
+    way_to,
+)
 from poolscore.jobs.submit.job import Job
 from poolscore.jobs.submit.token import HEADERS, find_token, given_headers
 
 UPLOAD_SECONDS = 600.0  # for the answer to what carries a package
+SILENT = 60.0  # seconds in which a log says nothing, after which the connection may be dead; a driver says more often
 MOST_NODES = 10_000
 LONGEST = 500  # characters of a message that is not ours
+_AWAY = (502, 503, 504)  # of what stands before a cluster
 _RAISED = re.compile(r"^[A-Za-z_.]*(?:Error|Exception): (.+)", re.MULTILINE)
 
 
@@ -42,12 +56,13 @@ class _Refused(Exception):
 
 
 class _Client(JobSubmissionClient):
-    """Ray's client sets no time limits."""
+    """Ray's client sets no time limits, and goes by proxies and passwords that others are meant for."""
 
     def _do_request(self, method: str, endpoint: str, **given: Any) -> requests.Response:
         connect, answer = SECONDS
         limits = connect, UPLOAD_SECONDS if method == "PUT" else answer
-        answered: requests.Response = super()._do_request(method, endpoint, **{"timeout": limits, **given})
+        options = {"timeout": limits, **way_to(self._address), **given}
+        answered: requests.Response = super()._do_request(method, endpoint, **options)
         return answered
 
     def _raise_error(self, r: requests.Response) -> None:
@@ -78,7 +93,7 @@ class Cluster:
         Raises:
             ConfigError: the cluster does not take it, or there is a job of that name.
         """
-        with self._asking():
+        with self._asking(no_fault=_AWAY):  # a wrong submission is 500 to Ray
             self._client.submit_job(entrypoint=entrypoint, submission_id=name, **given)
 
     def upload(self, archive: Path) -> str:
@@ -128,11 +143,18 @@ class Cluster:
         """What a job has said, and says until it ends.
 
         Raises:
-            StoppedError: the connection is lost.
+            StoppedError: the connection is lost, or silent for so long that it may be.
         """
+        texts = self._client.tail_job_logs(name)
         try:
-            async for text in self._client.tail_job_logs(name):
+            while True:
+                async with asyncio.timeout(SILENT):
+                    text = await anext(texts, None)
+                if text is None:
+                    return
                 yield text
+        except TimeoutError as error:
+            raise StoppedError(f"{self.url}: the log of {name} is silent") from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             raise StoppedError(f"{self.url}: lost the log of {name} ({one_line(error)})") from error
 
@@ -148,8 +170,13 @@ class Cluster:
         return [node for node in found if node.get("state") == "ALIVE"]
 
     @contextmanager
-    def _asking(self, missing: bool = False) -> Iterator[None]:
-        """Errors in our words. With `missing`, LookupError where there is no such thing."""
+    def _asking(self, missing: bool = False, no_fault: Container[int] = range(500, 600)) -> Iterator[None]:
+        """Errors in our words.
+
+        Args:
+            missing: LookupError where there is no such thing.
+            no_fault: answers that are the cluster's own trouble, not that of what is asked.
+        """
         try:
             yield
         except AuthenticationError as error:
@@ -162,6 +189,8 @@ class Cluster:
         except _Refused as error:
             if missing and error.status == requests.codes.not_found:
                 raise LookupError from error
+            if error.status in no_fault:
+                raise StoppedError(f"{self.url} is in trouble (status {error.status}: {error})") from error
             raise ConfigError(f"{self.url}: {error}") from error
         except (requests.RequestException, ConnectionError) as error:
             raise StoppedError(f"{self.url} does not answer any more ({type(error).__name__})") from error
@@ -170,7 +199,7 @@ class Cluster:
 
 
 def connect(address: str | None = None, configured: str | None = None) -> Cluster:
-    """Reach a cluster.
+    """Reach a cluster; warn, before anything is sent, where others can read it on the way.
 
     Args:
         address, configured: of its dashboard; see `dashboard_address`.
@@ -179,10 +208,18 @@ def connect(address: str | None = None, configured: str | None = None) -> Cluste
         ConfigError: nobody answers there within seconds, or it wants another token.
     """
     url = dashboard_address(address, configured)
+    _warn_of_listeners(url)
     headers = given_headers()
-    if authentication_mode(url) != OPEN and not _authorized(headers):
+    if authentication_mode(url, headers) != OPEN and not _authorized(headers):
         headers["Authorization"] = f"Bearer {find_token(url)}"
     return Cluster(url, headers)
+
+
+@cache
+def _warn_of_listeners(url: str) -> None:
+    """Once in a process."""
+    if urlsplit(url).scheme == "http" and not is_loopback(url):
+        show.warn(f"{url} is not encrypted: what travels, a token too, can be read on the way; use a tunnel or https")
 
 
 def _authorized(headers: Mapping[str, str]) -> bool:

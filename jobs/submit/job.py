@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -80,8 +81,22 @@ def reason_of(message: str | None) -> str | None:
         return None
     if told := _TOLD.findall(message):
         return one_line(told[-1])
+    if (told_in_json := _error_in_json(message)) is not None:
+        return one_line(told_in_json)
     text = one_line(message)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    return text if len(text) <= _LONGEST else f"…{text[-_LONGEST:]}"
+
+
+def _error_in_json(log: str) -> str | None:
+    """The last error of a log that is JSON lines (engine/log.py)."""
+    for line in reversed(log.splitlines()):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and record.get("level") == "error":
+            return str(record.get("message"))
+    return None
 
 
 def find_job(name: str, address: str | None = None) -> Job | None:

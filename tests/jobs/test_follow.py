@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from fake_fleet import report
 from rich.console import Console
+from typer.testing import CliRunner
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
@@ -26,6 +27,7 @@ from poolscore.engine.run.heartbeat import Driver, this_process
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.live import Live
 from poolscore.jobs import follow as following
+from poolscore.jobs.cli import app
 from poolscore.jobs.follow import follow
 from poolscore.jobs.show import progress
 from poolscore.jobs.status import run_of
@@ -226,6 +228,37 @@ def test_status_of_a_job_is_that_of_its_run(
     assert run_of("s3://photos/run-1", None, as_json=False) == "s3://photos/run-1"
     with pytest.raises(ConfigError, match="run-2 is neither a run directory nor a job of the cluster"):
         run_of("run-2", None, as_json=False)
+
+
+def test_to_follow_a_job_is_to_end_as_it_does(
+    night: Night, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From before its run is there, and beyond the end of an earlier job on the same run."""
+
+    class There:
+        url = "http://127.0.0.1:8265"
+        told = Job("run-1", "pending", night.uri, None, None, None, None, url)
+
+        def job(self, name: str) -> Job:
+            return self.told
+
+        require_job = job
+
+    there = There()
+    monkeypatch.setattr("poolscore.jobs.submit.job.find_job", lambda name, address: there.told)
+    monkeypatch.setattr("poolscore.jobs.submit.cluster.connect", lambda address: there)
+    monkeypatch.chdir(Path(night.uri).parent)
+
+    def fail() -> None:
+        there.told = replace(there.told, state="failed", exit_code=2, message="no GPU")
+
+    night.then(lambda: None, night.begin, lambda: night.end("interrupted", 130), lambda: None, fail)
+    result = CliRunner().invoke(app, ["status", "run-1", "--follow"])
+    assert result.exit_code == 2, result.output
+    assert "run-1 failed: no GPU" in " ".join((result.output + "".join(capsys.readouterr())).split())
+    there.told = replace(there.told, run_dir=None)
+    result = CliRunner().invoke(app, ["status", "run-1", "--follow"])
+    assert "none of poolscore's jobs" in str(result.exception)
 
 
 def test_what_is_no_run_is_said_first_where_there_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.jobs.cli.cluster import _last_part, entrypoint
 from poolscore.jobs.submit import driver
 from poolscore.jobs.submit.address import LOCAL, OPEN, authentication_mode, dashboard_address, is_loopback
-from poolscore.jobs.submit.check import check_here, prepare_path, require_inputs
+from poolscore.jobs.submit.check import _files, check_here, prepare_path, require_inputs
 from poolscore.jobs.submit.job import Job, exit_code_of, reason_of
 from poolscore.jobs.submit.order import config_of, order_of, read_order
 from poolscore.jobs.submit.place import place_of_driver, require_gpu
@@ -204,8 +204,22 @@ def test_why_a_job_failed_is_its_own_last_word() -> None:
     )
     assert reason_of(log) == "c: d"
     assert reason_of("runtime_env setup failed:\n no\n") == "runtime_env setup failed: no"
+    assert (reason_of("x" * 2000 + "KeyError: 'a'") or "").endswith("xKeyError: 'a'")  # the end of a traceback
     assert len(reason_of("x" * 2000) or "") < 600
     assert reason_of(None) is None
+
+
+def test_why_a_job_failed_whose_log_is_json() -> None:
+    lines = (
+        '{"time": "t", "level": "error", "message": "an earlier one"}',
+        '{"time": "t", "level": "error", "message": "model.weights: there is no x"}',
+        '{"time": "t", "level": "info", "message": "the end"}',
+        '{"level": "error"',
+        "[1]",
+    )
+    assert reason_of("failed with exit code 2, last available logs:\n" + "\n".join(lines)) == (
+        "model.weights: there is no x"
+    )
 
 
 def test_what_ray_tells_of_a_job() -> None:
@@ -460,6 +474,13 @@ def test_what_is_not_there_is_told_before_the_job(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         require_inputs(digit_config(**sections))
+
+
+def test_a_file_is_looked_for_once(digit_config: Configure) -> None:
+    config = digit_config(pool={"exclude": "ids.csv"})
+    files = list(_files(config))
+    assert "pool.exclude" in dict(files)
+    assert len(files) == len(set(files))
 
 
 def test_what_was_checked(digit_config: Configure) -> None:
