@@ -483,7 +483,8 @@ def test_a_file_is_looked_for_once(digit_config: Configure) -> None:
     assert len(files) == len(set(files))
 
 
-def test_what_was_checked(digit_config: Configure) -> None:
+def test_what_was_checked(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path])
     config = digit_config()
     prepare_path(config)
     require_inputs(config)
