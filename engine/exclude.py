@@ -16,7 +16,7 @@ from poolscore.engine.filesystem import locate, reason, repeated, require_bucket
 from poolscore.engine.keys import IdSet, id_text, keys_of
 from poolscore.engine.storage_threads import apart
 
-TASKS = "tasks.json"
+TASKS = "tasks.json"  # in the folder of an export: what was handed over (poolscore.jobs.tasks.manifest)
 
 
 def read_ids(paths: str | Sequence[str] | None, column: str | None, key: str = "pool.exclude") -> IdSet:

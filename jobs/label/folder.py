@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.exclude import TASKS
 from poolscore.jobs.label.answers import Given
 from poolscore.jobs.tasks.folder import ABOUT, folders
-from poolscore.jobs.tasks.manifest import SUCCESS, TASKS, Tasks
+from poolscore.jobs.tasks.manifest import SUCCESS, Tasks
 from poolscore.jobs.tasks.question import SKIP
 from poolscore.jobs.tasks.shown import FILES
 

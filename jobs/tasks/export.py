@@ -10,12 +10,13 @@ import numpy as np
 import pyarrow as pa
 
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.exclude import TASKS
 from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.keys import id_text
 from poolscore.engine.storage import Storage, open_storage
 from poolscore.engine.uri import local_path
 from poolscore.jobs.tasks import cvat, folder, labelstudio, table
-from poolscore.jobs.tasks.manifest import SUCCESS, TASKS, Tasks, tasks_in
+from poolscore.jobs.tasks.manifest import SUCCESS, Tasks, tasks_in
 from poolscore.jobs.tasks.question import Question
 from poolscore.jobs.tasks.rows import input_columns
 from poolscore.jobs.tasks.selection import Selected, absolute, find_selection

@@ -14,13 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.exclude import ids_of_tasks
+from poolscore.engine.exclude import TASKS, ids_of_tasks
 from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.storage import Storage, open_storage
 from poolscore.jobs.tasks.names import task_name
 from poolscore.jobs.tasks.question import Question
 
-TASKS, SUCCESS = "tasks.json", "_SUCCESS"
+SUCCESS = "_SUCCESS"
 FORMAT = 1  # of tasks.json; readers of a newer one read older ones
 
 
