@@ -43,7 +43,7 @@ import os, signal, sys
 from poolscore.engine import load_config, score_pool
 
 def kill(state):
-    if state.totals.shards == 2:
+    if state.totals.shards >= 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
 score_pool(load_config(sys.argv[1]), on_progress=kill)
@@ -117,7 +117,7 @@ def bytes_at(uri: str) -> bytes:
 
 def stop_after(shards: int, stop: Callable[[], None]) -> Callable[[State], None]:
     def on_progress(state: State) -> None:
-        if state.totals.shards == shards:
+        if state.totals.shards >= shards:
             stop()
 
     return on_progress
@@ -159,7 +159,8 @@ def test_an_interrupted_job_goes_on_in_the_bucket(twins: Twins, config: Config) 
         score_pool(config, on_progress=stop_after(2, interrupt))
     run = RunDirectory(config.run.dir)
     first = {report.scores for report in run.reports().values()}
-    assert (len(first), run.info["status"], run.succeeded) == (2, "interrupted", False)
+    assert 2 <= len(first) < 6  # and those that ended while it was being interrupted
+    assert (run.info["status"], run.succeeded) == ("interrupted", False)
     run.storage.publish("scores/part-00005-0123abcd.parquet", lambda file: file.write(b"of a worker that was killed"))
     resumed = score_pool(config, must_resume=True)
     assert first < {report.scores for report in run.reports().values()}  # nothing was done twice
@@ -202,7 +203,8 @@ def test_a_killed_job_goes_on_in_the_bucket(twins: Twins, config: Config, tmp_pa
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "job.yaml")], check=False)
     assert killed.returncode == -signal.SIGKILL
     run = RunDirectory(config.run.dir)
-    assert (len(run.reports()), run.info["status"]) == (2, "running")
+    assert 2 <= len(run.reports()) < 6
+    assert run.info["status"] == "running"
     resumed = score_pool(config, must_resume=True)
     assert scores_of_run(config.run.dir).equals(twins.scores)
     assert bytes_at(resumed.selection) == twins.selection
