@@ -140,9 +140,9 @@ def copied(run: RunDirectory, to: Path) -> RunDirectory:
 
 
 TAGS = """html head meta title style body main header section h1 h2 p strong small span code pre bdi ul ol li dl dt dd
-    div details summary table thead tbody tr th td img svg g rect line text"""
+    div details summary table thead tbody tr th td img svg g rect line text path circle polyline polygon"""
 ATTRIBUTES = """lang charset http-equiv content name class id aria-labelledby aria-label role tabindex scope style src
-    width height alt x x1 x2 y y1 y2"""
+    width height alt x x1 x2 y y1 y2 cx cy r d points viewbox preserveaspectratio aria-hidden"""
 
 
 class Elements(HTMLParser):

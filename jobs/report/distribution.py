@@ -14,6 +14,7 @@ from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
+from poolscore.jobs.report.axes import Axis
 from poolscore.jobs.report.facts import class_counts
 
 BINS = 60  # that are drawn
@@ -50,6 +51,11 @@ class Spread:
         inside = (self.rows / 2 - before[at]) / self.counts[at]
         value = self.low + (at + inside) * (self.high - self.low) / len(self.counts)
         return float(np.clip(value, self.least, self.most))
+
+    @property
+    def axis(self) -> Axis:
+        """What it is drawn along."""
+        return Axis(self.low, self.high)
 
     @property
     def drawn(self) -> NDArray[np.int64]:

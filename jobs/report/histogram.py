@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from poolscore.jobs.report.axes import FULL, Axis
 from poolscore.jobs.report.distribution import Distribution, Spread
 from poolscore.jobs.report.facts import Facts
 from poolscore.jobs.report.text import count, esc, number, percent, rows
@@ -14,8 +15,6 @@ from poolscore.jobs.report.words import words_of
 
 HEIGHT = 240  # pixels
 FLOOR = 0.35  # decades below one row, so that a single row can be seen
-TICKS = 7  # about so many on the axis of scores
-FULL_WIDTH = 100.0
 
 
 def section(facts: Facts, distribution: Distribution) -> str:
@@ -49,7 +48,7 @@ def svg(score: str, spread: Spread, cutoff: float | None, selected: int) -> str:
             *(_count_tick(value, top) for value in _count_ticks(top)),
             *_bars(spread, cutoff, top),
             f'<line class="axis" x1="0" x2="100%" y1="{HEIGHT}" y2="{HEIGHT}"/>',
-            *(_score_tick(value, spread) for value in _score_ticks(spread.low, spread.high)),
+            *(_score_tick(value, spread.axis) for value in spread.axis.ticks()),
             _cutoff(spread, cutoff, selected, words.unit),
             '<text class="name" x="-48" y="-30">rows, log scale</text>',
             f'<text class="name mid" x="50%" y="{HEIGHT + 42}">{esc(words.title)}{esc(unit)}</text>',
@@ -72,8 +71,8 @@ def _lead(score: str, spread: Spread, cutoff: float | None, selected: int) -> st
 def _bars(spread: Spread, cutoff: float | None, top: int) -> list[str]:
     """One bar a bin; the one that the cut-off falls into is drawn in two colours."""
     drawn = spread.drawn
-    width = FULL_WIDTH / len(drawn)
-    at = FULL_WIDTH + 1 if cutoff is None else _place(cutoff, spread)
+    width = FULL / len(drawn)
+    at = FULL + 1 if cutoff is None else spread.axis.place(cutoff)
     bars = []
     for i, rows_in_bin in enumerate(drawn.tolist()):
         if not rows_in_bin:
@@ -95,8 +94,8 @@ def _bars(spread: Spread, cutoff: float | None, top: int) -> list[str]:
 def _cutoff(spread: Spread, cutoff: float | None, selected: int, unit: str) -> str:
     if cutoff is None:
         return ""
-    x = _place(cutoff, spread)
-    side = "start" if x < FULL_WIDTH / 3 else "mid" if x < FULL_WIDTH * 2 / 3 else "end"
+    x = spread.axis.place(cutoff)
+    side = "start" if x < FULL / 3 else "mid" if x < FULL * 2 / 3 else "end"
     label = f"cut-off {number(cutoff)}{' ' + unit if unit == 'nats' else ''}, row {count(selected)}"
     return (
         f'<line class="cutoff" x1="{x:.3f}%" x2="{x:.3f}%" y1="-6" y2="{HEIGHT}"/>'
@@ -118,25 +117,12 @@ def _count_ticks(top: int) -> list[int]:
     return [step * 10**power for power in range(12) for step in steps if step * 10**power <= top]
 
 
-def _score_tick(value: float, spread: Spread) -> str:
-    x = _place(value, spread)
+def _score_tick(value: float, axis: Axis) -> str:
+    x = axis.place(value)
     return (
         f'<line class="axis" x1="{x:.3f}%" x2="{x:.3f}%" y1="{HEIGHT}" y2="{HEIGHT + 5}"/>'
         f'<text class="mid" x="{x:.3f}%" y="{HEIGHT + 20}">{value:.6g}</text>'
     )
-
-
-def _score_ticks(low: float, high: float) -> list[float]:
-    """Round numbers, a step of 1, 2 or 5 apart."""
-    rough = (high - low) / TICKS
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
-
-
-def _place(score: float, spread: Spread) -> float:
-    return FULL_WIDTH * min(max((score - spread.low) / (spread.high - spread.low), 0.0), 1.0)
 
 
 def _y(value: int, top: int) -> float:
