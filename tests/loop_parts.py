@@ -60,6 +60,17 @@ def train_killed(labelled: Path, out: Path, round: int, seed: int) -> dict[str, 
     return train(labelled, out, round, seed)
 
 
+def train_kills_its_loop(labelled: Path, out: Path, round: int, seed: int) -> dict[str, float]:  # noqa: A002
+    """In its first call for round 1 it kills the process that wants it, and would go on for a minute."""
+    mark = labelled.parents[3] / "pid"
+    if round == 1 and not mark.exists():
+        (out / "weights.safetensors").write_bytes(b"half")
+        mark.write_text(str(os.getpid()))
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
+    return train(labelled, out, round, seed)
+
+
 def train_slowly(labelled: Path, out: Path, round: int, seed: int) -> None:  # noqa: A002
     """Says who it is, and takes a minute."""
     (labelled.parents[3] / "pid").write_text(str(os.getpid()))

@@ -17,15 +17,22 @@ from loop_workshop import FIRST, ROWS, K, Workshop
 
 from poolscore.engine.config.loop import StopConfig, TargetConfig
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.jobs.loop import Point, run_loop
+from poolscore.jobs.loop import Point, run_loop, training, training_process
 from poolscore.jobs.loop.curve import as_csv, in_words, labels_to
 from poolscore.jobs.loop.page import Told, html
 from poolscore.jobs.loop.stop import after_scoring, after_training
 
 
 @pytest.fixture
-def shop(tmp_path: Path) -> Workshop:
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    """Its trainings run in this process, which is quicker; test_loop_stopped.py has them in their own."""
+    monkeypatch.setattr(training, "run_logged", here)
     return Workshop.make(tmp_path)
+
+
+def here(words: list[str], log: Path, what: str) -> int:
+    training_process.main(json.loads(words[-1]))
+    return 0
 
 
 def rows_of(curve: str) -> list[dict[str, str]]:
