@@ -98,7 +98,7 @@ def train_list(labelled: Path, out: Path, round: int, seed: int) -> Any:  # noqa
     return [0.9]
 
 
-def answer(tasks: Path, answers: Path, truth: dict[str, int], left_out: int = 0) -> None:
+def answer(tasks: Path, answers: Path, truth: dict[str, Any], left_out: int = 0) -> None:
     """Fill in a tasks.csv, all rows but the last few; the first of them is skipped."""
     import csv
 

@@ -30,12 +30,12 @@ def train(labelled: Path, out: Path, round: int, seed: int) -> dict[str, float]:
 
 def accuracy(weights: Path) -> float:
     """On the digits that are in no pool."""
-    pictures, digits = (part[POOL:] for part in read_digits())
+    pictures, digits = read_digits()
     model = digits_cnn()
     model.load_state_dict(load_file(weights))
     with torch.no_grad():
-        predicted = model.eval()(_scaled(pictures)).argmax(1).numpy()
-    return float((predicted == digits).mean())
+        predicted = model.eval()(_scaled(pictures[POOL:])).argmax(1).numpy()
+    return float((predicted == digits[POOL:]).mean())
 
 
 def _scaled(pictures: NDArray[np.uint8]) -> torch.Tensor:

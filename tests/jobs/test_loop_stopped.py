@@ -19,6 +19,7 @@ from loop_workshop import Workshop
 from poolscore.engine.errors import InterruptedRun, StoppedError
 
 LOOP = {"control": "random", "seeds": [2], "stop": {"rounds": 2}}
+REPEATED = {"count": 4, "split": False}  # which is quicker to set up
 STAGES = [  # each of them is reached by the next process after the one before was killed
     "before loop.json",
     "before labelled.parquet",
@@ -55,14 +56,14 @@ def gone(pid: int) -> bool:
 
 def test_killed_at_every_stage_it_makes_the_same_curve(tmp_path: Path) -> None:
     whole, killed = (Workshop.make(tmp_path / name) for name in ("whole", "killed"))
-    whole.loop(LOOP)
+    whole.loop(LOOP, passes=REPEATED)
     loop = {**LOOP, "train": "loop_parts:train_kills_its_loop"}
-    (killed.folder / "config.json").write_text(json.dumps(killed.data(loop)))
+    (killed.folder / "config.json").write_text(json.dumps(killed.data(loop, passes=REPEATED)))
     words = [sys.executable, str(TESTS / "loop_killed.py"), str(killed.folder / "config.json"), *STAGES]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == STAGES, done.stderr
     assert gone(int((killed.folder / "loop" / "pid").read_text())), "a training ends with its loop"
-    result = killed.loop(loop)
+    result = killed.loop(loop, passes=REPEATED)
     assert (result.exit_code, len(result.points)) == (0, 6)
     assert killed.curve == whole.curve
     for arm in ("bald", "random"):
@@ -76,7 +77,9 @@ def test_killed_at_every_stage_it_makes_the_same_curve(tmp_path: Path) -> None:
 def test_a_training_that_dies_is_repeated(tmp_path: Path) -> None:
     shop = Workshop.make(tmp_path)
     loop = {"train": "loop_parts:train_killed"}
-    with pytest.raises(StoppedError, match=r"was killed by SIGKILL in bald, seed 0, round 1 \(last words\); see") as error:
+    with pytest.raises(
+        StoppedError, match=r"was killed by SIGKILL in bald, seed 0, round 1 \(last words\); see"
+    ) as error:
         shop.loop(loop)
     assert error.value.exit_code == 4
     result = shop.loop(loop)
