@@ -39,7 +39,7 @@ def _heading(told: Told) -> str:
     ends = "".join(
         f"<div><dt>{esc(name)}</dt><dd>{esc(why or 'goes on', 500)}</dd></div>" for name, why in told.ended.items()
     )
-    target = f"<p><strong>{esc(told.target, 1000)}</strong></p>" if told.target else ""
+    target = f"<p><strong>{esc(told.target[0].upper() + told.target[1:], 1000)}</strong></p>" if told.target else ""
     return f"""
 <header>
 <p class="over">poolscore loop <span class="chip {kind}">{state}</span></p>
@@ -53,9 +53,11 @@ def _heading(told: Told) -> str:
 def _curves(told: Told) -> str:
     names = metrics_of(told.points)
     seeds = len({point.seed for point in told.points})
-    band = " The line is the mean over the seeds, the band goes from the least to the largest." if seeds > 1 else ""
+    band = " The line is the mean over the seeds that have come so far, the band goes from the least to the largest."
     lead = (
-        f"Each point is a model, trained on the labels so far.{band}" if names else "The training returned no metrics."
+        f"Each point is a model, trained on the labels so far.{band * (seeds > 1)}"
+        if names
+        else "The training returned no metrics."
     )
     charts = "".join(curves_svg(_points_of(told, name), "labels", name) for name in names[:CHARTS])
     more = f"<p>Further metrics are in curve.csv: {esc(', '.join(names[CHARTS:]), 500)}.</p>" if names[CHARTS:] else ""
@@ -86,7 +88,7 @@ def _rounds(told: Told) -> str:
 <h2 id="rounds">Rounds</h2>
 <div class="card scroll tall" tabindex="0" role="region" aria-label="Rounds"><table>
 <thead><tr><th scope="col">arm, seed</th>{heads}<th scope="col" class="num">trained in</th>
-<th scope="col">batch</th><th scope="col">run</th></tr></thead>
+<th scope="col" class="num">batch</th><th scope="col">run</th></tr></thead>
 <tbody>{lines}</tbody></table></div>
 </section>"""
 
@@ -107,5 +109,5 @@ def _line(told: Told, point: Point, names: Sequence[str]) -> str:
         f'<tr><th scope="row">{esc(point.arm)}, {point.seed}</th><td class="num">{point.round}</td>'
         f'<td class="num">{count(point.labels)}</td>{values}'
         f'<td class="num">{duration(trained) if trained is not None else "–"}</td>'
-        f"<td>{answered}</td><td>{link}</td></tr>"
+        f'<td class="num">{answered}</td><td>{link}</td></tr>'
     )

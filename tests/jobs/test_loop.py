@@ -181,7 +181,7 @@ def test_the_page_escapes_and_leads_to_the_rounds(shop: Workshop) -> None:
     page = (shop.folder / "loop" / "loop_report.html").read_text()
     assert '<a href="bald/seed-0/round-001/run/report.html">report</a>' in page
     assert (shop.round(1) / "run" / "report.html").exists()
-    assert "labels to accuracy of at least 0.999: bald not reached, random not reached" in page
+    assert "Labels to accuracy of at least 0.999: bald not reached, random not reached" in page
     assert page.count("<polyline") >= 2 * 2  # two arms, two metrics
     evil = "<script>alert(1)</script>"
     written = html(Told(shop.folder, points(evil, 0, 0.5), {evil: evil}, evil, evil, evil))
