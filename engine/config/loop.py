@@ -110,7 +110,7 @@ class LoopConfig(Section):
     weights: str = "weights.safetensors"  # the file that train writes into out: model.weights, or a .pt2 or .onnx
     label: LabelConfig
     stop: StopConfig
-    seeds: Annotated[tuple[Annotated[Whole, Field(ge=0, lt=2**32)], ...], Field(min_length=1)] = (0,)  # a curve each
+    seeds: Annotated[tuple[Annotated[Whole, Field(ge=0, lt=2**22)], ...], Field(min_length=1)] = (0,)  # a curve each
     control: Literal["random"] | None = None  # a second arm with the same seeds and first labels
 
     @field_validator("train")

@@ -52,6 +52,10 @@ def read_first(config: Config, question: Question, seed: int) -> FirstLabels:
     decoders = config.pool.named_inputs().values()
     wanted = tuple(dict.fromkeys(column for decode in decoders for column in columns_of(decode)))
     carried = wanted if path.lower().endswith(".parquet") and set(wanted) <= set(names[2:]) else ()
+    if clash := {"id", "label", "round"} & set(carried):
+        raise ConfigError(
+            f"{key}: {path} carries the model's input '{clash.pop()}', a name that the loop takes; rename it"
+        )
     digest = sha256(json.dumps([list(map(str, text)), labels]).encode()).hexdigest()[:32]
     return FirstLabels(path, names[0], ids, labels, carried, digest)
 
@@ -79,6 +83,7 @@ def read_pairs(
             lacks = label_name if id_name is not None else id_names[0]
             raise ConfigError(f"{key}: {path} has no column '{lacks}'; it has: {', '.join(names)}")
         ids = apart(repeated, lambda: read(id_name), path).combine_chunks()
+        ids = ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids
         labels = apart(repeated, lambda: read(label_name), path).to_pylist()
     except FileNotFoundError as error:
         raise ConfigError(f"{key}: there is no file {path}") from error

@@ -36,8 +36,11 @@ def begin_round(at: Round, first: FirstLabels, question: Question) -> None:
     """
     if at.path(LABELLED).exists():
         return
-    kind = first.ids.type
-    sent = pa.concat_arrays([first.ids, *(ids_as(selection_of(r)["id"], kind) for r in at.earlier())])
+    sent = first.ids
+    if at.number:
+        before = at.earlier()[-1]
+        listed = pq.read_table(before.path(EXCLUDED))["id"].combine_chunks()
+        sent = pa.concat_arrays([listed, ids_as(selection_of(before)["id"], sent.type)])
     at.storage.publish(EXCLUDED, lambda file: pq.write_table(pa.table({"id": sent}), file))
     table = _labels_so_far(at, first, question)
     try:
@@ -100,14 +103,16 @@ def _with_inputs(table: pa.Table, at: Round, first: FirstLabels) -> Iterator[pa.
 
 def _sources(at: Round, first: FirstLabels, left: dict[Id, list[int]]) -> Iterator[tuple[list[Id], pa.Table]]:
     """Ids and the inputs of their rows: those of the round before, else of the first labels; then the pool's, of the
-    rows that are `left`."""
+    rows that are `left`, which are the last batch, and what came late."""
     before = at.earlier()
     path, name = (str(before[-1].path(LABELLED)), "id") if before else (first.path, first.id_column)
     with open_parquet(path) as file:
         for batch in file.iter_batches(BLOCK, columns=[name, *first.inputs]):
             block = pa.Table.from_batches([batch])
             yield ids_as(block[name], first.ids.type).to_pylist(), block.select(list(first.inputs))
-    for earlier in before:
+    for earlier in reversed(before):
+        if not left:
+            return
         batch = selection_of(earlier)
         ids = ids_as(batch["id"], first.ids.type).to_pylist()
         wanted = [i for i, each in enumerate(ids) if each in left]

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from poolscore.jobs.loop.curve import Point, metrics_of
-from poolscore.jobs.loop.folders import DONE, RUN, SCORED, Round
+from poolscore.jobs.loop.folders import DONE, RUN, SCORED, TRAINED, Round
 from poolscore.jobs.report import REPORT, page
 from poolscore.jobs.report.curve import curves_svg
 from poolscore.jobs.report.text import count, duration, esc, number
@@ -104,7 +104,7 @@ def _line(told: Told, point: Point, names: Sequence[str]) -> str:
     values = "".join(
         f'<td class="num">{number(point.metrics[name]) if name in point.metrics else "–"}</td>' for name in names
     )
-    trained = done.get("trained", {}).get("seconds")
+    trained = (at.read(TRAINED) or {}).get("seconds")
     return (
         f'<tr><th scope="row">{esc(point.arm)}, {point.seed}</th><td class="num">{point.round}</td>'
         f'<td class="num">{count(point.labels)}</td>{values}'

@@ -79,7 +79,7 @@ def run_round(loop: Loop, at: Round) -> Ended | None:
         told = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()) or "trained"
         loop.tell(f"{at.name}: {told} with {labels:,} labels ({trained['seconds']:.0f} s)")
     scored, batch = None, None
-    left = _rows_left(at)
+    left = _rows_left(at) if loop.config.pool.sample is None else None  # which is drawn anew in each round
     why = stop.after_training(rules, at.number, labels, metrics)
     if why is None and left == 0:
         why = "the pool has no rows left"
@@ -112,6 +112,7 @@ def _score(loop: Loop, at: Round, k: int) -> dict[str, Any]:
             "mass": mass,
             "rows": result.totals.scored,
             "batch": len(selection_of(at)),
+            "whole": not (result.set_aside or result.shards_left),
             "exit_code": result.exit_code,
             "seconds": round(time.monotonic() - began, 3),
         },
@@ -128,7 +129,7 @@ def _mass(run: RunDirectory, score: str) -> float:
 def _rows_left(at: Round) -> int | None:
     """Rows that the pool has for a batch, as the round before has left them; None: nobody knows."""
     scored = at.earlier()[-1].read(SCORED) if at.number else None
-    return scored["rows"] - scored["batch"] if scored is not None else None
+    return scored["rows"] - scored["batch"] if scored is not None and scored["whole"] else None
 
 
 def _in_words(answered: Answered) -> str:

@@ -130,7 +130,8 @@ def _ask_command(config: Config, command: CommandConfig, at: Round) -> Answered:
         _run(config, command, at, tasks, answers)
         if not answers.exists():
             raise ConfigError(f"loop.label.command: it wrote no {answers}; its last argument says where to")
-        import_labels(str(tasks), str(answers), str(labels), round_number=at.number)
+        # What it said before it was called again does not count.
+        import_labels(str(tasks), str(answers), str(labels), replace_old=True, round_number=at.number)
     return _answered(at)
 
 

@@ -105,6 +105,26 @@ def test_labels_without_inputs_from_a_csv_and_a_kept_column(shop: Workshop, monk
     assert table.drop_columns(["round"]).to_pydict() == first.to_pydict()
 
 
+def test_a_sample_is_drawn_anew(shop: Workshop) -> None:
+    result = shop.loop(pool={"sample": 30}, select={"k": 18})  # of which 12 would be left
+    assert [point.labels for point in result.points] == [6, 24, 42]
+
+
+def test_earlier_runs_may_be_taken_away(shop: Workshop) -> None:
+    shop.loop()
+    for number in (0, 1):
+        (shop.round(number) / "run" / "selection.parquet").rename(shop.folder / f"{number}.parquet")
+    (shop.folder / "1.parquet").rename(shop.round(1) / "run" / "selection.parquet")
+    assert shop.loop({"stop": {"rounds": 3}}).points[-1].labels == FIRST + 3 * K
+
+
+def test_inputs_that_have_a_name_of_the_loop(shop: Workshop) -> None:
+    table = pq.read_table(shop.folder / "first.parquet").rename_columns(["id", "a", "round", "label"])
+    pq.write_table(table, shop.folder / "first.parquet")
+    with pytest.raises(ConfigError, match="carries the model's input 'round', a name that the loop takes; rename it"):
+        shop.loop(pool={"input": ["a", "round"]})
+
+
 @pytest.mark.parametrize(
     ("stop", "why", "labels"),
     [
