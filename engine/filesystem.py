@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -176,23 +177,31 @@ def in_order(read: Callable[[A], B], places: Iterable[A], at_once: int) -> Itera
 
 
 def repeated(call: Callable[[], A], uri: str) -> A:
-    """`call()`, again for a MOMENT where storage fails in a way that may pass: one lost answer is no user's mistake.
+    """`call()`, again for a MOMENT where storage fails in a way that may pass.
 
     Raises:
         StoppedError: it did not pass.
     """
-    until, pause = time.monotonic() + MOMENT, FIRST_PAUSE
+    try:
+        return once_more(call)
+    except Exception as error:  # the clients' exceptions have no common base
+        if not may_pass(error):
+            raise
+        raise StoppedError(
+            f"{uri} cannot be read ({reason(error)}); mend the storage, then run the same command again"
+        ) from error
+
+
+def once_more(call: Callable[[], A], stopped: Event | None = None) -> A:
+    """`call()`, again for a MOMENT if storage fails in a way that may pass: one lost answer is no user's mistake, and
+    no reason to ask again for all that was answered before. Then its own error is raised, or once `stopped` is set."""
+    stopped, until, pause = stopped or Event(), time.monotonic() + MOMENT, FIRST_PAUSE
     while True:
         try:
             return call()
-        except Exception as error:  # the clients' exceptions have no common base
-            if not may_pass(error):
+        except Exception as error:
+            if not may_pass(error) or time.monotonic() + pause > until or stopped.wait(pause):
                 raise
-            if time.monotonic() + pause > until:
-                raise StoppedError(
-                    f"{uri} cannot be read ({reason(error)}); mend the storage, then run the same command again"
-                ) from error
-            time.sleep(pause)
             pause *= 2
 
 
