@@ -55,6 +55,7 @@ _PASSING = (
     r"EndpointConnectionError|ServerError|HttpError.*\b5\d\d\b|[(]UNAVAILABLE|[(]DEADLINE_EXCEEDED|[(]INTERNAL"
 )
 _DENIED = "ACCESS_DENIED|AccessDenied|PERMISSION_DENIED|PermissionDenied|Forbidden|HTTP status 403"
+_BUCKETS: set[tuple[str | None, str]] = set()  # endpoint, name: those that were seen
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 
 
@@ -81,7 +82,8 @@ def locate(uri: str) -> Location:
 
 
 def require_bucket(uri: str) -> None:
-    """A bucket that is not there is no empty one, though Arrow calls both by one name.
+    """A bucket that is not there is no empty one, though Arrow calls both by one name. One that was seen is not asked
+    for again: workers often look for what is not there.
 
     Raises:
         ConfigError: there is no such bucket.
@@ -90,9 +92,12 @@ def require_bucket(uri: str) -> None:
         return
     at = locate(uri)
     bucket = at.path.partition("/")[0]
+    if (here := (s3_endpoint(), bucket)) in _BUCKETS:
+        return
     with suppress(OSError):  # it may be hidden from us, and its objects not
         if at.filesystem.get_file_info(bucket).type == fs.FileType.NotFound:
             raise ConfigError(f"{uri}: there is no bucket '{bucket}' here")
+        _BUCKETS.add(here)
 
 
 def require_reachable(uri: str) -> None:
