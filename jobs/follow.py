@@ -72,7 +72,9 @@ def follow(run_uri: str, stop: Callable[[], bool] | None = None, as_json: bool =
         return None
     if state["status"] == directory.RUNNING and not over:
         driver = state["driver"]
-        told = driver_in_words(driver) if driver else "no driver has begun with it; the same command goes on with the run"
+        told = (
+            driver_in_words(driver) if driver else "no driver has begun with it; the same command goes on with the run"
+        )
         show.warn(f"{told}, or `poolscore retry {run_uri} --config CONFIG`")
     return _exit_code(state, over)
 

@@ -21,7 +21,7 @@ from ray.util.metrics import Counter as Counter  # for engine/run/metrics.py, wh
 from ray.util.metrics import Gauge as Gauge
 
 LOCAL = "local"
-ANSWER_SECONDS = 5.0  # for an address that is given; Ray itself waits for a minute before it says that nobody is there
+ANSWER_SECONDS = 5.0  # for an address that is given; Ray itself tries for minutes
 LOCAL_OBJECT_STORE = 80_000_000  # bytes; Ray's minimum
 
 
@@ -64,8 +64,8 @@ def _require_answer(address: str, option: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"{option}: no Ray cluster answers at {address} ({one_line(error)}); give its HOST:PORT, as `ray start --head` "
-            "tells it"
+            f"{option}: no Ray cluster answers at {address} ({one_line(error)}); give its HOST:PORT, as `ray start "
+            "--head` tells it"
         ) from error
 
 

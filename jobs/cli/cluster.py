@@ -46,11 +46,10 @@ def submit(
     extend: Annotated[
         str | None, typer.Option(metavar="RUN", help="Score only the files that the pool has gained since RUN.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Of the job; default: like run.dir. An ended one goes on.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the job; default: like run.dir.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The job of `score` on a cluster, through Ray Jobs. Returns once it is checked there, which takes seconds; or, with
-    a note, if the cluster has had no room for it for ten minutes."""
+    """The job of `score` on a cluster, through Ray Jobs. Returns once it is checked there: in seconds, if it has room."""
     from poolscore.engine.config import load_config
     from poolscore.jobs.submit.cluster import connect
     from poolscore.jobs.submit.order import order_of
@@ -149,7 +148,9 @@ def _hand_in(cluster: Cluster, config: Config, name: str, order: Mapping[str, An
                 f"run.dir: {job.name} is at work on {run_dir} ({job.state}); `poolscore stop {job.name}` ends it"
             )
         if job.at_work and name in (job.name, job.called):
-            raise ConfigError(f"--name: {job.name} is at work ({job.state}); choose another, or `poolscore stop {name}`")
+            raise ConfigError(
+                f"--name: {job.name} is at work ({job.state}); choose another, or `poolscore stop {name}`"
+            )
     nodes = cluster.nodes()
     require_room(config.run, nodes)
     place = place_of_driver(config.submit, nodes)

@@ -13,7 +13,11 @@ from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import DONE, INCOMPLETE, INTERRUPTED, STOPPED, WRONG_INPUT
 
 PENDING, RUNNING, SUCCEEDED, FAILED, ENDED = "pending", "running", "succeeded", "failed", "stopped"  # Ray's states
-RUN_DIR, VERSION, CALLED = "run_dir", "poolscore", "called"  # of a job's metadata, which everybody sees who may ask the cluster for jobs
+RUN_DIR, VERSION, CALLED = (
+    "run_dir",
+    "poolscore",
+    "called",
+)  # of a job's metadata, which everybody sees who may ask the cluster for jobs
 
 _OURS = (DONE, WRONG_INPUT, INCOMPLETE, STOPPED, INTERRUPTED)
 _NO_PYTHON = (126, 127)  # of the shell: the command is not there, or is none

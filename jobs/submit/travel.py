@@ -45,10 +45,10 @@ def runtime_env(config: Config, order: Mapping[str, Any], staging: Path, upload:
         raise ConfigError(
             f"submit.py_modules: {wrong[0]} is no folder and no .py file; unpack it, or name a package in submit.pip"
         )
-    for module in users_modules(config):
-        (single if module.is_file() else whole).append(module if module.is_file() else str(module))
+    named = users_modules(config)
+    whole += [str(module) for module in named if module.is_dir()]
     told = {f"{PACKAGE}/{FILE}": json.dumps(order).encode()}
-    for module in single:
+    for module in [*single, *(module for module in named if module.is_file())]:
         told |= _files_of(module, module.name)
     modules = [upload(_archive(staging / "order.zip", told)), *whole]
     if wanted.bring == "package":

@@ -103,9 +103,7 @@ def test_a_proxy_before_the_cluster_has_its_headers_from_the_first_question_on(
     assert {cookie for *_, cookie in dashboard.seen} == {"session=1"}
 
 
-def test_a_proxy_that_wants_the_authorization_for_itself(
-    dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_proxy_that_wants_the_authorization_for_itself(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray takes its token from a header of its own, too."""
     monkeypatch.setenv("RAY_JOB_HEADERS", '{"authorization": "Basic of-the-proxy"}')
     connect(dashboard.url).jobs()

@@ -118,9 +118,7 @@ def test_who_is_no_dashboard(answering: Callable[[int, str], str], status: int, 
 
 
 @pytest.mark.parametrize("status", [502, 503, 504])
-def test_a_cluster_that_is_away_behind_what_stands_before_it(
-    answering: Callable[[int, str], str], status: int
-) -> None:
+def test_a_cluster_that_is_away_behind_what_stands_before_it(answering: Callable[[int, str], str], status: int) -> None:
     with pytest.raises(StoppedError, match=rf"is in trouble .status {status}: no upstream"):
         authentication_mode(answering(status, "no upstream"))
 
@@ -568,7 +566,9 @@ def test_code_that_does_not_import(digit_config: Configure, tmp_path: Path, monk
     config = digit_config(model={"source": "half_done:net", "path": str(tmp_path)})
     prepare_path(config)
     require_inputs(config)
-    with pytest.raises(ConfigError, match=r"model.source: cannot import 'half_done' .*nobodys_module.*submit.py_modules"):
+    with pytest.raises(
+        ConfigError, match=r"model.source: cannot import 'half_done' .*nobodys_module.*submit.py_modules"
+    ):
         check_here(config)
 
 
