@@ -37,7 +37,7 @@ def connect(address: str | None, slots: int | None = None, *, option: str = "run
         ConfigError: it cannot be reached, or does not start.
     """
     address = address or os.environ.get("RAY_ADDRESS") or LOCAL
-    _require_answer(address, option)
+    require_answer(address, option)
     local: dict[str, Any] = {"include_dashboard": False}
     if slots is not None:
         local |= {"num_cpus": slots, "object_store_memory": LOCAL_OBJECT_STORE}
@@ -55,8 +55,12 @@ def connect(address: str | None, slots: int | None = None, *, option: str = "run
         raise ConfigError(f"{option}: cannot start on {where}: {one_line(error)}") from error
 
 
-def _require_answer(address: str, option: str) -> None:
-    """Refuse an address where nobody listens. Others than of a host and a port are left to Ray."""
+def require_answer(address: str, option: str) -> None:
+    """Refuse an address where nobody listens, within seconds. Others than of a host and a port are left to Ray.
+
+    Raises:
+        ConfigError: nobody does.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or "/" in host or not port.isdecimal():
         return

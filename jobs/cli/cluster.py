@@ -49,7 +49,7 @@ def submit(
     name: Annotated[str | None, typer.Option(help="Of the job; default: like run.dir.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The job of `score` on a cluster, through Ray Jobs. Returns once it is checked there: in seconds, if it has room."""
+    """The job of `score` on a cluster, through Ray Jobs. Returns once it is checked there, which takes seconds."""
     from poolscore.engine.config import load_config
     from poolscore.jobs.submit.cluster import connect
     from poolscore.jobs.submit.order import order_of

@@ -18,7 +18,7 @@ import pytest
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.model.compiled import Artefact
+from poolscore.engine.model.compiled import NOT_THERE
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.prepare.model import Compiled
 from poolscore.engine.run.directory import RunDirectory
@@ -154,7 +154,7 @@ def test_a_worker_of_a_preview_compiles_by_itself(digit_config: Configure, monke
         compiled.append(graph)
         return graph
 
-    job = replace(prepare_job(digit_config()).job, compiled=Artefact("programs", "0" * 64))
+    job = replace(prepare_job(digit_config()).job, compiled=NOT_THERE)
     monkeypatch.setattr("poolscore.engine.model.frontier.compile_part", compile_part)
     ShardWorker(job).close()  # there is no run directory, and nothing of the driver's in it
     assert compiled
