@@ -12,7 +12,17 @@ import pyarrow as pa
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.filesystem import reason
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.jobs.report import balance, gallery, histogram, next_steps, page, rejected, summary
+from poolscore.jobs.report import (
+    balance,
+    gallery,
+    histogram,
+    next_steps,
+    page,
+    rejected,
+    summary,
+    throughput,
+    uncertainty,
+)
 from poolscore.jobs.report.distribution import read_distribution
 from poolscore.jobs.report.facts import Facts, gather
 from poolscore.jobs.report.pictures import Pictures, read_pictures
@@ -51,7 +61,7 @@ def write_report(run: RunDirectory, *, images: bool | None = None) -> str:
 
 def _html(run: RunDirectory, images: bool) -> str:
     facts = gather(run)
-    distribution = read_distribution(run, facts.reports)
+    distribution = read_distribution(run, facts.reports, *facts.row_ids)
     return page.page(
         title=summary.title(facts),
         sections=[
@@ -59,9 +69,11 @@ def _html(run: RunDirectory, images: bool) -> str:
             summary.banner(facts),
             summary.totals(facts),
             histogram.section(facts, distribution),
+            uncertainty.section(facts, distribution),
             gallery.section(facts, _pictures(facts) if images else None),
             balance.section(facts, distribution),
             rejected.section(facts),
+            throughput.section(facts),
             next_steps.section(facts),
             summary.asked(facts),
         ],
