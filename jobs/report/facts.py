@@ -33,6 +33,7 @@ class Selection:
     score: str
     method: str
     rows: int
+    control: int  # of them, those that are there by chance
     cutoff: float | None  # least score of the rows that are not there by chance; None without such rows
     classes: Mapping[int, int]  # predicted class → rows; empty for regression
     row_ids: NDArray[np.int64]  # of all rows, ascending
@@ -111,12 +112,14 @@ def _selection(run: RunDirectory) -> Selection:
 def _described(run: RunDirectory, every: pa.Table, best: pa.Table, written: bool) -> Selection:
     config = run.config
     # What the rows say goes before what the configuration says: a selection can be made again with other settings.
+    by_chance = pc.equal(every["method"], CONTROL)
     return Selection(
         written=written,
         score=every["score_name"][0].as_py() if every.num_rows else config.selected_by,
         method=next((m for m in every["method"].unique().to_pylist() if m != CONTROL), config.select.method),
         rows=every.num_rows,
-        cutoff=pc.min(every["score"].filter(pc.not_equal(every["method"], CONTROL))).as_py(),
+        control=pc.sum(by_chance).as_py() or 0,
+        cutoff=pc.min(every["score"].filter(pc.invert(by_chance))).as_py(),
         classes=class_counts(every["prediction"]),
         row_ids=np.sort(every["row_id"].to_numpy()),
         best=best,

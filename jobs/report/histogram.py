@@ -7,10 +7,11 @@ import math
 from poolscore.jobs.report.axes import FULL, grid_line, ticks_below
 from poolscore.jobs.report.distribution import Distribution, Spread
 from poolscore.jobs.report.facts import Facts
-from poolscore.jobs.report.text import count, esc, number, percent, rows
+from poolscore.jobs.report.text import count, esc, number, percent, rows, short
 from poolscore.jobs.report.words import words_of
 
 HEIGHT, SMALL = 240, 90  # pixels
+LEFT, RIGHT = 20, 60  # percent: where the name of the cut-off changes sides
 FLOOR = 0.35  # decades below one row, so that a single row can be seen
 
 
@@ -43,7 +44,7 @@ def svg(score: str, spread: Spread, cutoff: float | None, selected: int) -> str:
     return "".join(
         [
             f'<svg width="100%" height="{HEIGHT}" role="img" aria-label="{esc(label)}">',
-            *(grid_line(_y(value, top, HEIGHT), count(value)) for value in _count_ticks(top)),
+            *(grid_line(_y(value, top, HEIGHT), short(value)) for value in _count_ticks(top)),
             *_bars(spread, top, HEIGHT),
             f'<line class="axis" x1="0" x2="100%" y1="{HEIGHT}" y2="{HEIGHT}"/>',
             ticks_below(spread.axis, HEIGHT),
@@ -93,7 +94,7 @@ def _cutoff(spread: Spread, cutoff: float | None, selected: int, unit: str) -> s
     if cutoff is None:
         return ""
     x = spread.axis.place(cutoff)
-    side = "start" if x < FULL / 3 else "mid" if x < FULL * 2 / 3 else "end"
+    side = "start" if x < LEFT else "mid" if x < RIGHT else "end"  # of the line, so that it fits narrow screens
     label = f"cut-off {number(cutoff)}{' ' + unit if unit == 'nats' else ''}, row {count(selected)}"
     return (
         f'<line class="cutoff" x1="{x:.3f}%" x2="{x:.3f}%" y1="-6" y2="{HEIGHT}"/>'

@@ -40,9 +40,7 @@ def section(facts: Facts) -> str:
 def drawing(pace: Pace) -> str:
     """Rows per second over time and, where there were several, the workers that were at work."""
     unit, seconds = next((u for u in UNITS if pace.seconds >= 2 * u[1]), UNITS[-1])
-    label = (
-        f"Rows per second of all workers over {duration(pace.seconds)}; at most {number(pace.rows_per_second.max())}"
-    )
+    label = f"Rows per second of all workers over {duration(pace.seconds)}; at most {_rate(pace.rows_per_second.max())}"
     several = bool(pace.workers.max() > 1.5)
     top = LOW + 40 if several else 0  # pixels: where the rows begin
     parts = [
@@ -60,7 +58,7 @@ def _lead(facts: Facts, pace: Pace | None, workers: Sequence[WorkerPace]) -> str
     told = []
     if pace is not None:
         at_work = rows(round(float(pace.rows_per_second.mean() * pace.seconds)))
-        told.append(f"{at_work} in {duration(pace.seconds)}, {number(float(pace.rows_per_second.mean()))} rows/s")
+        told.append(f"{at_work} in {duration(pace.seconds)}, {_rate(float(pace.rows_per_second.mean()))} rows/s")
     if pace is not None and pace.pauses:
         told.append(f"{amount(len(pace.pauses), 'pause')} left out, {duration(sum(s for _, s in pace.pauses))} in all")
     if pace is None:
@@ -79,7 +77,7 @@ def _bars(pace: Pace, values: NDArray[np.float64], top: int, height: int, name: 
     ticks = [tick for tick in Axis(0.0, most).ticks(3) if tick]
     grid = "".join(grid_line(low - height * tick / most, f"{tick:.6g}") for tick in ticks)
     bars = "".join(
-        f"<g><title>{_when(pace, i)}: {number(value)} {name}</title>"
+        f"<g><title>{_when(pace, i)}: {_rate(value)} {name}</title>"
         f'<rect class="pace" x="{i * width:.3f}%" y="{low - height * value / most:.1f}" '
         f'width="{width:.3f}%" height="{height * value / most:.1f}"/></g>'
         for i, value in enumerate(values.tolist())
@@ -87,6 +85,10 @@ def _bars(pace: Pace, values: NDArray[np.float64], top: int, height: int, name: 
     )
     axis = f'<line class="axis" x1="0" x2="100%" y1="{low}" y2="{low}"/>'
     return f'{grid}{bars}{axis}<text class="name" x="-48" y="{top - 14}">{name}</text>'
+
+
+def _rate(value: float) -> str:
+    return count(round(value)) if value >= 100 else number(value)
 
 
 def _when(pace: Pace, i: int) -> str:
@@ -119,7 +121,7 @@ def _table(workers: Sequence[WorkerPace]) -> str:
 def _line(worker: WorkerPace, fastest: float, slow: bool) -> str:
     width = FULL * worker.rows_per_second / fastest
     note = ' <span class="chip warn">slow</span>' if slow else ""
-    numbers = (number(worker.rows_per_second), count(worker.rows), count(worker.shards), duration(worker.seconds))
+    numbers = (_rate(worker.rows_per_second), count(worker.rows), count(worker.shards), duration(worker.seconds))
     cells = "".join(f'<td class="num">{text}</td>' for text in numbers)
     return (
         f'<tr><th scope="row"><bdi>{esc(worker.name, NAME)}</bdi>{note}</th>'

@@ -20,7 +20,7 @@ from poolscore.jobs.report.words import words_of
 
 HEIGHT = 360  # pixels
 LEVELS = 5  # greys in style.css
-LEAST, MOST = 2.0, 6.0  # pixels: radius of a mark
+LEAST, MOST = 2.6, 6.5  # pixels: radius of a mark
 
 
 def section(facts: Facts, distribution: Distribution) -> str:
