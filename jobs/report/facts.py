@@ -112,7 +112,7 @@ def _selection(run: RunDirectory) -> Selection:
 def _described(run: RunDirectory, every: pa.Table, best: pa.Table, written: bool) -> Selection:
     config = run.config
     # What the rows say goes before what the configuration says: a selection can be made again with other settings.
-    by_chance = pc.equal(every["method"], CONTROL)
+    by_chance = pc.equal(every["method"].cast(pa.string()), CONTROL)
     return Selection(
         written=written,
         score=every["score_name"][0].as_py() if every.num_rows else config.selected_by,

@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+
 from poolscore.engine.selection.alike import NearDuplicates
 from poolscore.jobs.report.distribution import Distribution
 from poolscore.jobs.report.facts import SHOWN, Facts, Selection
 from poolscore.jobs.report.lines import Entropies, Line, Votes, lines_of
 from poolscore.jobs.report.pictures import Picture, Pictures, Values, read_pictures, read_values
 from poolscore.jobs.report.shortlisted import Shortlisted, read_shortlisted
-from poolscore.jobs.report.text import NBSP, count, esc, number, rows, shortened
+from poolscore.jobs.report.text import NBSP, count, esc, key, number, rows, shortened
 
 FIRST = 24  # cards that are there at once; the others are one click away
 VALUE = 60  # characters of a name
@@ -45,8 +47,8 @@ def look(facts: Facts, images: bool) -> Seen:
     if not images:
         return Seen(shortlisted)
     row_ids: list[int] = best["row_id"].to_pylist()
-    there = [row_id in shortlisted.pictures for row_id in row_ids]
-    pictures = read_pictures(facts.run, best.filter([not one for one in there]))
+    left = pa.array([row_id not in shortlisted.pictures for row_id in row_ids], pa.bool_())
+    pictures = read_pictures(facts.run, best.filter(left))
     if pictures is not None:
         pictures.by_row |= shortlisted.pictures
         pictures.cut(row_ids)
@@ -80,15 +82,15 @@ def _lead(selection: Selection, lines: Sequence[Line], seen: Seen) -> str:
         text = f"The first {count(SHOWN)} of {rows(selection.rows)}, best first"
     if not selection.written:
         text += "; chosen for this page from the shards that are scored, not written to the run"
-    if seen.pictures is None and not any(line.kept for line in lines):
+    if seen.pictures is None and not any(line.seen or line.kept for line in lines):
         text += ". The pool has no pictures to show; columns named in <code>pool.keep</code> appear here"
     text += "."
     if (votes := next((line.votes for line in lines if line.votes), None)) is not None:
         text += f" Votes: how many of the {votes.of} passes say so."
     if any(line.entropies for line in lines):
         text += (
-            ' The entropy of a row is <span class="key expected"></span>&nbsp;what single passes are unsure of '
-            '(expected entropy) and <span class="key bald"></span>&nbsp;what they disagree about (BALD).'
+            f" The entropy of a row is {key('expected', 'what single')} passes are unsure of (expected entropy) and "
+            f"{key('bald', 'what they')} disagree about (BALD)."
         )
     return text
 
@@ -133,7 +135,8 @@ def cards(lines: Sequence[Line], pictures: Pictures) -> str:
 def _card(line: Line, picture: Picture | None, most: float) -> str:
     sure = f' <span class="muted">{esc(line.confidence)}</span>' if line.confidence else ""
     kept = "".join(
-        f"<dt>{esc(name, VALUE)}</dt><dd><bdi>{esc(value, TEXT)}</bdi></dd>" for name, value in line.kept.items()
+        f"<dt>{esc(name, VALUE)}</dt><dd><bdi>{esc(value, TEXT)}</bdi></dd>"
+        for name, value in (line.seen | line.kept).items()
     )
     return (
         f'<li class="card"><div class="frame">{_image(line, picture)}</div>'
@@ -145,8 +148,8 @@ def _card(line: Line, picture: Picture | None, most: float) -> str:
 
 
 def votes_in_words(votes: Votes) -> str:
-    """'cat 12, dog 7, others 1'; 'none' where no pass says yes to a label."""
-    told = [f"{shortened(name, VALUE)}{NBSP}{n}" for name, n in votes.each] + [f"others{NBSP}{votes.rest}"] * (
+    """'cat: 12, dog: 7, others: 1'; 'none' where no pass says yes to a label."""
+    told = [f"{shortened(name, VALUE)}:{NBSP}{n}" for name, n in votes.each] + [f"others:{NBSP}{votes.rest}"] * (
         votes.rest > 0
     )
     return ", ".join(told) or "none"
@@ -159,7 +162,7 @@ def _votes(votes: Votes | None) -> str:
     shares = "".join(f'<span style="width:{100 * n / votes.of:.2f}%"></span>' for _, n in votes.each)
     one_each = sum(n for _, n in votes.each) + votes.rest == votes.of
     bar = f'<div class="stack votes" aria-hidden="true">{shares}</div>' if one_each else ""
-    return f'{bar}<p class="said">votes: <bdi>{esc(votes_in_words(votes), TEXT)}</bdi></p>'
+    return f'{bar}<p class="said">votes <bdi>{esc(votes_in_words(votes), TEXT)}</bdi></p>'
 
 
 def _entropies(entropies: Entropies | None, most: float) -> str:
@@ -184,28 +187,38 @@ def _image(line: Line, picture: Picture | None) -> str:
 
 def table(lines: Sequence[Line]) -> str:
     """The same where there are no pictures."""
-    keep = list(lines[0].kept)
+    first, last = _columns(lines)
     sure, voted = any(line.confidence for line in lines), any(line.votes for line in lines)
     measured = any(line.entropies for line in lines)
-    head = [("rank", True), ("id", False), ("score", True), ("prediction", False), *[("confidence", True)] * sure]
+    head = [("rank", True), ("id", False), *[(name, False) for name in first]]
+    head += [("score", True), ("prediction", False), *[("confidence", True)] * sure]
     head += [("votes", False)] * voted + [("entropy", True), ("expected", True)] * measured
-    head += [(name, False) for name in keep]
+    head += [(name, False) for name in last]
     heads = "".join(f'<th scope="col"{" class=num" if right else ""}>{esc(name, VALUE)}</th>' for name, right in head)
-    body = "".join(_table_row(line, sure, voted, measured) for line in lines)
+    body = "".join(_table_row(line, first, last, sure, voted, measured) for line in lines)
     return f"""<div class="card scroll tall" tabindex="0" role="region" aria-label="Selected rows">
 <table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"""
 
 
-def _table_row(line: Line, sure: bool, voted: bool, measured: bool) -> str:
+def _columns(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
+    """Of what people see, and of what is kept: a single text stands beside the id, the others come last."""
+    seen, kept = list(lines[0].seen), list(lines[0].kept)
+    return (seen, kept) if len(seen) == 1 else ([], seen + kept)
+
+
+def _table_row(line: Line, first: Sequence[str], last: Sequence[str], sure: bool, voted: bool, measured: bool) -> str:
     cells = [f'<td class="num">{esc(line.confidence)}</td>'] * sure
     cells += [_cell(votes_in_words(line.votes) if line.votes else "–")] * voted
     if measured:
         both = (line.entropies.entropy, line.entropies.expected) if line.entropies else ()
         cells += [f'<td class="num">{number(value)}</td>' for value in both] or ["<td></td>"] * 2
-    cells += [_cell(value) for value in line.kept.values()]
+    values = line.seen | line.kept
+    cells += [_cell(values[name]) for name in last]
+    before = "".join(_cell(values[name]) for name in first)
     return (
         f'<tr><td class="num">{count(line.rank)}</td><th scope="row"><bdi>{esc(line.id, ID)}</bdi></th>'
-        f'<td class="num">{esc(line.score)}</td><td><bdi>{esc(line.prediction, VALUE)}</bdi></td>{"".join(cells)}</tr>'
+        f'{before}<td class="num">{esc(line.score)}</td>'
+        f"<td><bdi>{esc(line.prediction, VALUE)}</bdi></td>{''.join(cells)}</tr>"
     )
 
 

@@ -7,7 +7,7 @@ import math
 from poolscore.jobs.report.axes import FULL, grid_line, ticks_below
 from poolscore.jobs.report.distribution import Distribution, Spread
 from poolscore.jobs.report.facts import Facts
-from poolscore.jobs.report.text import count, esc, number, percent, rows, short
+from poolscore.jobs.report.text import count, esc, key, number, percent, rows, short
 from poolscore.jobs.report.words import words_of
 
 HEIGHT, SMALL = 240, 90  # pixels
@@ -64,10 +64,7 @@ def _lead(score: str, spread: Spread, cutoff: float | None, selected: int) -> st
     text += f". The median over {rows(spread.rows)} is about {spread.median:.3g}"
     if cutoff is not None:
         text += f"; the batch, {percent(selected, spread.rows)} of what was scored, reaches down to {number(cutoff)}"
-    return (
-        f'{text}. Rows of <span class="key pool"></span>&nbsp;the pool, and of them '
-        '<span class="key batch"></span>&nbsp;the batch.'
-    )
+    return f"{text}. Rows of {key('pool', 'the pool')}, and of them {key('batch', 'the batch')}."
 
 
 def _bars(spread: Spread, top: int, height: int) -> list[str]:

@@ -51,7 +51,8 @@ class Line:
     confidence: str  # "" where there is none
     votes: Votes | None  # None: not on the shortlist, or a regression
     entropies: Entropies | None  # None: a task or a run that does not have both
-    kept: dict[str, str]  # what people see of the row, then the columns of `pool.keep`
+    seen: dict[str, str]  # inputs that people can read
+    kept: dict[str, str]  # columns of `pool.keep`
 
 
 def lines_of(
@@ -83,8 +84,8 @@ def lines_of(
             confidence="" if confidence[i] is None else percent(confidence[i], 1),
             votes=_votes(passes.get(row_id[i]), config),
             entropies=_entropies(scores.get(row_id[i], {})),
-            kept={name: values.get(row_id[i], {}).get(name, "–") for name in seen}
-            | {name: kept[name][i] for name in keep},
+            seen={name: values.get(row_id[i], {}).get(name, "–") for name in seen},
+            kept={name: kept[name][i] for name in keep},
         )
         for i, id_ in enumerate(column_texts(best["id"]))
     ]
