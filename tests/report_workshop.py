@@ -34,6 +34,9 @@ def strict(value):
     if value is None or value < 0:
         raise ValueError("<img src=x onerror=alert(1)> is no & number")
     return np.array([value, value * 2, 1.0], dtype=np.float32)
+
+def letters(text):
+    return np.array([text.count(letter) for letter in "123"], dtype=np.float32)
 """
 SEGMENTS = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
 STROKES = {"a": (1, 2, 3, 9), "b": (2, 6, 8, 9), "c": (6, 10, 8, 9), "d": (9, 10, 3, 9), "e": (6, 10, 3, 4)}

@@ -32,8 +32,9 @@ class Plane:
 
     def add(self, across: Values, up: Values, chosen: NDArray[np.intp]) -> None:
         """Count a block of rows; `chosen` are the places of the batch's rows among them."""
-        cells = _cell(across, self.across, ACROSS) + ACROSS * _cell(up, self.up, UP)
         finite = np.isfinite(across) & np.isfinite(up)
+        across, up = np.where(finite, across, self.across.low), np.where(finite, up, self.up.low)
+        cells = _cell(across, self.across, ACROSS) + ACROSS * _cell(up, self.up, UP)
         self.pool += _counted(cells[finite])
         self.batch += _counted(cells[chosen][finite[chosen]])
 
@@ -44,7 +45,7 @@ class Plane:
 
 
 def _cell(values: Values, axis: Axis, cells: int) -> NDArray[np.int64]:
-    share = (np.nan_to_num(values.astype(np.float64)) - axis.low) / (axis.high - axis.low)
+    share = (values.astype(np.float64) - axis.low) / (axis.high - axis.low)
     return np.clip((share * cells).astype(np.int64), 0, cells - 1)
 
 

@@ -44,9 +44,9 @@ def read_shortlisted(run: RunDirectory, row_ids: NDArray[np.int64], images: bool
     """
     try:
         return of_newest(run, lambda about: _read(run, about, row_ids, images))
-    except ConfigError:  # it has none
+    except ConfigError:  # the run has none
         return Shortlisted()
-    except StoppedError as error:
+    except (StoppedError, OSError) as error:
         return Shortlisted(damaged=str(error))
 
 

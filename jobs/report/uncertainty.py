@@ -69,7 +69,7 @@ def svg(plane: Plane, score: str, cutoff: float | None) -> str:
 
 def edges_of(most: int) -> list[int]:
     """The least rows of a cell of each level, on a logarithmic scale; fewer levels where cells hold few rows."""
-    return sorted({math.ceil(most ** (i / LEVELS)) if i else 1 for i in range(LEVELS)})
+    return sorted({round(most ** (i / LEVELS)) for i in range(LEVELS)})
 
 
 def _paths(plane: Plane) -> list[str]:

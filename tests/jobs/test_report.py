@@ -96,9 +96,7 @@ def test_every_selected_row_has_its_own_picture(whole: RunDirectory) -> None:
     names = whole.config.model.class_names
     assert names is not None
     assert f"1 {number(first['score'])} {names[first['prediction']]} " in page.text
-    assert re.search(
-        rf" {first['id']} votes .* entropy\s[\d.]+, expected\s[\d.]+ label {first['label']} ", page.text
-    )
+    assert re.search(rf" {first['id']} votes .* entropy\s[\d.]+, expected\s[\d.]+ label {first['label']} ", page.text)
 
 
 def test_class_balance_counts_pool_and_batch(whole: RunDirectory) -> None:
