@@ -111,7 +111,7 @@ def _table(workers: Sequence[WorkerPace]) -> str:
     left = len(workers) - LINES
     more = f'<p class="muted">and {count(left)} faster ones.</p>' if left > 0 else ""
     return f"""<div class="card scroll" tabindex="0" role="region" aria-label="Workers">
-<table class="balance"><thead><tr><th scope="col">worker, slowest first</th><td></td>
+<table class="balance workers"><thead><tr><th scope="col">worker, slowest first</th><td></td>
 <th scope="col" class="num">rows/s</th><th scope="col" class="num">rows</th>
 <th scope="col" class="num">shards</th><th scope="col" class="num">at work</th></tr>
 </thead><tbody>{lines}</tbody></table></div>
