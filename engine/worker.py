@@ -24,12 +24,11 @@ import torch
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, PoolAway, PoolscoreError, UnreadableShard
 from poolscore.engine.feed import NO_ROWS, Blank, Feed
-from poolscore.engine.filesystem import may_pass
 from poolscore.engine.job import Job, build_scorer
 from poolscore.engine.model.compiled import Artefact, programs_compiled
 from poolscore.engine.patient_storage import PatientStorage
 from poolscore.engine.pool.plan import Shard
-from poolscore.engine.pool.read import ShardReader
+from poolscore.engine.pool.read import ShardReader, is_away
 from poolscore.engine.preview import Preview, preview
 from poolscore.engine.profile import numeric_profile, numeric_settings
 from poolscore.engine.reasons import by_kind
@@ -195,7 +194,7 @@ class ShardWorker:
             try:
                 return read()
             except UnreadableShard as error:
-                if error.__cause__ is None or not may_pass(error.__cause__):
+                if not is_away(error):
                     raise
                 raise PoolAway(f"{error}; mend the storage, then run the same command again") from error.__cause__
 

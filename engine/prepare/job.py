@@ -30,7 +30,7 @@ from poolscore.engine.pool.files import PoolFiles
 from poolscore.engine.pool.findings import findings_of
 from poolscore.engine.pool.health import Finding
 from poolscore.engine.pool.plan import Plan
-from poolscore.engine.pool.read import ShardReader
+from poolscore.engine.pool.read import ShardReader, of_user
 from poolscore.engine.prepare.batch_size import as_begun, require_measurable, with_batch_size
 from poolscore.engine.prepare.begun import asked_as_before, begun_run, unfinished
 from poolscore.engine.prepare.model import compile_model, first_scorer, score_first_batch, seconds_of
@@ -118,7 +118,7 @@ def prepare_job(config: Config, *, fresh: bool = False, extends: str | None = No
             compiled, programs, uncompiled_because = compile_model(scorer, batch)
             seconds = seconds_of(scorer, batch)
     except UnreadableShard as error:
-        raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
+        raise of_user(error, "pool.uri", "write the file again or take it out") from error
     because = scorer.model.repeated_because
     job = Job(config, plan.root, choice, specs, probe, network.weights, digest_of(exclude), because, compiled)
     listed = len(exclude)
