@@ -139,10 +139,11 @@ def copied(run: RunDirectory, to: Path) -> RunDirectory:
     return RunDirectory(str(to))
 
 
-TAGS = """html head meta title style body main header section h1 h2 p strong small span code pre bdi ul ol li dl dt dd
-    div details summary table thead tbody tr th td img svg g rect line text"""
+TAGS = """html head meta title style body main header nav section h1 h2 h3 p strong small span code pre bdi ul ol li
+    dl dt dd a div details summary table thead tbody tr th td img svg g rect line text path circle polyline polygon"""
 ATTRIBUTES = """lang charset http-equiv content name class id aria-labelledby aria-label role tabindex scope style src
-    width height alt x x1 x2 y y1 y2"""
+    width height alt x x1 x2 y y1 y2 cx cy r d
+    points viewbox preserveaspectratio aria-hidden loading decoding start href"""
 
 
 class Elements(HTMLParser):
@@ -189,7 +190,10 @@ def require_harmless(html: str) -> Elements:
 
 def drawn_rows(html: str) -> list[int]:
     """Rows of each bar of the histogram."""
-    return [int(rows.replace(",", "")) for rows in re.findall(r"<g><title>[^<]*: ([\d,]+) rows?</title>", html)]
+    return [
+        int(rows.replace(",", ""))
+        for rows in re.findall(r"<g><title>[^<]*: ([\d,]+) rows?[<,]", html[: html.index("<details>")])
+    ]
 
 
 def features_pool(folder: Path, rows: int = 120, **columns: Any) -> Path:

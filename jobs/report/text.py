@@ -80,6 +80,11 @@ def count(value: int) -> str:
     return f"{value:,}"
 
 
+def short(value: int) -> str:
+    """A round number: '10,000', '1 M'."""
+    return f"{value // 10**6:,}{NBSP}M" if value >= 10**6 else count(value)
+
+
 def rows(value: int) -> str:
     """'1 row', '1,234 rows'."""
     return amount(value, "row")
