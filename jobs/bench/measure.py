@@ -87,7 +87,7 @@ class Point:
             "reduction": {
                 "bytes": self.logits_bytes,
                 "bytes_per_second": round(reduce_bytes_per_s),
-                "fraction_of_copy": round(reduce_bytes_per_s / self.copy_bytes_per_s, 3),
+                "fraction_of_copy": float(f"{reduce_bytes_per_s / self.copy_bytes_per_s:.3g}"),
             },
             "flops_per_row": dict(self.flops),
             "compiled": self.compiled,
