@@ -3,10 +3,10 @@
     python benchmarks/bench_scaling.py --out benchmarks/results/scaling_DATE.json
 
 Nobody has 256 GPUs for this, so a device is a sleep: a worker takes rows / RATE seconds for a shard, two shards are in
-its hands at a time, and each ends with a part of usual size on the disk and a report. All else is the product's: RayFleet,
-Coordinator, Journal, leases, metrics; tasks and reports go through Ray to other processes and back. Workers are threads
-in HOSTS processes, because 256 processes with torch do not fit here; so starting workers and what they compute is not
-measured. The ideal is that every device is busy from the first shard to the last.
+its hands at a time, and each ends with a part of usual size on the disk and a report. All else is the product's:
+RayFleet, Coordinator, Journal, leases, metrics; tasks and reports go through Ray to other processes and back. Workers
+are threads in HOSTS processes, because 256 processes with torch do not fit here; so starting workers and what they
+compute is not measured. The ideal is that every device is busy from the first shard to the last.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def measure(workers: int, folder: Path) -> dict[str, Any]:
     )
     unused = cast(Any, None)
     job = Job(config, str(folder), EVERY_ROW, {}, unused, "", "", None, None)
-    actor: Any = ray.remote(num_cpus=0, max_concurrency=4 + 2 * -(-workers // HOSTS))(Host)
+    actor = cast(Any, ray).remote(num_cpus=0, max_concurrency=4 + 2 * -(-workers // HOSTS))(Host)
     hosts = [actor.remote(root, RATE) for _ in range(min(HOSTS, workers))]
     ray.get([host.node.remote() for host in hosts])
     shards = [_shard(i) for i in range(ROUNDS * workers)]
