@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,6 +69,7 @@ def scored(
     from poolscore.jobs.report import write_report
 
     require_usable(config.run.dir)
+    _ask_cluster(config)
     with show.busy("looking at pool and model"):
         prepared = prepare_job(config, fresh=fresh, extends=extends)
     show.warnings(prepared)
@@ -87,6 +89,16 @@ def scored(
     except Exception as error:  # whatever it is: the scores and the selection are there
         show.warn(f"no report: {one_line(error)}; `poolscore report {config.run.dir}` tries again")
     return result, None
+
+
+def _ask_cluster(config: Config) -> None:
+    """Whether anybody answers is told before pool and model are looked at, which may take minutes."""
+    address = config.run.address or os.environ.get("RAY_ADDRESS")
+    if config.run.executor == "ray" and address:
+        show.done(f"asking the Ray cluster at {address}")
+        from poolscore.engine.run.ray_cluster import require_answer
+
+        require_answer(address, "run.address" if config.run.address else "RAY_ADDRESS")
 
 
 def retry(

@@ -1,7 +1,6 @@
 """Curves as inline SVG, with the spread over seeds: for pages that work without script.
 
-Widths are percentages and heights pixels, so that the text keeps its size on a narrow screen. Colours and dashes of the
-arms are in style.css: they can be told apart in greys, too.
+Colours and dashes of the arms are in style.css: they can be told apart in greys, too.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from poolscore.engine.words import amount
-from poolscore.jobs.report.axes import FULL, Axis
+from poolscore.jobs.report.axes import FULL, Axis, grid_line, ticks_below
 from poolscore.jobs.report.text import esc, number
 
 HEIGHT = 260  # pixels
@@ -56,9 +55,9 @@ def curves_svg(curves: Curves, x: str, y: str) -> str:
         [
             f'<div class="card plot curves"><svg width="100%" height="{HEIGHT}" role="img" ',
             f'aria-label="{esc(label, 1000)}">',
-            *(_y_tick(value, up) for value in up.ticks(5)),
+            *(grid_line(_y(value, up), f"{value:.6g}") for value in up.ticks(5)),
             f'<line class="axis" x1="0" x2="100%" y1="{HEIGHT}" y2="{HEIGHT}"/>',
-            *(_x_tick(value, across) for value in across.ticks()),
+            ticks_below(across, HEIGHT),
             *(_arm(i % ARMS, name, points, across, up) for i, (name, points) in enumerate(arms.items())),
             f'<text class="name" x="-48" y="-18">{esc(y, NAME)}</text>',
             f'<text class="name mid" x="50%" y="{HEIGHT + 42}">{esc(x, NAME)}</text>',
@@ -111,22 +110,6 @@ def _at(x: float, y: float, across: Axis, up: Axis) -> str:
 
 def _y(value: float, up: Axis) -> float:
     return HEIGHT * (1 - up.place(value) / FULL)
-
-
-def _y_tick(value: float, up: Axis) -> str:
-    y = _y(value, up)
-    return (
-        f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="end" x="-8" y="{y + 4:.1f}">{value:.6g}</text>'
-    )
-
-
-def _x_tick(value: float, across: Axis) -> str:
-    x = across.place(value)
-    return (
-        f'<line class="axis" x1="{x:.3f}%" x2="{x:.3f}%" y1="{HEIGHT}" y2="{HEIGHT + 5}"/>'
-        f'<text class="mid" x="{x:.3f}%" y="{HEIGHT + 20}">{value:.6g}</text>'
-    )
 
 
 def _swatch() -> str:
