@@ -19,7 +19,7 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.jobs.loop import stop
 from poolscore.jobs.loop.arms import RANDOM, config_of_round
 from poolscore.jobs.loop.first import FirstLabels
-from poolscore.jobs.loop.folders import DONE, LABELLED, SCORED, TRAINED, Round
+from poolscore.jobs.loop.folders import DONE, SCORED, TRAINED, Round
 from poolscore.jobs.loop.labelled import begin_round, selection_of
 from poolscore.jobs.loop.training import train_round
 from poolscore.jobs.loop.ways import Answered, Waiting, label_batch
@@ -146,7 +146,6 @@ def _record(
         "seed": at.seed,
         "round": at.number,
         "own_seed": at.own_seed,
-        "labelled": str(at.path(LABELLED)),
         "trained": trained,
         "scored": scored,
         "batch": asdict(batch) if batch is not None else None,

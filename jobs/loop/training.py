@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -57,9 +56,7 @@ def _train(config: Config, at: Round, out: Path) -> dict[str, float]:
         "seed": at.own_seed,
         "answer": str(answer),
     }
-    # -P: not every file of the working directory is a module that may be imported
-    words = [sys.executable, "-P", "-m", "poolscore.jobs.loop.training_process", json.dumps(task)]
-    code = run_logged(words, log, f"training ({at.name})")
+    code = run_logged("poolscore.jobs.loop.training_process", [json.dumps(task)], log, f"training ({at.name})")
     if not answer.exists():
         raise StoppedError(
             f"loop.train: the process of {name} {_died(code)} in {at.name} ({last_line(log)}); see {log}; the same "

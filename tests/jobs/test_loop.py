@@ -17,7 +17,7 @@ from loop_workshop import FIRST, ROWS, K, Workshop
 
 from poolscore.engine.config.loop import StopConfig, TargetConfig
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.jobs.loop import Point, run_loop, training, training_process
+from poolscore.jobs.loop import Point, picture, run, run_loop, training, training_process
 from poolscore.jobs.loop.curve import as_csv, in_words, labels_to
 from poolscore.jobs.loop.page import Told, html
 from poolscore.jobs.loop.stop import after_scoring, after_training
@@ -30,8 +30,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
     return Workshop.make(tmp_path)
 
 
-def here(words: list[str], log: Path, what: str) -> int:
-    training_process.main(json.loads(words[-1]))
+def here(module: str, words: list[str], log: Path, what: str) -> int:
+    training_process.main(json.loads(words[0]))
     return 0
 
 
@@ -209,9 +209,20 @@ def test_the_page_escapes_and_leads_to_the_rounds(shop: Workshop) -> None:
     assert "&lt;script&gt;" in written
 
 
-def test_one_loop_at_a_time(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
-    from poolscore.jobs.loop import run
+def test_a_picture_where_matplotlib_is_installed(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(run, "can_draw", lambda: False)
+    monkeypatch.setattr(picture, "can_draw", lambda: False)
+    result = run_loop(shop.config({"stop": {"rounds": 1}}), on_progress=told.append)
+    assert result.picture is None
+    assert sum("no curve.png: matplotlib is not installed" in line for line in told) == 1
+    pytest.importorskip("matplotlib")
+    drawn = picture.draw(shop.folder, result.points)
+    assert drawn is not None
+    assert Path(drawn).read_bytes().startswith(b"\x89PNG")
 
+
+def test_one_loop_at_a_time(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     def second(*_: object) -> None:
         shop.loop()
 
@@ -256,6 +267,7 @@ def first_of(table: pa.Table) -> Change:
         ),
         (lambda s: {"train": "loop_parts:train_text"}, "the metric 'accuracy' of .* is 'good', no number"),
         (lambda s: {"train": "loop_parts:train_nan"}, "the metric 'accuracy' of .* is nan; leave out"),
+        (lambda s: {"train": "loop_parts:train_round"}, "a metric of .* is called 'round', as a column of curve.csv"),
         (lambda s: {"train": "loop_parts:train_list"}, "returned list; a dictionary of metrics is expected"),
         (lambda s: {"labelled": "gone.parquet"}, "loop.labelled: there is no file .*gone.parquet"),
         (lambda s: {"dir": "pool/loop"}, "loop.dir: .* lies in the pool's folder"),
