@@ -19,15 +19,13 @@ ANSWER, LOG = "train.answer.json", "train.log"
 
 
 def train_round(config: Config, at: Round) -> dict[str, Any]:
-    """Train, unless that was done: {"labels", "metrics", "seconds"}, which is recorded at the end.
+    """Train: {"labels", "metrics", "seconds"}, which is recorded at the end.
 
     Raises:
         ConfigError: the function cannot be found, raised, or wrote no weights.
         StoppedError: its process died.
         InterruptedRun: see `run_logged`.
     """
-    if (trained := at.read(TRAINED)) is not None:
-        return trained
     assert config.loop is not None
     began, out = time.monotonic(), at.path(MODEL)
     shutil.rmtree(out, ignore_errors=True)  # of a training that was stopped
