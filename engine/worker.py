@@ -40,7 +40,7 @@ from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import ScoredShard, Scorer
 from poolscore.engine.shortlist.look import look_again, reader_of, require_rows
 from poolscore.engine.shortlist.read import FEATURES, Looked, WidePart, matrix, new_name
-from poolscore.engine.storage import Storage, open_storage
+from poolscore.engine.storage import Storage, open_storage, publish_new
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -165,7 +165,9 @@ class ShardWorker:
 
     def _written(self, shard: Shard, found: pa.Table) -> WidePart:
         name = new_name(f"part-{shard.index:05d}", ".parquet")
-        self._storage.publish(name, lambda file: pq.write_table(found, file, compression="none", use_dictionary=False))
+        publish_new(
+            self._storage, name, lambda file: pq.write_table(found, file, compression="none", use_dictionary=False)
+        )
         keep_unless_sealed(self._storage, self._epoch, [name])
         row_ids = found["row_id"].to_pylist() or [0]
         return WidePart(name, row_ids[0], row_ids[-1], found.num_rows)
@@ -238,8 +240,10 @@ class ShardWorker:
         plain = [f.name for f in table.schema if pa.types.is_primitive(f.type)]
         compression = {f.name: "none" if f.name in plain else "zstd" for f in table.schema}
         dictionary = [f.name for f in table.schema if f.name not in plain]
-        self._storage.publish(
-            name, lambda file: pq.write_table(table, file, compression=compression, use_dictionary=dictionary)
+        publish_new(
+            self._storage,
+            name,
+            lambda file: pq.write_table(table, file, compression=compression, use_dictionary=dictionary),
         )
         return name
 

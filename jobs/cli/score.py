@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +55,7 @@ def run_score(
     from poolscore.jobs.results import of_run
 
     require_usable(config.run.dir)
+    _ask_cluster(config)
     with show.busy("looking at pool and model"):
         prepared = prepare_job(config, fresh=fresh, extends=extends)
     show.warnings(prepared)
@@ -78,6 +80,16 @@ def run_score(
     else:
         show.summary(result, report_path or "not written")
     return result.exit_code
+
+
+def _ask_cluster(config: Config) -> None:
+    """Whether anybody answers is told before pool and model are looked at, which may take minutes."""
+    address = config.run.address or os.environ.get("RAY_ADDRESS")
+    if config.run.executor == "ray" and address:
+        show.done(f"asking the Ray cluster at {address}")
+        from poolscore.engine.run.ray_cluster import require_answer
+
+        require_answer(address, "run.address" if config.run.address else "RAY_ADDRESS")
 
 
 def retry(

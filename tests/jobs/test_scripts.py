@@ -23,11 +23,20 @@ from poolscore.jobs.cli import COMMANDS, app
 from poolscore.jobs.show.terminal import console
 
 STATUS = {
-    *("status", "exit_code", "finished", "run", "id", "epoch", "shards", "rows", "rejected_by_stage", "workers"),
-    *("rows_per_second", "eta_seconds", "rows_per_worker_second", "stage_seconds", "idle_share", "set_aside", "mixed"),
+    *("status", "exit_code", "finished", "stage", "run", "id", "epoch", "shards", "rows", "rejected_by_stage"),
+    *(
+        "workers",
+        "rows_per_second",
+        "eta_seconds",
+        "rows_per_worker_second",
+        "stage_seconds",
+        "idle_share",
+        "set_aside",
+        "mixed",
+    ),
     *("stopped_by", "deadline", "extends", "driver", "events", "verified", "created", "updated"),
 }
-SCORED = STATUS | {"seconds", "selection", "report", "shortlist", "near_duplicates", "notes"}
+SCORED = STATUS | {"finished_before", "seconds", "selection", "report", "shortlist", "near_duplicates", "notes"}
 PLANNED = {
     *(
         "pool",

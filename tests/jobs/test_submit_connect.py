@@ -19,19 +19,24 @@ class Dashboard:
 
     Attributes:
         seen: path, Authorization and Cookie of each request.
+        of_rays: the token in Ray's own header, of each request.
         wants_cookie: as a proxy before it may.
+        version: what it says of itself.
         status, jobs: of the answers about one job, and about jobs.
     """
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str | None, str | None]] = []
+        self.of_rays: list[str | None] = []
         self.wants_cookie = False
+        self.version = json.dumps({"ray_version": "2.60.0", "version": "4"})
         self.status = self.jobs = 200
         desk = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 cookie = self.headers.get("Cookie")
+                desk.of_rays.append(self.headers.get("X-Ray-Authorization"))
                 desk.seen.append((self.path, self.headers.get("Authorization"), cookie))
                 status, text = (401, "log in") if desk.wants_cookie and not cookie else desk.answer(self.path)
                 self.send_response(status)
@@ -51,7 +56,7 @@ class Dashboard:
         if path == "/api/authentication_mode":
             return 200, json.dumps({"authentication_mode": "token"})
         if path == "/api/version":
-            return 200, json.dumps({"ray_version": "2.60.0", "version": "4"})
+            return 200, self.version
         status = self.jobs if path == "/api/jobs/" else self.status
         return status, "[]" if status == 200 else "upstream is starting"
 
@@ -96,6 +101,23 @@ def test_a_proxy_before_the_cluster_has_its_headers_from_the_first_question_on(
     monkeypatch.setenv("RAY_JOB_HEADERS", '{"Cookie": "session=1"}')
     connect(dashboard.url).jobs()
     assert {cookie for *_, cookie in dashboard.seen} == {"session=1"}
+
+
+def test_a_proxy_that_wants_the_authorization_for_itself(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray takes its token from a header of its own, too."""
+    monkeypatch.setenv("RAY_JOB_HEADERS", '{"authorization": "Basic of-the-proxy"}')
+    connect(dashboard.url).jobs()
+    assert {authorization for _, authorization, _ in dashboard.seen} == {"Basic of-the-proxy"}
+    (first, *later) = dashboard.of_rays
+    assert first is None
+    assert set(later) == {"Bearer of-the-cluster"}
+
+
+@pytest.mark.parametrize("version", ["<html>", "{}", "[]"])
+def test_who_answers_but_is_no_dashboard(dashboard: Dashboard, version: str) -> None:
+    dashboard.version = version
+    with pytest.raises(ConfigError, match="answers, but not as a dashboard of Ray"):
+        connect(dashboard.url)
 
 
 def test_who_can_be_overheard_is_warned_before_anything_is_sent(
