@@ -24,14 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from environment import environment
-
 from poolscore.engine.run.compaction import pack, range_at
 from poolscore.engine.run.heartbeat import this_process
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports
 from poolscore.engine.run.records import ADOPTED, folder_of, name_of
 from poolscore.engine.run.sweep import keep_unless_sealed
 from poolscore.engine.storage import Storage, open_storage
+from poolscore.jobs.bench.environment import environment
 
 SHARDS = 5_000
 SHARD_SECONDS = 60

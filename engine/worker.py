@@ -114,6 +114,7 @@ class ShardWorker:
             rejected_by=dict(Counter(errors["stage"].to_pylist())),
             reasons=dict(by_kind((e[:REASON_LENGTH], 1) for e in errors["error"].to_pylist()).most_common(REASONS)),
             seconds=self._ended - began,
+            at=round(time.time(), 3),
             worker=self.name,
             profile=profile_name(self.profile),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

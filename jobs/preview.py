@@ -26,7 +26,8 @@ from poolscore.engine.preview import Preview, draw_sample, preview, with_cores
 from poolscore.engine.stages import idle_share
 from poolscore.engine.words import amount
 from poolscore.jobs import show
-from poolscore.jobs.report.gallery import cards, lines_of, table
+from poolscore.jobs.report.gallery import cards, table
+from poolscore.jobs.report.lines import lines_of
 from poolscore.jobs.report.page import page
 from poolscore.jobs.report.pictures import Pictures, thumbnail
 from poolscore.jobs.report.text import duration, esc, rows, size

@@ -32,7 +32,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 from curves import quartiles_to, table
-from environment import environment
 from loop import METHODS, Round, Subject, run_curve
 from mnist_data import balanced, read_mnist, repeated
 from networks import batchbald_cnn
@@ -41,6 +40,7 @@ from picture import plot
 from safetensors.torch import save_file
 from training import Recipe, accuracy, train
 
+from poolscore.jobs.bench.environment import environment
 from poolscore.jobs.pack import pack
 
 HERE = Path(__file__).resolve().parent
