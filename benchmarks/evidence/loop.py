@@ -82,8 +82,13 @@ def run_curve(
         write_rounds(folder / "rounds.jsonl", rounds)
         ids += done.picked
         on_round(done)
-    asked = [done for done in rounds if done.labels <= until]  # of a longer curve
-    return [*asked[:-1], replace(asked[-1], picked=[], methods={}, selecting=0.0)]
+    return cut(rounds, until)
+
+
+def cut(rounds: Sequence[Round], until: int) -> list[Round]:
+    """The curve up to a model, whose batch does not count."""
+    asked = [done for done in rounds if done.labels <= until]
+    return [*asked[:-1], *(replace(last, picked=[], methods={}, selecting=0.0) for last in asked[-1:])]
 
 
 def run_round(subject: Subject, method: Sections, ids: Sequence[int], seed: int, count: int, folder: Path) -> Round:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import nn
 
 
@@ -25,3 +27,30 @@ def batchbald_cnn() -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(128, 10),
     )
+
+
+def gal_cnn() -> nn.Sequential:
+    """The MNIST network of Gal et al. 2017, the CNN of Keras' examples of their time: float32 [N, 1, 28, 28] in 0..1 →
+    [N, 10]. Weights begin as Keras' do: uniform by Glorot's rule, biases zero."""
+    layers: dict[str, nn.Module] = {
+        "conv1": nn.Conv2d(1, 32, 4),
+        "relu1": nn.ReLU(),
+        "conv2": nn.Conv2d(32, 32, 4),
+        "relu2": nn.ReLU(),
+        "pool": nn.MaxPool2d(2),
+        "dropout1": nn.Dropout(0.25),
+        "flat": nn.Flatten(),
+        "fc128": nn.Linear(32 * 11 * 11, 128),
+        "relu3": nn.ReLU(),
+        "dropout2": nn.Dropout(0.5),
+        "fc10": nn.Linear(128, 10),
+    }
+    return _as_in_keras(nn.Sequential(OrderedDict(layers)))
+
+
+def _as_in_keras(network: nn.Sequential) -> nn.Sequential:
+    for layer in network:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return network
