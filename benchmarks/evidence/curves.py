@@ -73,7 +73,9 @@ def quality_at(labels: int, form: str = ".3f") -> Column:
     """Mean and range over the seeds of the models with so many labels."""
 
     def cell(seeds: Seeds) -> str:
-        found = [q for curve in seeds.values() for n, q in zip(curve["labels"], curve["quality"]) if n == labels]
+        found = [
+            q for curve in seeds.values() for n, q in zip(curve["labels"], curve["quality"], strict=True) if n == labels
+        ]
         return spread(found, form)
 
     return f"{labels} labels", cell

@@ -58,11 +58,11 @@ class Experiment:
     reduced: Setting
     full: Setting
     prepare: Callable[[Path, Path, Any], None]  # (folder, data, setting): write the pool and what training needs
-    subject: Callable[[Path, Any, str], Subject]  # (folder, setting, method)
+    subject: Callable[[Path, Any, str, int], Subject]  # (folder, setting, method, seed)
     table: Callable[[Result], str]  # Markdown
     plot: Callable[[Result, Path], None]  # PNG
     authors: Mapping[str, Any]  # numbers of a paper, kept beside ours
-    more: Callable[[Path, Any, Subject, int, list[Round]], dict[str, Any]] = lambda *_: {}  # kept of a curve
+    more: Callable[[Path, Any, str, int, list[Round]], dict[str, Any]] = lambda *_: {}  # kept of a curve
 
 
 def prepare(experiment: Experiment, folder: Path, data: Path, setting: Setting) -> None:
@@ -87,7 +87,7 @@ def work(name: str, folder: Path, setting: Setting, method: str, seed: int) -> N
         seconds = f"{done.training:.1f} s training, {done.selecting:.1f} s selecting"
         print(f"{method:15} seed {seed}: {done.labels:3} labels {done.quality:.4f}  ({seconds})", flush=True)
 
-    subject = experiment.subject(folder, setting, method)
+    subject = experiment.subject(folder, setting, method, seed)
     here = folder / f"{method}-{seed}"
     run_curve(subject, experiment.methods[method], seed, setting.step, setting.labels, here, say)
 
@@ -103,10 +103,9 @@ def gather(experiment: Experiment, folder: Path, setting: Setting, methods: Sequ
     """The result of what `folder` holds."""
     curves: dict[str, dict[str, dict[str, Any]]] = {}
     for method in methods:
-        subject = experiment.subject(folder, setting, method)
         for seed in range(seeds):
             if rounds := cut(read_rounds(folder / f"{method}-{seed}" / "rounds.jsonl"), setting.labels):
-                of_seed = as_curve(rounds) | experiment.more(folder, setting, subject, seed, rounds)
+                of_seed = as_curve(rounds) | experiment.more(folder, setting, method, seed, rounds)
                 curves.setdefault(method, {})[str(seed)] = of_seed
     seconds = sum(sum(curve["seconds"].values()) for of in curves.values() for curve in of.values())
     return {
@@ -138,6 +137,7 @@ def as_curve(rounds: Sequence[Round]) -> dict[str, Any]:
     return {
         "labels": [done.labels for done in rounds],
         "quality": [done.quality for done in rounds],
+        **{name: [done.measures[name] for done in rounds] for name in rounds[0].measures if name != "quality"},
         "picked_by": [done.methods for done in rounds],
         "seconds": {
             "training": round(sum(done.training for done in rounds), 1),
@@ -177,6 +177,7 @@ def main(experiment: Experiment, about: str | None) -> None:
         tasks = [(method, seed) for seed in range(given.seeds) for method in given.methods]
         run(experiment, folder, setting, tasks, given.processes)
     result = gather(experiment, folder, setting, given.methods, given.seeds)
+    result["form"] = "full" if given.full else "reduced"
     if given.note:
         result["note"] = given.note
     device = "gpu" if setting.device == "cuda" else "cpu"

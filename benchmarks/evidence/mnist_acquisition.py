@@ -62,12 +62,13 @@ FULL = MnistSetting(labels=1000, step=10, device="cuda", subset=None)
 def prepare(folder: Path, data: Path, setting: MnistSetting) -> None:
     """The 60,000 training images as a pool of bytes, and all images as arrays."""
     for part, name in (("train", "pool"), ("t10k", "test")):
-        for kind, array in zip("xy", read_mnist_bytes(data, part), strict=True):
-            np.save(folder / f"{name}_{kind}.npy", array)
+        x, y = read_mnist_bytes(data, part)
+        np.save(folder / f"{name}_x.npy", x)
+        np.save(folder / f"{name}_y.npy", y)
     pack(folder / "pool_x.npy", folder / "pool", labels=folder / "pool_y.npy", as_tensor=True)
 
 
-def subject(folder: Path, setting: MnistSetting, method: str) -> Subject:
+def subject(folder: Path, setting: MnistSetting, method: str, seed: int) -> Subject:
     """MNIST, learned by the authors' network."""
     x, y, test_x, test_y = (np.load(folder / f"{part}_{kind}.npy") for part in ("pool", "test") for kind in "xy")
     tested = _floats(test_x, setting.device), torch.from_numpy(test_y).to(setting.device)

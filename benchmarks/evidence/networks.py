@@ -48,9 +48,23 @@ def gal_cnn() -> nn.Sequential:
     return _as_in_keras(nn.Sequential(OrderedDict(layers)))
 
 
+def uci_net(features: int, dropout: float, hidden: int = 50) -> nn.Sequential:
+    """The regression network of Gal & Ghahramani 2016 (yaringal/DropoutUncertaintyExps): float32 [N, features] →
+    [N, 1], with dropout before both layers."""
+    layers: dict[str, nn.Module] = {
+        "dropout1": nn.Dropout(dropout),
+        "first": nn.Linear(features, hidden),
+        "relu": nn.ReLU(),
+        "dropout2": nn.Dropout(dropout),
+        "last": nn.Linear(hidden, 1),
+    }
+    return _as_in_keras(nn.Sequential(OrderedDict(layers)))
+
+
 def _as_in_keras(network: nn.Sequential) -> nn.Sequential:
     for layer in network:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
     return network

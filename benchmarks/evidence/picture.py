@@ -38,6 +38,23 @@ def plot(curves: Curves, out: Path, title: str, quality: str, marks: Sequence[Ma
     print(out)
 
 
+def plot_panels(curves: Curves, out: Path, title: str, quality: str) -> None:
+    """A picture for each PANEL of the methods that are called PANEL/method."""
+    pyplot = matplotlib_or_none()
+    if pyplot is None:
+        return
+    panels = list(dict.fromkeys(method.split("/")[0] for method in curves))
+    figure, rows = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 4), squeeze=False)
+    for axes, panel in zip(rows[0], panels, strict=True):
+        draw(axes, {name.split("/")[1]: of for name, of in curves.items() if name.split("/")[0] == panel}, quality)
+        axes.set_title(panel)
+    figure.suptitle(title)
+    figure.tight_layout()
+    figure.savefig(out, dpi=100)
+    pyplot.close(figure)
+    print(out)
+
+
 def draw(axes: Any, curves: Curves, quality: str) -> None:
     """A line and a band a method."""
     for method, seeds in curves.items():

@@ -25,8 +25,7 @@ def report(
     plot(result, picture)
     parts = [of_machine(file.name, result), result.get("note"), unfinished(result)]
     parts += [f"![{name.replace('_', ' ')}](../results/{picture.name})", lines]
-    form = "full" if result["setting"]["device"] == "cuda" else "reduced"
-    fill(readme, f"{name} {form}", "\n\n".join(part for part in parts if part))
+    fill(readme, f"{name} {result.get('form', 'reduced')}", "\n\n".join(part for part in parts if part))
 
 
 def of_machine(name: str, result: dict[str, Any]) -> str:
