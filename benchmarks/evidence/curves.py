@@ -73,12 +73,15 @@ def quality_at(labels: int, form: str = ".3f") -> Column:
     """Mean and range over the seeds of the models with so many labels."""
 
     def cell(seeds: Seeds) -> str:
-        found = [
-            q for curve in seeds.values() for n, q in zip(curve["labels"], curve["quality"], strict=True) if n == labels
-        ]
-        return spread(found, form)
+        return spread(at(seeds, labels, "quality"), form)
 
     return f"{labels} labels", cell
+
+
+def at(seeds: Seeds, labels: int, measure: str) -> list[float]:
+    """A measure of the models with so many labels, of the seeds that have come so far."""
+    pairs = [pair for curve in seeds.values() for pair in zip(curve["labels"], curve[measure], strict=True)]
+    return [value for n, value in pairs if n == labels]
 
 
 def mean_quality(form: str = ".3f") -> Column:

@@ -24,6 +24,20 @@ Measured = float | Mapping[str, float]  # the quality of a model, or several fig
 WITHOUT: Sections = {"shortlist": {"rows": 0}}  # nothing but the batch is wanted
 
 
+def inference(passes: int, device: str) -> Sections:
+    """How a round's model is run: T sub-networks, others in every round; not compiled, as it would be anew in each."""
+    return {
+        "passes": {"count": passes, "masks": "shared", "compile": False},
+        "run": {"device": device, **({"decode_threads": 0} if device == "cpu" else {})},
+    }
+
+
+def network(name: str, task: str, classes: int, **args: Any) -> Sections:
+    """One of networks.py."""
+    here = str(Path(__file__).resolve().parent)
+    return {"model": {"source": f"networks:{name}", "args": args, "path": here, "task": task, "classes": classes}}
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is learned, and from what."""

@@ -18,16 +18,14 @@ import numpy as np
 import torch
 from curves import goals_table
 from experiment import Experiment, Result, Setting
-from loop import WITHOUT, Sections, Subject
+from loop import WITHOUT, Sections, Subject, inference, network
 from mnist_data import balanced, read_mnist_bytes
 from networks import gal_cnn
 from picture import Mark, plot
-from safetensors.torch import save_file
-from training import Epochs, accuracy, train
+from training import Epochs, accuracy, save, train
 
 from poolscore.jobs.pack import pack
 
-HERE = Path(__file__).resolve().parent
 GOALS = (0.9, 0.95)  # accuracy: 10 and 5 % error
 FIRST_PER_CLASS = 2
 PENALTY, PENALTY_OF_RANDOM = 2.5, 3.5  # c of L2 c/N on fc128, as in the authors' scripts
@@ -78,7 +76,7 @@ def subject(folder: Path, setting: MnistSetting, method: str, seed: int) -> Subj
         labelled_x, labelled_y = _floats(x[list(ids)], setting.device), torch.from_numpy(y[list(ids)])
         l2 = {"fc128.weight": penalty / len(ids)}
         model = train(gal_cnn, labelled_x, labelled_y.to(setting.device), Epochs(setting.epochs), seed, l2=l2)
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
+        save(model, weights)
         return accuracy(model, *tested)
 
     return Subject(
@@ -89,9 +87,8 @@ def subject(folder: Path, setting: MnistSetting, method: str, seed: int) -> Subj
                 "decode": {"kind": "tensor", "std": [255.0]},
                 **({"sample": setting.subset} if setting.subset else {}),  # drawn by the seed of the round
             },
-            "model": {"source": "networks:gal_cnn", "path": str(HERE), "task": "multiclass", "classes": 10},
-            "passes": {"count": setting.passes, "masks": "shared", "compile": False},  # anew in each round
-            "run": {"device": setting.device, **({"decode_threads": 0} if setting.device == "cpu" else {})},
+            **network("gal_cnn", "multiclass", 10),
+            **inference(setting.passes, setting.device),
             **WITHOUT,
         },
         train=fit,

@@ -61,6 +61,26 @@ def uci_net(features: int, dropout: float, hidden: int = 50) -> nn.Sequential:
     return _as_in_keras(nn.Sequential(OrderedDict(layers)))
 
 
+def vehicle_cnn() -> nn.Sequential:
+    """A small network for colour pictures: float32 [N, 3, 48, 48] → [N, 3]."""
+    return nn.Sequential(
+        nn.Conv2d(3, 16, 5, stride=2, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Dropout(0.25),
+        nn.Linear(64 * 6 * 6, 64),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(64, 3),
+    )
+
+
 def _as_in_keras(network: nn.Sequential) -> nn.Sequential:
     for layer in network:
         if isinstance(layer, nn.Conv2d | nn.Linear):

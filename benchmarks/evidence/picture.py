@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,14 +40,26 @@ def plot(curves: Curves, out: Path, title: str, quality: str, marks: Sequence[Ma
 
 def plot_panels(curves: Curves, out: Path, title: str, quality: str) -> None:
     """A picture for each PANEL of the methods that are called PANEL/method."""
+    panels: dict[str, dict[str, Seeds]] = {}
+    for name, seeds in curves.items():
+        panel, _, method = name.partition("/")
+        panels.setdefault(panel, {})[method] = seeds
+    _side_by_side(out, title, [(panel, of, "quality", quality) for panel, of in panels.items()])
+
+
+def plot_measures(curves: Curves, out: Path, title: str, measures: Mapping[str, str]) -> None:
+    """A picture for each measure; `measures`: name in the result → in words."""
+    _side_by_side(out, title, [("", curves, name, words) for name, words in measures.items()])
+
+
+def _side_by_side(out: Path, title: str, panels: Sequence[tuple[str, Curves, str, str]]) -> None:
     pyplot = matplotlib_or_none()
     if pyplot is None:
         return
-    panels = list(dict.fromkeys(method.split("/")[0] for method in curves))
-    figure, rows = pyplot.subplots(1, len(panels), figsize=(4 * len(panels), 4), squeeze=False)
-    for axes, panel in zip(rows[0], panels, strict=True):
-        draw(axes, {name.split("/")[1]: of for name, of in curves.items() if name.split("/")[0] == panel}, quality)
-        axes.set_title(panel)
+    figure, rows = pyplot.subplots(1, len(panels), figsize=(4.5 * len(panels), 4), squeeze=False)
+    for axes, (head, curves, measure, words) in zip(rows[0], panels, strict=True):
+        draw(axes, curves, words, measure)
+        axes.set_title(head)
     figure.suptitle(title)
     figure.tight_layout()
     figure.savefig(out, dpi=100)
@@ -55,24 +67,24 @@ def plot_panels(curves: Curves, out: Path, title: str, quality: str) -> None:
     print(out)
 
 
-def draw(axes: Any, curves: Curves, quality: str) -> None:
+def draw(axes: Any, curves: Curves, words: str, measure: str = "quality") -> None:
     """A line and a band a method."""
     for method, seeds in curves.items():
-        labels, found = over_seeds(seeds)
+        labels, found = over_seeds(seeds, measure)
         (line,) = axes.plot(labels, np.nanmean(found, 0), label=f"{method} ({len(seeds)} seeds)")
         low, high = np.nanmin(found, 0), np.nanmax(found, 0)
         axes.fill_between(labels, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set(xlabel="labels", ylabel=quality)
+    axes.set(xlabel="labels", ylabel=words)
     axes.legend()
     axes.grid(alpha=0.3)
 
 
-def over_seeds(seeds: Seeds) -> tuple[Sequence[float], NDArray[np.float64]]:
-    """Labels of the longest curve, and the qualities [seeds, rounds]; NaN where a curve has not come so far."""
+def over_seeds(seeds: Seeds, measure: str) -> tuple[Sequence[float], NDArray[np.float64]]:
+    """Labels of the longest curve, and the measure [seeds, rounds]; NaN where a curve has not come so far."""
     labels = max((curve["labels"] for curve in seeds.values()), key=len)
     found = np.full((len(seeds), len(labels)), np.nan)
     for row, curve in zip(found, seeds.values(), strict=True):
-        row[: len(curve["quality"])] = curve["quality"]
+        row[: len(curve[measure])] = curve[measure]
     return labels, found
 
 

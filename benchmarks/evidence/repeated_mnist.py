@@ -22,17 +22,15 @@ import numpy as np
 import torch
 from curves import Column, Seeds, goals_table
 from experiment import Experiment, Result, Setting
-from loop import WITHOUT, Round, Sections, Subject
+from loop import WITHOUT, Round, Sections, Subject, inference, network
 from mnist_data import balanced, read_mnist, repeated
 from networks import batchbald_cnn
 from numpy.typing import NDArray
 from picture import Mark, plot
-from safetensors.torch import save_file
-from training import Steps, accuracy, train
+from training import Steps, accuracy, save, train
 
 from poolscore.jobs.pack import pack
 
-HERE = Path(__file__).resolve().parent
 GOALS = (0.9, 0.95)
 COPIES, SIGMA = 3, 0.1
 FIRST_PER_CLASS = 2
@@ -81,15 +79,14 @@ def subject(folder: Path, setting: RepeatedSetting, method: str, seed: int) -> S
     def fit(ids: Sequence[int], seed: int, weights: Path) -> float:
         labelled_x, labelled_y = (torch.from_numpy(of[list(ids)]).to(setting.device) for of in (x, y))
         model = train(batchbald_cnn, labelled_x, labelled_y, Steps(setting.steps), seed)
-        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, weights)
+        save(model, weights)
         return accuracy(model, *tested)
 
     return Subject(
         config={
             "pool": {"uri": str(folder / "pool"), "input": "tensor", "decode": {"kind": "tensor"}},
-            "model": {"source": "networks:batchbald_cnn", "path": str(HERE), "task": "multiclass", "classes": 10},
-            "passes": {"count": setting.passes, "masks": "shared", "compile": False},  # anew in each round
-            "run": {"device": setting.device, **({"decode_threads": 0} if setting.device == "cpu" else {})},
+            **network("batchbald_cnn", "multiclass", 10),
+            **inference(setting.passes, setting.device),
         },
         train=fit,
         start=lambda seed: balanced(y, FIRST_PER_CLASS, seed),

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 TEST_ROWS = 1000  # in one forward
@@ -38,7 +40,7 @@ class Steps:
     learning_rate: float = 1e-3
 
     def batches(self, rows: int, device: torch.device) -> Sequence[Tensor]:
-        return (torch.randperm(self.steps * self.batch, device=device) % rows).split(self.batch)
+        return torch.split(torch.randperm(self.steps * self.batch, device=device) % rows, self.batch)
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,11 @@ def _groups(model: nn.Module, l2: Mapping[str, float]) -> list[dict[str, object]
     named = list(model.named_parameters())
     assert l2.keys() <= {"", *(name for name, _ in named)}, "no such parameter"
     return [{"params": [value], "weight_decay": 2 * l2.get(name, l2.get("", 0.0))} for name, value in named]
+
+
+def save(model: nn.Module, file: Path) -> None:
+    """Weights as poolscore reads them."""
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Regression on five UCI sets: RMSE over labels, rows of the largest predictive variance against random ones.
 
-    python benchmarks/evidence/uci_regression.py --dir /tmp/uci --seeds 5            up to 150 labels
-    python benchmarks/evidence/uci_regression.py --dir /tmp/uci --seeds 20 --full    every split, up to 250
+    python benchmarks/evidence/uci_regression.py --dir /tmp/uci --seeds 5            up to 160 labels
+    python benchmarks/evidence/uci_regression.py --dir /tmp/uci --seeds 20 --full    every split, up to 260
 
 The network of Gal & Ghahramani 2016 with one setting for all sets. 2,000 steps of 32 rows was chosen on training parts
 alone (30 and 120 random labels, splits 0 and 1): their 400 epochs are too few steps for so few rows. Seed s is their
@@ -23,14 +23,12 @@ import torch
 import torch.nn.functional as F
 from curves import columns_table, mean_quality, quality_at
 from experiment import Experiment, Result, Setting
-from loop import WITHOUT, Sections, Subject
+from loop import WITHOUT, Sections, Subject, inference, network
 from networks import uci_net
 from picture import plot_panels
-from safetensors.torch import save_file
-from training import Steps, outputs, train
+from training import Steps, outputs, save, train
 from uci_data import Table, read_uci, scale_of
 
-HERE = Path(__file__).resolve().parent
 SETS = ("concrete", "energy", "power-plant", "wine-quality-red", "yacht")
 WAYS: dict[str, Sections] = {
     "variance": {"select": {"score": "predictive_variance"}},
@@ -48,8 +46,8 @@ class UciSetting(Setting):
     steps: int = 2000  # of training, with 32 rows each
 
 
-REDUCED = UciSetting(labels=150, step=10, device="cpu")
-FULL = UciSetting(labels=250, step=10, device="cpu")
+REDUCED = UciSetting(labels=160, step=20, device="cpu")
+FULL = UciSetting(labels=260, step=20, device="cpu")
 
 
 def prepare(folder: Path, data: Path, setting: UciSetting) -> None:
@@ -74,15 +72,15 @@ def subject(folder: Path, setting: UciSetting, method: str, split: int) -> Subje
     mean, std = scale_of(table.x)
     x = torch.from_numpy((table.x - mean) / std).to(setting.device)
     y = torch.from_numpy(table.y).to(setting.device)
-    network = partial(uci_net, table.x.shape[1], setting.dropout)
+    net = partial(uci_net, table.x.shape[1], setting.dropout)
 
     def fit(ids: Sequence[int], seed: int, weights: Path) -> float:
         labelled = y[list(ids)]
         centre, scale = labelled.mean(), labelled.std()
         l2 = {"first.weight": L2, "last.weight": L2}
         goals = (labelled - centre) / scale
-        model = train(network, x[list(ids)], goals, Steps(setting.steps), seed, loss=F.mse_loss, l2=l2)
-        save_file(model.state_dict(), weights)
+        model = train(net, x[list(ids)], goals, Steps(setting.steps), seed, loss=F.mse_loss, l2=l2)
+        save(model, weights)
         test = torch.from_numpy(table.tests[split])
         return float((outputs(model, x[test]) * scale + centre - y[test]).square().mean().sqrt())
 
@@ -94,15 +92,8 @@ def subject(folder: Path, setting: UciSetting, method: str, split: int) -> Subje
                 "input": [f"f{i}" for i in range(table.x.shape[1])],
                 "decode": {"kind": "features", "mean": mean.tolist(), "std": std.tolist()},
             },
-            "model": {
-                "source": "networks:uci_net",
-                "args": {"features": table.x.shape[1], "dropout": setting.dropout},
-                "path": str(HERE),
-                "task": "regression",
-                "classes": 1,
-            },
-            "passes": {"count": setting.passes, "masks": "shared", "compile": False},
-            "run": {"device": setting.device, **({"decode_threads": 0} if setting.device == "cpu" else {})},
+            **network("uci_net", "regression", 1, features=table.x.shape[1], dropout=setting.dropout),
+            **inference(setting.passes, setting.device),
             **WITHOUT,
         },
         train=fit,
@@ -112,7 +103,7 @@ def subject(folder: Path, setting: UciSetting, method: str, split: int) -> Subje
 
 def table(result: Result) -> str:
     """RMSE on the way, the smaller the better."""
-    stops = [quality_at(labels) for labels in (FIRST, 50, 100, 150)]
+    stops = [quality_at(labels) for labels in (FIRST, 60, 100, 160)]
     return columns_table(result["curves"], *stops, mean_quality())
 
 
