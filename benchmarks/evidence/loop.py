@@ -32,7 +32,7 @@ def inference(passes: int, device: str) -> Sections:
     }
 
 
-def network(name: str, task: str, classes: int, **args: Any) -> Sections:
+def network(name: str, task: str, classes: int, /, **args: Any) -> Sections:
     """One of networks.py."""
     here = str(Path(__file__).resolve().parent)
     return {"model": {"source": f"networks:{name}", "args": args, "path": here, "task": task, "classes": classes}}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def batchbald_cnn() -> nn.Sequential:
@@ -79,6 +80,36 @@ def vehicle_cnn() -> nn.Sequential:
         nn.Dropout(0.5),
         nn.Linear(64, 3),
     )
+
+
+def relevance_net(features: int, dropout: float) -> nn.Sequential:
+    """Two hidden layers: float32 [N, features] → [N, 1], the logit of being relevant."""
+    return nn.Sequential(
+        nn.Linear(features, 64),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(64, 64),
+        nn.ReLU(),
+        nn.Dropout(dropout),
+        nn.Linear(64, 1),
+    )
+
+
+class IntentNet(nn.Module):
+    """The mean of a text's word vectors, and two layers behind it: int64 [N, length] → [N, classes]. Id 0 is padding."""
+
+    def __init__(self, words: int, classes: int, width: int = 256, hidden: int = 128, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.words = nn.Embedding(words, width, padding_idx=0)
+        self.first, self.last = nn.Linear(width, hidden), nn.Linear(hidden, classes)
+        self.dropout1, self.dropout2 = nn.Dropout(dropout / 2), nn.Dropout(dropout)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Logits [N, classes]."""
+        lengths = (input_ids != 0).sum(1, keepdim=True).clamp(min=1)
+        mean = self.words(input_ids).sum(1) / lengths.sqrt()
+        logits: Tensor = self.last(self.dropout2(torch.relu(self.first(self.dropout1(mean)))))
+        return logits
 
 
 def _as_in_keras(network: nn.Sequential) -> nn.Sequential:
