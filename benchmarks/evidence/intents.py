@@ -3,8 +3,8 @@
     python benchmarks/evidence/intents.py --dir /tmp/intents             from 154 to 754 labels
     python benchmarks/evidence/intents.py --dir /tmp/intents --full      to 3,054
 
-A small classifier: the mean of word vectors and two layers, all learned from the labelled texts. The words that it knows
-are those of the whole pool, which takes no labels.
+A small classifier: word vectors, summed, and two layers, all learned from the labelled texts. The words that it
+knows are those of the whole pool, which takes no labels.
 """
 
 from __future__ import annotations

@@ -96,7 +96,8 @@ def relevance_net(features: int, dropout: float) -> nn.Sequential:
 
 
 class IntentNet(nn.Module):
-    """The mean of a text's word vectors, and two layers behind it: int64 [N, length] → [N, classes]. Id 0 is padding."""
+    """The sum of a text's word vectors over the root of their number, and two layers: int64 [N, length] → [N, classes].
+    Id 0 is padding."""
 
     def __init__(self, words: int, classes: int, width: int = 256, hidden: int = 128, dropout: float = 0.5) -> None:
         super().__init__()
@@ -107,8 +108,8 @@ class IntentNet(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """Logits [N, classes]."""
         lengths = (input_ids != 0).sum(1, keepdim=True).clamp(min=1)
-        mean = self.words(input_ids).sum(1) / lengths.sqrt()
-        logits: Tensor = self.last(self.dropout2(torch.relu(self.first(self.dropout1(mean)))))
+        text = self.words(input_ids).sum(1) / lengths.sqrt()
+        logits: Tensor = self.last(self.dropout2(torch.relu(self.first(self.dropout1(text)))))
         return logits
 
 

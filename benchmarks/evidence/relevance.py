@@ -3,8 +3,9 @@
     python benchmarks/evidence/relevance.py --dir /tmp/relevance --seeds 5             from 40 to 280 labels
     python benchmarks/evidence/relevance.py --dir /tmp/relevance --seeds 20 --full    to 1,000
 
-A pair of a query and a document, in 46 features, is relevant or not. The pool is Fold1's training part, the test set its
-test part. Average precision is of the ranking within a query; a query without a relevant document counts 0, as in LETOR.
+A pair of a query and a document, in 46 features, is relevant or not. The pool is Fold1's training part, the test set
+its test part. Average precision is of the ranking within a query; a query without a relevant document counts 0, as in
+LETOR.
 """
 
 from __future__ import annotations
