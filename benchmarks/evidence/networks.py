@@ -95,6 +95,19 @@ def relevance_net(features: int, dropout: float) -> nn.Sequential:
     )
 
 
+def moons_net() -> nn.Sequential:
+    """Points of the plane: float32 [N, 2] → [N, 2]."""
+    return nn.Sequential(
+        nn.Linear(2, 128),
+        nn.ReLU(),
+        nn.Dropout(0.25),
+        nn.Linear(128, 128),
+        nn.ReLU(),
+        nn.Dropout(0.25),
+        nn.Linear(128, 2),
+    )
+
+
 class IntentNet(nn.Module):
     """The sum of a text's word vectors over the root of their number, and two layers: int64 [N, length] → [N, classes].
     Id 0 is padding."""

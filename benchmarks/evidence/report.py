@@ -13,7 +13,7 @@ README = Path(__file__).resolve().parent / "README.md"
 def report(
     name: str,
     table: Callable[[dict[str, Any]], str],
-    plot: Callable[[dict[str, Any], Path], None],
+    plot: Callable[[dict[str, Any], Path], None] | None,
     file: Path,
     readme: Path = README,
 ) -> None:
@@ -21,10 +21,12 @@ def report(
     result = json.loads(file.read_text())
     lines = table(result)
     print(lines)
-    picture = file.with_suffix(".png")
-    plot(result, picture)
     parts = [of_machine(file.name, result), result.get("note"), unfinished(result)]
-    parts += [f"![{name.replace('_', ' ')}](../results/{picture.name})", lines]
+    if plot:
+        picture = file.with_suffix(".png")
+        plot(result, picture)
+        parts.append(f"![{name.replace('_', ' ')}](../results/{picture.name})")
+    parts.append(lines)
     fill(readme, f"{name} {result.get('form', 'reduced')}", "\n\n".join(part for part in parts if part))
 
 
