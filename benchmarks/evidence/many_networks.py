@@ -100,4 +100,4 @@ def log_likelihood(y_TGN: Tensor, truth_GN: Tensor, tau_G: Tensor) -> Tensor:
 
 def _glorot(count: int, inputs: int, outputs: int) -> Tensor:
     bound = (6 / (inputs + outputs)) ** 0.5
-    return (torch.rand(count, inputs, outputs) * 2 - 1) * bound
+    return torch.empty(count, inputs, outputs).uniform_(-bound, bound)
