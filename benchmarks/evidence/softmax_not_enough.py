@@ -79,7 +79,8 @@ def gaussian(x: NDArray[np.float32], y: NDArray[np.int64]) -> Floats:
     at, weight = np.polynomial.hermite_e.hermegauss(40)  # of the standard normal distribution
     p = 1 / (1 + np.exp(-(mean[:, None] + np.sqrt(np.maximum(variance, 0))[:, None] * at)))
     weight = weight / weight.sum()
-    return np.subtract(_entropy(p @ weight), _entropy(p) @ weight)
+    found: Floats = _entropy(p @ weight) - _entropy(p) @ weight
+    return found
 
 
 def grid() -> NDArray[np.float32]:
