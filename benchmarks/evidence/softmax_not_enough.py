@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from curves import markdown, spread
+from environment import environment
 from experiment import Result
 from loop import Sections, inference, network
 from measures import auroc
@@ -32,8 +33,6 @@ from picture import matplotlib_or_none
 from report import report
 from scoring import scores_of
 from training import Steps, outputs, save, train
-
-from poolscore.jobs.bench.environment import environment
 
 Floats = NDArray[np.float64]
 POINTS, NOISE, REACH, SIDE = 200, 0.1, 4.0, 81  # of training; standard deviation; the map: -REACH to REACH, SIDE x SIDE
@@ -80,8 +79,8 @@ def gaussian(x: NDArray[np.float32], y: NDArray[np.int64]) -> Floats:
     at, weight = np.polynomial.hermite_e.hermegauss(40)  # of the standard normal distribution
     p = 1 / (1 + np.exp(-(mean[:, None] + np.sqrt(np.maximum(variance, 0))[:, None] * at)))
     weight = weight / weight.sum()
-    gain: NDArray[np.float64] = np.subtract(_entropy(p @ weight), _entropy(p) @ weight)
-    return gain
+    found: Floats = _entropy(p @ weight) - _entropy(p) @ weight
+    return found
 
 
 def grid() -> NDArray[np.float32]:

@@ -32,6 +32,7 @@ from uci_data import Table, read_uci, scale_of
 SETS = ("concrete", "energy", "power-plant", "wine-quality-red", "yacht")
 WAYS: dict[str, Sections] = {
     "variance": {"select": {"score": "predictive_variance"}},
+    "power": {"select": {"score": "predictive_variance", "method": "power"}},
     "random": {"select": {"score": "random"}, "passes": {"count": 1}},
 }
 METHODS = {f"{name}/{way}": sections for name in SETS for way, sections in WAYS.items()}
