@@ -11,6 +11,7 @@ from pathlib import Path
 
 from poolscore.engine.config.loop import TargetConfig
 from poolscore.jobs.loop.folders import DONE, TRAINED, Round
+from poolscore.jobs.loop.training_process import TAKEN
 
 NOT_REACHED = "not reached"
 
@@ -52,7 +53,7 @@ def as_csv(points: Sequence[Point]) -> bytes:
     names = metrics_of(points)
     out = io.StringIO(newline="")
     table = csv.writer(out, lineterminator="\n")
-    table.writerow(["arm", "seed", "round", "labels", *names])
+    table.writerow([*TAKEN, *names])
     for point in points:
         values = [point.metrics.get(name, "") for name in names]
         table.writerow([point.arm, point.seed, point.round, point.labels, *values])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,25 +16,31 @@ GRACE = 10.0  # seconds from SIGTERM to SIGKILL
 
 
 def run_logged(
-    words: Sequence[str], log: Path, what: str, *, cwd: str | None = None, env: Mapping[str, str] | None = None
+    module: str,
+    words: Sequence[str],
+    log: Path,
+    what: str,
+    *,
+    cwd: str | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> int:
-    """Run a program till its end, and give its exit code; negative: the signal that killed it.
-
-    Its standard input is a pipe that nothing is written to, and that ends with this process.
+    """Run a module as a program till its end, and give its exit code; negative: the signal that killed it.
 
     Args:
+        module: it ends itself when its standard input does, and so with this process, see `tied.py`.
+        words: its arguments.
         log: what it prints goes there; an older log is replaced.
         what: it does, for the message of an interruption.
         env: to be added to this process's.
 
     Raises:
-        OSError: it cannot be started.
         InterruptedRun: Ctrl-C or SIGTERM; it was ended, with all processes of its own.
     """
     with (
         log.open("wb") as out,
         subprocess.Popen(
-            words,
+            # -P: not every file of the working directory is a module that may be imported
+            [sys.executable, "-P", "-m", module, *words],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.STDOUT,

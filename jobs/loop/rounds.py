@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import count
 from math import fsum
 from pathlib import Path
@@ -19,7 +19,7 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.jobs.loop import stop
 from poolscore.jobs.loop.arms import RANDOM, config_of_round
 from poolscore.jobs.loop.first import FirstLabels
-from poolscore.jobs.loop.folders import DONE, LABELLED, SCORED, TRAINED, Round
+from poolscore.jobs.loop.folders import DONE, SCORED, TRAINED, Round
 from poolscore.jobs.loop.labelled import begin_round, selection_of
 from poolscore.jobs.loop.training import train_round
 from poolscore.jobs.loop.ways import Answered, Waiting, label_batch
@@ -69,33 +69,36 @@ def run_round(loop: Loop, at: Round) -> Ended | None:
     assert loop.config.loop is not None
     rules = loop.config.loop.stop
     begin_round(at, loop.first[at.seed], loop.question)
-    new = at.read(TRAINED) is None
-    if new:
-        loop.tell(f"{at.name}: training")
-    trained = train_round(loop.config, at)
-    labels, metrics = trained["labels"], trained["metrics"]
-    if new:
-        loop.trained()
-        told = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items()) or "trained"
-        loop.tell(f"{at.name}: {told} with {labels:,} labels ({trained['seconds']:.0f} s)")
+    trained = _train(loop, at)
+    labels, left = trained["labels"], _rows_left(loop, at)
     scored, batch = None, None
-    left = _rows_left(at) if loop.config.pool.sample is None else None  # which is drawn anew in each round
-    why = stop.after_training(rules, at.number, labels, metrics)
+    why = stop.after_training(rules, at.number, labels, trained["metrics"])
     if why is None and left == 0:
         why = "the pool has no rows left"
     if why is None:
         k = min(n for n in (loop.config.select.k, rules.budget and rules.budget - labels, left) if n is not None)
         scored = at.read(SCORED) or _score(loop, at, k)
-        opening = scored if at.number == 0 else Round(loop.root, at.arm, at.seed, 0).read(SCORED)
-        why = stop.after_scoring(rules, scored["score"], scored["mass"], opening["mass"] if opening else None)
+        opening = replace(at, number=0).read(SCORED) or scored
+        why = stop.after_scoring(rules, scored["score"], scored["mass"], opening["mass"])
     if why is None:
         answered = label_batch(loop.config, loop.question, at)
         if isinstance(answered, Waiting):
             return Ended(answered.lines[0], answered)
         batch = answered
-        loop.tell(f"{at.name}: {_in_words(answered)}")
+        loop.tell(f"{at.name}: {_in_words(batch)}")
     at.write(DONE, _record(at, trained, scored, batch, why))
     return None if why is None else Ended(why)
+
+
+def _train(loop: Loop, at: Round) -> dict[str, Any]:
+    if (done := at.read(TRAINED)) is not None:
+        return done
+    loop.tell(f"{at.name}: training")
+    trained = train_round(loop.config, at)
+    loop.trained()
+    told = ", ".join(f"{name} {value:.4g}" for name, value in trained["metrics"].items()) or "trained"
+    loop.tell(f"{at.name}: {told} with {trained['labels']:,} labels ({trained['seconds']:.0f} s)")
+    return trained
 
 
 def _score(loop: Loop, at: Round, k: int) -> dict[str, Any]:
@@ -126,9 +129,10 @@ def _mass(run: RunDirectory, score: str) -> float:
     return fsum(float(pc.sum(part[score].cast("float64")).as_py() or 0.0) for part in parts)
 
 
-def _rows_left(at: Round) -> int | None:
-    """Rows that the pool has for a batch, as the round before has left them; None: nobody knows."""
-    scored = at.earlier()[-1].read(SCORED) if at.number else None
+def _rows_left(loop: Loop, at: Round) -> int | None:
+    """Rows that the pool has for a batch, as the round before has left them; None: nobody knows, for it was not scored
+    as a whole, or a sample is drawn anew in each round."""
+    scored = at.earlier()[-1].read(SCORED) if at.number and loop.config.pool.sample is None else None
     return scored["rows"] - scored["batch"] if scored is not None and scored["whole"] else None
 
 
@@ -146,7 +150,6 @@ def _record(
         "seed": at.seed,
         "round": at.number,
         "own_seed": at.own_seed,
-        "labelled": str(at.path(LABELLED)),
         "trained": trained,
         "scored": scored,
         "batch": asdict(batch) if batch is not None else None,

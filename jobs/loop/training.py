@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,13 @@ ANSWER, LOG = "train.answer.json", "train.log"
 
 
 def train_round(config: Config, at: Round) -> dict[str, Any]:
-    """Train, unless that was done: {"labels", "metrics", "seconds"}, which is recorded at the end.
+    """Train: {"labels", "metrics", "seconds"}, which is recorded at the end.
 
     Raises:
         ConfigError: the function cannot be found, raised, or wrote no weights.
         StoppedError: its process died.
         InterruptedRun: see `run_logged`.
     """
-    if (trained := at.read(TRAINED)) is not None:
-        return trained
     assert config.loop is not None
     began, out = time.monotonic(), at.path(MODEL)
     shutil.rmtree(out, ignore_errors=True)  # of a training that was stopped
@@ -57,9 +54,7 @@ def _train(config: Config, at: Round, out: Path) -> dict[str, float]:
         "seed": at.own_seed,
         "answer": str(answer),
     }
-    # -P: not every file of the working directory is a module that may be imported
-    words = [sys.executable, "-P", "-m", "poolscore.jobs.loop.training_process", json.dumps(task)]
-    code = run_logged(words, log, f"training ({at.name})")
+    code = run_logged("poolscore.jobs.loop.training_process", [json.dumps(task)], log, f"training ({at.name})")
     if not answer.exists():
         raise StoppedError(
             f"loop.train: the process of {name} {_died(code)} in {at.name} ({last_line(log)}); see {log}; the same "

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
-import threading
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +13,9 @@ from typing import Any
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.imports import add_to_path, import_name
+from poolscore.jobs.loop.tied import end_with_the_loop
+
+TAKEN = ("arm", "seed", "round", "labels")  # columns of curve.csv
 
 
 def main(task: Mapping[str, Any]) -> None:
@@ -51,18 +52,15 @@ def metrics_of(answer: Any, name: str) -> dict[str, float]:
             metrics[str(metric)] = float(value)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"loop.train: the metric '{metric}' of {name} is {value!r:.100}, no number") from error
+        if metric in TAKEN:
+            raise ConfigError(
+                f"loop.train: a metric of {name} is called '{metric}', as a column of curve.csv; rename it"
+            )
         if not math.isfinite(metrics[str(metric)]):
             raise ConfigError(f"loop.train: the metric '{metric}' of {name} is {value}; leave out what is not known")
     return metrics
 
 
-def _end_with_the_loop() -> None:
-    """Standard input ends when the loop's process does, whatever it died of."""
-    while os.read(0, 1):
-        pass
-    os._exit(1)
-
-
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_the_loop, daemon=True).start()
+    end_with_the_loop()
     main(json.loads(sys.argv[1]))

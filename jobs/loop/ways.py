@@ -20,6 +20,7 @@ from poolscore.jobs.loop.first import label_of, read_pairs
 from poolscore.jobs.loop.folders import LABELS, RUN, TASKS, Round
 from poolscore.jobs.loop.labelled import selection_of
 from poolscore.jobs.loop.process import last_line, run_logged
+from poolscore.jobs.loop.tied import NOT_STARTED
 from poolscore.jobs.tasks import Exported, export_tasks
 from poolscore.jobs.tasks.question import Question
 
@@ -138,10 +139,11 @@ def _ask_command(config: Config, command: CommandConfig, at: Round) -> Answered:
 def _run(config: Config, command: CommandConfig, at: Round, tasks: Path, answers: Path) -> None:
     words, log = [*command.run, str(tasks), str(answers)], at.path(LOG)
     about = {"POOLSCORE_ROUND": str(at.number), "POOLSCORE_SEED": str(at.own_seed)}
-    try:
-        code = run_logged(words, log, f"labelling ({at.name})", cwd=config.model.path, env=about)
-    except OSError as error:
-        raise ConfigError(f"loop.label.command: {words[0]} cannot be started ({error.strerror})") from error
+    code = run_logged(
+        "poolscore.jobs.loop.tied", words, log, f"labelling ({at.name})", cwd=config.model.path, env=about
+    )
+    if code == NOT_STARTED:
+        raise ConfigError(f"loop.label.command: cannot be started ({last_line(log)})")
     if code:
         raise StoppedError(
             f"loop.label.command: ended with exit code {code} in {at.name} ({last_line(log)}); see {log}; the same "

@@ -40,6 +40,10 @@ def test_a_command_labels_what_it_can(shop: Workshop) -> None:
     assert len(set(both)) == 2 * K  # what was skipped or is pending is not asked for again
     assert set(shop.ids(2, "excluded.parquet")) == {*both, *shop.ids(0, "labelled.parquet")}
     assert "round 1, seed 1" in (shop.round(1) / "label.log").read_text()
+    (shop.round(1) / "round.json").unlink()  # as if it had been killed before that
+    (shop.round(1) / "label.log").unlink()
+    assert shop.loop({"label": command(shop)}).points == result.points
+    assert not (shop.round(1) / "label.log").exists(), "it is not called again for labels that are there"
     labels = pq.read_table(shop.round(1) / "labels.parquet")
     assert labels["round"].to_pylist() == [1] * (K - 2)
     assert all(shop.truth[row["id"]] == row["label"] for row in labels.to_pylist())
@@ -50,7 +54,7 @@ def test_a_command_that_fails_is_called_again(shop: Workshop) -> None:
         shop.loop({"label": command(shop, fail=1)})
     with pytest.raises(ConfigError, match=r"loop.label.command: it wrote no .*answers.csv"):
         shop.loop({"label": command(shop, silent=1)})
-    with pytest.raises(ConfigError, match="cannot be started"):
+    with pytest.raises(ConfigError, match=r"cannot be started .*/nowhere/label: No such file"):
         shop.loop({"label": {"command": {"run": ["/nowhere/label"]}}})
     with pytest.raises(ConfigError, match="the label '7' is no class"):
         shop.loop({"label": command(shop, **dict.fromkeys(shop.truth, 7))})

@@ -101,3 +101,18 @@ def test_ctrl_c_ends_the_training(tmp_path: Path) -> None:
     with taking_ctrl_c(), pytest.raises(InterruptedRun, match=r"interrupted while training \(bald, seed 0, round 0\)"):
         shop.loop({"train": "loop_parts:train_slowly"})
     assert gone(int(pid.read_text()))
+
+
+def test_a_labelling_program_ends_with_its_loop(tmp_path: Path) -> None:
+    shop = Workshop.make(tmp_path)
+    words = [sys.executable, "-P", "-m", "poolscore.jobs.loop.tied"]
+    program = [sys.executable, str(TESTS / "loop_parts.py"), str(shop.write_truth(wait=1)), "tasks", "answers"]
+    env = {**os.environ, "POOLSCORE_ROUND": "0", "POOLSCORE_SEED": "0"}
+    tied = subprocess.Popen([*words, *program], stdin=subprocess.PIPE, start_new_session=True, env=env)
+    pid = shop.folder / "pid"
+    while not pid.exists() or not pid.read_text():
+        time.sleep(0.05)
+    assert tied.stdin is not None
+    tied.stdin.close()  # as the end of the loop does it
+    assert tied.wait(30) == -signal.SIGKILL
+    assert gone(int(pid.read_text().split()[0]))
