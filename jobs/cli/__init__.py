@@ -22,7 +22,7 @@ from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import INTERRUPTED, STOPPED, PoolscoreError
 from poolscore.engine.storage_threads import calls_left_behind
 from poolscore.jobs import show
-from poolscore.jobs.cli import before, bench, cluster, handoff, pools, runs, score
+from poolscore.jobs.cli import before, bench, cluster, handoff, loop, pools, runs, score
 from poolscore.jobs.submit.driver import submitted
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order of `poolscore --help`
@@ -36,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of `poolscore --hel
     "compare": runs.compare,
     "explain": runs.explain,
     "export-tasks": handoff.export_tasks,
+    "loop": loop.loop,
     "report": runs.report,
     "status": runs.status,
     "submit": cluster.submit,
