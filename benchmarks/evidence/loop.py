@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,23 @@ import pyarrow.parquet as pq
 from poolscore.engine import parse_config, score_pool
 
 Sections = Mapping[str, Mapping[str, Any]]  # of a configuration
+Measured = float | Mapping[str, float]  # the quality of a model, or several figures, of which the first is the quality
 
 WITHOUT: Sections = {"shortlist": {"rows": 0}}  # nothing but the batch is wanted
-METHODS: dict[str, Sections] = {
-    "random": {"select": {"score": "random"}, "passes": {"count": 1}, **WITHOUT},
-    "bald": {"select": {"method": "topk"}, **WITHOUT},
-    "power": {"select": {"method": "power"}, **WITHOUT},
-    "batchbald": {"select": {"method": "batchbald"}},
-}
+
+
+def inference(passes: int, device: str) -> Sections:
+    """How a round's model is run: T sub-networks, others in every round; not compiled, as it would be anew in each."""
+    return {
+        "passes": {"count": passes, "masks": "shared", "compile": False},
+        "run": {"device": device, **({"decode_threads": 0} if device == "cpu" else {})},
+    }
+
+
+def network(name: str, task: str, classes: int, /, **args: Any) -> Sections:
+    """One of networks.py."""
+    here = str(Path(__file__).resolve().parent)
+    return {"model": {"source": f"networks:{name}", "args": args, "path": here, "task": task, "classes": classes}}
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,7 @@ class Subject:
     """What is learned, and from what."""
 
     config: Sections  # pool (with a column `id` of whole numbers), model, passes and run of every round
-    train: Callable[
-        [Sequence[int], int, Path], float
-    ]  # (ids, seed, file of weights to write) → quality on the test set
+    train: Callable[[Sequence[int], int, Path], Measured]  # (ids, seed, file of weights to write) → of the test set
     start: Callable[[int], list[int]]  # seed → ids of the first labels
 
 
@@ -50,6 +57,7 @@ class Round:
     methods: dict[str, int]  # what they were picked by → how many
     training: float  # seconds, with the test
     selecting: float  # seconds of the whole job: scores and batch
+    measures: dict[str, float] = field(default_factory=dict)  # what else was measured of the model, on the test set
 
 
 def run_curve(
@@ -64,7 +72,7 @@ def run_curve(
     """The rounds of one curve, those that `folder` has already included.
 
     Args:
-        method: of METHODS.
+        method: what of the configuration makes the batch, such as `select`.
         seed: of first labels, weights, masks and chance.
         step: rows of a batch.
         until: labels of the last model.
@@ -82,17 +90,24 @@ def run_curve(
         write_rounds(folder / "rounds.jsonl", rounds)
         ids += done.picked
         on_round(done)
-    asked = [done for done in rounds if done.labels <= until]  # of a longer curve
-    return [*asked[:-1], replace(asked[-1], picked=[], methods={}, selecting=0.0)]
+    return cut(rounds, until)
+
+
+def cut(rounds: Sequence[Round], until: int) -> list[Round]:
+    """The curve up to a model, whose batch does not count."""
+    asked = [done for done in rounds if done.labels <= until]
+    return [*asked[:-1], *(replace(last, picked=[], methods={}, selecting=0.0) for last in asked[-1:])]
 
 
 def run_round(subject: Subject, method: Sections, ids: Sequence[int], seed: int, count: int, folder: Path) -> Round:
     """Train on the labelled rows, and select `count` of the others."""
     began = time.monotonic()
-    quality = subject.train(ids, seed, folder / "weights.safetensors")
+    measured = subject.train(ids, seed, folder / "weights.safetensors")
+    measures = {"quality": measured} if isinstance(measured, float) else dict(measured)
     trained = time.monotonic()
     picked, methods = select(subject, method, ids, seed, count, folder) if count else ([], {})
-    return Round(len(ids), quality, picked, methods, trained - began, time.monotonic() - trained)
+    quality = next(iter(measures.values()))
+    return Round(len(ids), quality, picked, methods, trained - began, time.monotonic() - trained, measures)
 
 
 def select(

@@ -19,9 +19,15 @@ Classes = NDArray[np.int64]  # [N]
 
 def read_mnist(folder: Path, part: str) -> tuple[Images, Classes]:
     """The normalised images and their digits; `part` is train or t10k."""
+    images, digits = read_mnist_bytes(folder, part)
+    x = (images.astype(np.float32) / 255 - MEAN) / STD
+    return x.astype(np.float32, copy=False), digits
+
+
+def read_mnist_bytes(folder: Path, part: str) -> tuple[NDArray[np.uint8], Classes]:
+    """The images [N, 1, 28, 28] as they lie there."""
     images, digits = (_read(folder / f"{part}-{kind}-ubyte.gz") for kind in ("images-idx3", "labels-idx1"))
-    x = (images[:, None].astype(np.float32) / 255 - MEAN) / STD
-    return x.astype(np.float32, copy=False), digits.astype(np.int64)
+    return images[:, None], digits.astype(np.int64)
 
 
 def repeated(x: Images, y: Classes, images: int, copies: int, sigma: float) -> tuple[Images, Classes]:

@@ -65,12 +65,26 @@ def require_answer(address: str, option: str) -> None:
     if not host or "/" in host or not port.isdecimal():
         return
     try:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS) as there:
+            web = _speaks_http(there)
     except (OSError, OverflowError) as error:
         raise ConfigError(
             f"{option}: no Ray cluster answers at {address} ({one_line(error)}); give its HOST:PORT, as `ray start "
             "--head` tells it"
         ) from error
+    if web:
+        raise ConfigError(
+            f"{option}: {address} is a web page; is it the cluster's dashboard, which `poolscore submit` takes? Give "
+            "the HOST:PORT that `ray start --head` tells, such as HOST:6379"
+        )
+
+
+def _speaks_http(there: socket.socket) -> bool:
+    try:
+        there.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return there.recv(5) == b"HTTP/"
+    except OSError:  # who does not like the question is none
+        return False
 
 
 def machines() -> dict[str, Node]:

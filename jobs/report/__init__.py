@@ -11,7 +11,7 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.filesystem import reason
+from poolscore.engine.filesystem import may_pass, reason
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.jobs.report import (
     balance,
@@ -48,9 +48,12 @@ def write_report(run: RunDirectory, *, images: bool | None = None) -> str:
     try:
         html = _html(run, run.config.shortlist.thumbnail > 0 if images is None else images)
     except (OSError, pa.ArrowException) as error:
-        raise StoppedError(
-            f"{run.storage.root}: the run is damaged, a part named in its journal cannot be read: {reason(error)}"
-        ) from error
+        what = (
+            "its parts cannot be read just now"
+            if may_pass(error)
+            else "the run is damaged, a part named in its journal cannot be read"
+        )
+        raise StoppedError(f"{run.storage.root}: {what}: {reason(error)}") from error
     data = html.encode("utf-8", "backslashreplace")  # a path may hold bytes that are no text
 
     def fill(file: BinaryIO) -> None:

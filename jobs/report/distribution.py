@@ -1,16 +1,21 @@
-"""How the scores lie over the pool, in one pass over the committed parts. Memory: one block of rows."""
+"""How the scores lie over the pool, in one pass over the committed parts.
+
+Memory: these columns of a part, or of as many as object storage is read of at once, ROWS rows at most.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from poolscore.engine.filesystem import open_parquet
+from poolscore.engine.filesystem import in_order, open_parquet
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
@@ -20,7 +25,8 @@ from poolscore.jobs.report.plane import PAIRS, Plane
 
 BINS = 60  # that are drawn
 FINE = 64  # counted bins in a drawn one; they place the median
-BLOCK = 65_536  # rows
+BLOCK = 65_536  # rows that are counted at a time
+ROWS = 1 << 22  # that are read at the same time, about 200 MB of scores
 
 RowIds = NDArray[np.int64]
 NO_ROWS: RowIds = np.empty(0, np.int64)
@@ -113,21 +119,29 @@ def read_distribution(
     plane = _plane(ends)
     classes: Counter[int] = Counter()
     scores: dict[int, dict[str, float]] = {}
-    for report in scored:
-        with open_parquet(run.storage.path(report.scores)) as file:
-            for block in file.iter_batches(BLOCK, columns=["row_id", *names, "prediction"]):
-                row_ids = block.column("row_id").to_numpy()
-                values = {name: block.column(name).to_numpy(zero_copy_only=False) for name in names}
-                chosen = _places(row_ids, batch)
-                for name, spread in spreads.items():
-                    spread.add(values[name], chosen)
-                if plane is not None:
-                    across, up = (block.column(name).to_numpy(zero_copy_only=False) for name in plane.names)
-                    plane.add(across, up, chosen)
-                classes += class_counts(block.column("prediction"))
-                for place in _places(row_ids, shown).tolist():
-                    scores[int(row_ids[place])] = {name: float(values[name][place]) for name in names}
+    for block in _blocks(run, scored, ["row_id", *names, "prediction"]):
+        row_ids = block.column("row_id").to_numpy()
+        values = {name: block.column(name).to_numpy(zero_copy_only=False) for name in names}
+        chosen = _places(row_ids, batch)
+        for name, spread in spreads.items():
+            spread.add(values[name], chosen)
+        if plane is not None:
+            across, up = (block.column(name).to_numpy(zero_copy_only=False) for name in plane.names)
+            plane.add(across, up, chosen)
+        classes += class_counts(block.column("prediction"))
+        for place in _places(row_ids, shown).tolist():
+            scores[int(row_ids[place])] = {name: float(values[name][place]) for name in names}
     return Distribution(spreads, dict(sorted(classes.items())), plane, scores)
+
+
+def _blocks(run: RunDirectory, reports: Sequence[ShardReport], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    def read(report: ShardReport) -> pa.Table:
+        with open_parquet(run.storage.path(report.scores)) as file:
+            return file.read(columns=columns)
+
+    most = max((report.scored for report in reports), default=1)
+    for table in in_order(read, reports, max(1, min(run.storage.at_once, ROWS // most))):
+        yield from table.to_batches(BLOCK)
 
 
 def _places(row_ids: RowIds, wanted: RowIds) -> NDArray[np.intp]:
@@ -157,7 +171,7 @@ def _axis(least: float, most: float) -> Axis:
     return Axis(low, most if most > low else low + max(abs(low), 1.0))
 
 
-def _ends(run: RunDirectory, reports: Iterable[ShardReport], names: Sequence[str]) -> dict[str, tuple[float, float]]:
+def _ends(run: RunDirectory, reports: Sequence[ShardReport], names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Least and largest value of each score, and of a prediction that is a number, from footers and journal; no column
     is read."""
     ends: dict[str, tuple[float, float]] = {}
@@ -166,9 +180,11 @@ def _ends(run: RunDirectory, reports: Iterable[ShardReport], names: Sequence[str
         least, most = ends.get(name, (np.inf, -np.inf))
         ends[name] = min(least, *values), max(most, *values)
 
-    for report in reports:
+    def footer_of(report: ShardReport) -> pq.FileMetaData:
         with open_parquet(run.storage.path(report.scores)) as file:
-            footer = file.metadata
+            return file.metadata
+
+    for report, footer in zip(reports, in_order(footer_of, reports, run.storage.at_once), strict=True):
         for group in range(footer.num_row_groups):
             for column in (footer.row_group(group).column(i) for i in range(footer.num_columns)):
                 about: Any = column.statistics

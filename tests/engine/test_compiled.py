@@ -75,7 +75,7 @@ def test_a_worker_elsewhere_compiles_nothing_and_gives_the_same_bits(
         ShardWorker(job)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.slow
 def test_a_workers_machine_compiles_for_a_driver_that_cannot(
     digit_config: Configure, ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +118,29 @@ def test_a_cluster_without_gpus_compiles_nothing_that_nobody_asked_for(
     held: list[int] = []
     assert compile_on_cluster(prepared.job, prepared.compile_on, held.append) == Compiled()
     assert held == [0]
+
+
+def test_a_machine_that_is_taken_away_while_it_compiles(
+    digit_config: Configure, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one does it."""
+    monkeypatch.setenv("RAY_ADDRESS", "ray-head:6379")
+    from poolscore.engine.run import ray_compile
+
+    marker = tmp_path / "one died"
+
+    class Dies(ray_compile.Compiler):
+        def compile(self, *_: object) -> Compiled:  # type: ignore[override]
+            if marker.exists():
+                return Compiled(programs=b"made")
+            marker.touch()
+            os._exit(1)
+
+    monkeypatch.setattr(ray_compile, "Compiler", Dies)
+    prepared = prepare_job(digit_config(run={"executor": "ray", "decode_threads": 0}, passes={"compile": True}))
+    held: list[int] = []
+    assert ray_compile.compile_on_cluster(prepared.job, prepared.compile_on, held.append).programs == b"made"
+    assert held == [1, 0, 1, 0, 0]
 
 
 def test_a_model_that_does_not_compile_on_the_cluster(

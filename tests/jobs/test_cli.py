@@ -9,8 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import yaml
 from conftest import TESTS, write_pool
 
 from poolscore.engine.config import PassesConfig, RunConfig, load_config
-from poolscore.engine.errors import PoolscoreError, StoppedError
+from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.jobs import cli
 from poolscore.jobs.cli.score import run_score
@@ -447,6 +449,22 @@ def test_who_is_asked_is_said_at_once_and_who_is_not_there_is_told_within_second
         assert time.monotonic() - began < 20  # Ray's import included
     assert re.search(rf"run.address: no Ray cluster answers at {address} \(.*refused\); give its HOST:PORT", message)
     assert f"asking the Ray cluster at {address}" in capsys.readouterr().out
+
+
+def test_the_dashboard_is_no_address_of_the_cluster(answering_http: str) -> None:
+    from poolscore.engine.run.ray_cluster import require_answer
+
+    with pytest.raises(ConfigError, match=r"run.address: .* is a web page; is it the cluster's dashboard"):
+        require_answer(answering_http, "run.address")
+    require_answer("auto", "run.address")  # Ray knows better
+
+
+@pytest.fixture
+def answering_http() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
 
 
 def test_a_finished_run_is_said_to_be_finished(

@@ -74,6 +74,9 @@ def test_votes_of_a_row_with_few_and_with_many_classes() -> None:
     votes = _votes(passes_of(log_probs_TC, True, Task.MULTICLASS), config)
     assert votes == Votes(16, (("class 0", 5), ("class 1", 3), ("class 2", 3), ("class 3", 2), ("class 4", 1)), 2)
     assert gallery.votes_in_words(votes).replace(NBSP, " ").endswith("class 4: 1, others: 2")
+    likeliest_TC = np.log(np.array([[0.98, 0.02], [0.45, 0.55], [0.45, 0.55]], np.float32))  # has fewer votes
+    votes = _votes(passes_of(likeliest_TC, True, Task.MULTICLASS), config)
+    assert votes == Votes(3, (("class 1", 2), ("class 0", 1)), 0)
     assert _votes(passes_of(np.zeros((4, 2), np.float32), False, Task.REGRESSION), config) is None
     yes_TC = np.log(np.array([[0.9, 0.1, 0.6], [0.8, 0.2, 0.4]], np.float32))
     labels = _votes(passes_of(np.concatenate([yes_TC, yes_TC], 1), True, Task.MULTILABEL), config)

@@ -14,7 +14,7 @@ from poolscore.engine import RunDirectory, score_pool
 from poolscore.engine.selection.control import CONTROL
 from poolscore.jobs.report import facts
 from poolscore.jobs.report.axes import Axis
-from poolscore.jobs.report.distribution import read_distribution
+from poolscore.jobs.report.distribution import _places, read_distribution
 from poolscore.jobs.report.plane import ACROSS, UP, Plane
 from poolscore.jobs.report.uncertainty import LEVELS, edges_of, svg
 
@@ -89,10 +89,10 @@ def test_the_cut_off_is_a_line_of_equal_score(score: str, ends: tuple[float, ...
 
 
 def test_entropy_is_the_sum_of_the_two() -> None:
-    plane = Plane(("expected_entropy", "bald"), Axis(0.0, 2.0), Axis(0.0, 1.0))
-    line = re.search(r'class="cutoff" x1="(.*?)" x2="(.*?)" y1="(.*?)" y2="(.*?)"', svg(plane, "entropy", 1.0))
+    plane = Plane(("expected_entropy", "bald"), Axis(1.0, 3.0), Axis(0.5, 1.5))
+    line = re.search(r'class="cutoff" x1="(.*?)" x2="(.*?)" y1="(.*?)" y2="(.*?)"', svg(plane, "entropy", 2.5))
     assert line is not None
-    assert list(map(float, line.groups())) == [0.0, 32.0, 0.0, 44.0]  # (0, 1) to (1, 0)
+    assert list(map(float, line.groups())) == [0.0, 32.0, 0.0, 44.0]  # (1, 1.5) to (2, 0.5)
 
 
 def test_the_batch_is_marked_and_its_scores_are_read(workshop: Workshop) -> None:
@@ -109,6 +109,12 @@ def test_the_batch_is_marked_and_its_scores_are_read(workshop: Workshop) -> None
         assert scores["bald"] == score
         assert scores["entropy"] == pytest.approx(scores["expected_entropy"] + scores["bald"], abs=1e-5)
     assert "Uncertainty map" in require_harmless(page_of(run)).text
+
+
+@pytest.mark.parametrize("wanted", [[], [3], [9], [2, 3, 4, 8, 9, 10, 40], [100], list(range(50))])
+def test_rows_of_the_batch_are_found_in_a_block_with_gaps(wanted: list[int]) -> None:
+    row_ids, batch = np.array([3, 4, 6, 9], np.int64), np.array(wanted, np.int64)
+    np.testing.assert_array_equal(_places(row_ids, batch), np.flatnonzero(np.isin(row_ids, batch)))
 
 
 def test_control_rows_move_no_cut_off(workshop: Workshop) -> None:

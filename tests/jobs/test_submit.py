@@ -185,6 +185,8 @@ def test_submitted_left_stopped_and_submitted_again(desk: Desk) -> None:
     job = desk.find("night-1")
     assert (job.state, job.run_dir, job.exit_code) == ("running", run_dir, None)
     assert "night-1 is at work" in desk.run("submit", config, code=2)  # no second one beside it
+    other = desk.config("other")
+    assert "--name: night-1 is at work" in desk.run("submit", other, "--name", "night-1", code=2)
     assert "checked on" in desk.run("logs", "night-1")
     assert json.loads(desk.run("stop", "night-1", "--json", out_only=True))["state"] == "stopped"
     assert desk.find("night-1").exit_code == 130

@@ -1,0 +1,187 @@
+"""An experiment: learning curves of several ways of selecting, over seeds, and the result that is kept of them.
+
+Every experiment is a module with a constant EXPERIMENT, and one command:
+
+    python benchmarks/evidence/NAME.py --dir DIR               the reduced form, for two cores
+    python benchmarks/evidence/NAME.py --dir DIR --full        the full form, for a GPU
+    python benchmarks/evidence/NAME.py --dir DIR --so-far      puts together what DIR holds; runs nothing
+    python benchmarks/evidence/NAME.py --report RESULT.json    plot and README.md from a result
+
+The same command goes on where it was interrupted: every round of every curve is kept in DIR.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's, before it is imported
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+import torch
+from loop import Round, Sections, Subject, cut, read_rounds, run_curve
+from report import report
+
+from poolscore.jobs.bench.environment import environment
+
+HERE = Path(__file__).resolve().parent
+Result = dict[str, Any]  # as it is written to JSON
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One of the two forms; experiments add what is theirs."""
+
+    labels: int  # of the last model
+    step: int  # rows of a batch
+    device: str
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is learned, how batches are selected, and what is said of it."""
+
+    name: str  # of its module
+    data: str  # its folder of the data sets
+    methods: Mapping[str, Sections]
+    reduced: Setting
+    full: Setting
+    prepare: Callable[[Path, Path, Any], None]  # (folder, data, setting): write the pool and what training needs
+    subject: Callable[[Path, Any, str, int], Subject]  # (folder, setting, method, seed)
+    table: Callable[[Result], str]  # Markdown
+    plot: Callable[[Result, Path], None]  # PNG
+    authors: Mapping[str, Any]  # numbers of a paper, kept beside ours
+    more: Callable[[Path, Any, str, int, list[Round]], dict[str, Any]] = lambda *_: {}  # kept of a curve
+
+
+def prepare(experiment: Experiment, folder: Path, data: Path, setting: Setting) -> None:
+    """The pool, once."""
+    made = folder / "setting.json"
+    wanted = json.loads(json.dumps({name: value for name, value in asdict(setting).items() if name != "labels"}))
+    if made.exists():
+        if json.loads(made.read_text()) != wanted:
+            raise SystemExit(f"--dir {folder}: holds curves of another setting; choose another folder")
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    experiment.prepare(folder, data, setting)
+    made.write_text(json.dumps(wanted))
+
+
+def work(name: str, folder: Path, setting: Setting, method: str, seed: int) -> None:
+    """One curve, in a process of its own with one thread."""
+    torch.set_num_threads(1)
+    experiment: Experiment = importlib.import_module(name).EXPERIMENT
+
+    def say(done: Round) -> None:
+        seconds = f"{done.training:.1f} s training, {done.selecting:.1f} s selecting"
+        print(f"{method:15} seed {seed}: {done.labels:3} labels {done.quality:.4f}  ({seconds})", flush=True)
+
+    subject = experiment.subject(folder, setting, method, seed)
+    here = folder / f"{method}-{seed}"
+    run_curve(subject, experiment.methods[method], seed, setting.step, setting.labels, here, say)
+
+
+def run(experiment: Experiment, folder: Path, setting: Setting, tasks: Sequence[tuple[str, int]], count: int) -> None:
+    """All curves, `count` at a time."""
+    with ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+        for future in [pool.submit(work, experiment.name, folder, setting, *task) for task in tasks]:
+            future.result()
+
+
+def gather(experiment: Experiment, folder: Path, setting: Setting, methods: Sequence[str], seeds: int) -> Result:
+    """The result of what `folder` holds."""
+    curves: dict[str, dict[str, dict[str, Any]]] = {}
+    for method in methods:
+        for seed in range(seeds):
+            if rounds := cut(read_rounds(folder / f"{method}-{seed}" / "rounds.jsonl"), setting.labels):
+                of_seed = as_curve(rounds) | experiment.more(folder, setting, method, seed, rounds)
+                curves.setdefault(method, {})[str(seed)] = of_seed
+    seconds = sum(sum(curve["seconds"].values()) for of in curves.values() for curve in of.values())
+    return {
+        "environment": environment(),
+        "minutes_of_work": round(seconds / 60, 1),
+        "missing": missing(curves, setting.labels, methods, seeds),
+        "setting": asdict(setting),
+        "authors": experiment.authors,
+        "curves": curves,
+    }
+
+
+def missing(curves: Mapping[str, Mapping[str, Any]], labels: int, methods: Sequence[str], seeds: int) -> list[str]:
+    """In words, what of the form has not been run."""
+    ends = {
+        (method, seed): curves.get(method, {}).get(str(seed), {"labels": [0]})["labels"][-1]
+        for method in methods
+        for seed in range(seeds)
+    }
+    return [
+        f"{method} seed {seed}: {f'to {end} of {labels} labels' if end else 'not begun'}"
+        for (method, seed), end in ends.items()
+        if end < labels
+    ]
+
+
+def as_curve(rounds: Sequence[Round]) -> dict[str, Any]:
+    """What is kept of any curve."""
+    return {
+        "labels": [done.labels for done in rounds],
+        "quality": [done.quality for done in rounds],
+        **{name: [done.measures[name] for done in rounds] for name in rounds[0].measures if name != "quality"},
+        "picked_by": [done.methods for done in rounds],
+        "seconds": {
+            "training": round(sum(done.training for done in rounds), 1),
+            "selecting": round(sum(done.selecting for done in rounds), 1),
+        },
+    }
+
+
+def main(experiment: Experiment, about: str | None) -> None:
+    """The command of an experiment."""
+    arguments = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--data", type=Path, default=Path("../shared/data") / experiment.data)
+    arguments.add_argument("--dir", type=Path, help="folder to work in, which an interrupted run goes on with")
+    arguments.add_argument("--full", action="store_true", help="the full form, on a GPU")
+    arguments.add_argument("--methods", nargs="+", choices=list(experiment.methods), default=list(experiment.methods))
+    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--labels", type=int, help="of the last model")
+    arguments.add_argument("--processes", type=int, default=2, help="of one thread each")
+    arguments.add_argument("--so-far", action="store_true", help="put together what --dir holds; runs nothing")
+    arguments.add_argument("--note", help="what a reader should know of this run; kept in the result")
+    arguments.add_argument("--out", type=Path, help="result; default: benchmarks/results/, named after the day")
+    arguments.add_argument(
+        "--report", type=Path, metavar="RESULT", help="plot and README.md from a result; runs nothing"
+    )
+    given = arguments.parse_args()
+    say = partial(report, experiment.name, experiment.table, experiment.plot)
+    if given.report:
+        say(given.report)
+        return
+    if not given.dir:
+        arguments.error("--dir is needed to run")
+    setting = experiment.full if given.full else experiment.reduced
+    setting = replace(setting, labels=given.labels or setting.labels)
+    folder = given.dir.resolve()
+    if not given.so_far:
+        prepare(experiment, folder, given.data, setting)
+        tasks = [(method, seed) for seed in range(given.seeds) for method in given.methods]
+        run(experiment, folder, setting, tasks, given.processes)
+    result = gather(experiment, folder, setting, given.methods, given.seeds)
+    result["form"] = "full" if given.full else "reduced"
+    if given.note:
+        result["note"] = given.note
+    device = "gpu" if setting.device == "cuda" else "cpu"
+    out = given.out or HERE.parent / "results" / f"{experiment.name}_{device}_{time.strftime('%Y-%m-%d')}.json"
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{experiment.table(result)}\n{out}")
