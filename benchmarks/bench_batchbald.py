@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from environment import environment
 from numpy.typing import NDArray
 
 from poolscore.engine.selection.batchbald import Outcomes, drawn_outcomes, gains_of, probs_of
+from poolscore.jobs.bench.environment import environment
 
 HERE = Path(__file__).parent / "peers"
 CASES = {"speed": (1000, 100, 10, 10), "exact": (500, 20, 4, 6)}  # candidates, passes, classes, batch

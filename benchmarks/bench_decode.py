@@ -25,12 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import simplejpeg
 import torch
-from environment import environment
 from numpy.typing import NDArray
 from PIL import Image
 
 from poolscore.engine.config import ImageDecode
 from poolscore.engine.inputs.image import ImageDecoder
+from poolscore.jobs.bench.environment import environment
 
 SIZES = {(64, 64): 2000, (375, 500): 100}  # height and width → pictures in a round
 RESIZE = 224

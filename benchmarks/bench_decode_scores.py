@@ -22,7 +22,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from environment import environment
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ from poolscore.engine import score_pool
 from poolscore.engine.advise import spearman, top_overlap
 from poolscore.engine.config import ImageDecode, parse_config
 from poolscore.engine.inputs.image import ImageDecoder
+from poolscore.jobs.bench.environment import environment
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SCORES = ("bald", "entropy")

@@ -24,10 +24,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from environment import environment
 from feed_pools import ARROW_PAGE, PACK_PAGE, write_pool, write_weights
 
 from poolscore.engine.filesystem import locate
+from poolscore.jobs.bench.environment import environment
 
 HERE = Path(__file__).parent
 WORKERS = 2

@@ -17,9 +17,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from environment import environment
 from frontier_peers import CONTESTANTS, compare
 from frontier_resnet import measure
+
+from poolscore.jobs.bench.environment import environment
 
 
 def main() -> None:

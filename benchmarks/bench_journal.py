@@ -3,10 +3,10 @@
     python benchmarks/bench_journal.py --out benchmarks/results/journal_DATE.json    # needs moto[server]
 
 On the local disk, and on moto's S3 server on loopback behind a proxy that holds each request back for 0 or 80 ms. For
-each: milliseconds of a part's write (200 kB) and of a record, and their share of a 60-second shard; seconds and
-requests to open the journal of a run whose driver died with all shards in one epoch, and of one that was stopped and
-resumed nine times; seconds to read it once more, as `select` and `status` do. The reports are fabricated, of a usual
-size.
+each: milliseconds of a part's write (200 kB), of the look behind it whether the run goes on, and of a record, and their
+share of a 60-second shard; seconds and requests to open the journal of a run whose driver died with all shards in one
+each: milliseconds of a part's write (200 kB), of the look behind it whether the run goes on and of a record, and their
+reports are fabricated, of a usual size.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from environment import environment
-
 from poolscore.engine.run.compaction import pack, range_at
 from poolscore.engine.run.heartbeat import this_process
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports
 from poolscore.engine.run.records import ADOPTED, folder_of, name_of
+from poolscore.engine.run.sweep import keep_unless_sealed
 from poolscore.engine.storage import Storage, open_storage
+from poolscore.jobs.bench.environment import environment
 
 SHARDS = 5_000
 SHARD_SECONDS = 60
@@ -99,14 +99,22 @@ def measured(root: str, shards: int, appends: int, seen: list[str]) -> dict[str,
 
 
 def costs_of_a_shard(storage: Storage, appends: int) -> dict[str, float]:
-    """Medians of what a shard's commit and its record take."""
+    """Medians of what a shard's commit, the worker's look whether the run still goes on, and its record take."""
     part = os.urandom(PART)
     commits = [milliseconds(partial(storage.publish, f"scores/{i}", lambda f: f.write(part))) for i in range(20)]
     with Journal(storage) as journal:
+        looks = [milliseconds(partial(keep_unless_sealed, storage, journal.epoch, [f"scores/{i}"])) for i in range(20)]
         records = [milliseconds(partial(journal.append, report(i))) for i in range(appends)]
-    commit, record = statistics.median(commits), statistics.fmean(records)  # the mean: every 64th compacts
-    share = (commit + record) / 1000 / SHARD_SECONDS
-    return {"commit_ms": commit, "record_ms": record, "slowest_record_ms": max(records), "share_of_shard": share}
+    commit, look = statistics.median(commits), statistics.median(looks)
+    record = statistics.fmean(records)  # the mean: every 64th compacts
+    share = (commit + look + record) / 1000 / SHARD_SECONDS
+    return {
+        "commit_ms": commit,
+        "look_ms": look,
+        "record_ms": record,
+        "slowest_record_ms": max(records),
+        "share_of_shard": share,
+    }
 
 
 def milliseconds(call: Callable[[], object]) -> float:

@@ -30,7 +30,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from environment import environment
+
+from poolscore.jobs.bench.environment import environment
 
 SHARD_ROWS = 65_536
 FILES, FILE_ROWS, GROUP_ROWS = 10_000, 30_000, 5_000

@@ -28,7 +28,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
 import torch
-from environment import environment
 from numpy.typing import NDArray
 from ray.cluster_utils import Cluster
 from torch import nn
@@ -41,6 +40,7 @@ from poolscore.engine.run.fleet import Done, Event, Lost
 from poolscore.engine.run.ray_fleet import RayFleet
 from poolscore.engine.run.task import Task
 from poolscore.engine.run.totals import Totals
+from poolscore.jobs.bench.environment import environment
 
 ROW_SECONDS, SHARD_ROWS = 0.01, 100
 STORE = 80_000_000  # bytes of a node's object store

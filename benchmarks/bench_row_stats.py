@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from environment import environment
-from timing import interleaved_ms, medians
 from torch import Tensor
 
+from poolscore.jobs.bench.environment import environment
+from poolscore.jobs.bench.timing import interleaved_ms, medians
 from poolscore.kernels.row_stats import SCORES_OF_TASK, row_stats, row_stats_reference
 
 Shape = tuple[int, int, int]

@@ -28,10 +28,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from environment import environment
-from timing import interleaved_ms, medians
 from torch import Tensor
 
+from poolscore.jobs.bench.environment import environment
+from poolscore.jobs.bench.timing import interleaved_ms, medians
 from poolscore.kernels.row_stats import SCORES_OF_TASK, row_stats, row_stats_reference
 
 SHAPES_NTC = ((20000, 20, 10), (256, 20, 1000), (64, 20, 10))

@@ -85,7 +85,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="poolscore-bench-") as temporary:
         folder = given.folder or Path(temporary)
         results = [figures for pool in POOLS for figures in of_pool(folder, pool, given)]
-    from environment import environment  # it imports torch, and a child begins with its parent's peak memory
+    from poolscore.jobs.bench.environment import (
+        environment,  # it imports torch, and a child begins with its parent's peak memory
+    )
 
     about = {"environment": environment(), "note": given.note, "load": os.getloadavg(), "rows": given.rows}
     print(json.dumps({**about, "results": results}, indent=2))

@@ -12,14 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from resnet import CLASSES, export_onnx, resnet50
-from timing import interleaved_ms, medians
+from resnet import export_onnx
 from torch import Tensor
 
 from poolscore.engine import PoolscoreError, parse_config, prepare_job
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.profile import numeric_settings
 from poolscore.engine.shard import Scorer
+from poolscore.jobs.bench.networks import CLASSES, resnet50
+from poolscore.jobs.bench.timing import interleaved_ms, medians
 
 Precision = Literal["fp32", "bf16", "fp16"]
 Batch = tuple[dict[str, Tensor], Tensor]  # inputs by name, bits of the rows' keys
@@ -100,7 +101,9 @@ def add_onnx(jobs: dict[str, Prepared], folder: Path, run: dict[str, Any], pixel
     return ""
 
 
-def prepare(folder: Path, passes: dict[str, Any], run: dict[str, Any], source: str = "resnet:resnet50") -> Prepared:
+def prepare(
+    folder: Path, passes: dict[str, Any], run: dict[str, Any], source: str = "poolscore.jobs.bench.networks:resnet50"
+) -> Prepared:
     """A job on the pool of one batch.
 
     Raises:

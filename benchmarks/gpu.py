@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from bench_row_stats import roofline
-from environment import environment
 from frontier_resnet import measure
 from torch import nn
 
 from poolscore.engine import parse_config, prepare_job
+from poolscore.jobs.bench.environment import environment
 
 HERE = Path(__file__).parent
 SOAK_SECONDS = {"cuda": 45, "cpu": 1}

@@ -30,11 +30,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from environment import environment
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from poolscore.engine import Config, RunDirectory, RunResult, load_config, score_pool
+from poolscore.jobs.bench.environment import environment
 from poolscore.jobs.pack import pack
 from poolscore.kernels.dropout_mask_numpy import keep_mask_numpy
 from poolscore.kernels.row_stats import row_stats

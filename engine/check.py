@@ -17,7 +17,7 @@ from poolscore.engine.inputs import build_decoders
 from poolscore.engine.keys import IdSet
 from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.find import find_files
-from poolscore.engine.pool.read import ShardReader
+from poolscore.engine.pool.read import ShardReader, of_user
 from poolscore.engine.profile import numeric_settings
 from poolscore.engine.scores import SCORES, Task, scores_of
 from poolscore.engine.shard import Scorer
@@ -57,7 +57,7 @@ def check_labelled(config: Config, scorer: Scorer) -> CheckResult:
     try:
         return _check_labelled(config, scorer)
     except UnreadableShard as error:
-        raise ConfigError(f"check.labelled: {error}; write the file again") from error
+        raise of_user(error, "check.labelled", "write the file again") from error
 
 
 def _check_labelled(config: Config, scorer: Scorer) -> CheckResult:

@@ -57,7 +57,7 @@ def digest_of(ids: IdSet) -> str:
 def _ids_of(path: str, column: str | None, key: str) -> list[str | bytes | None]:
     ids: list[str | bytes | None] = []
     try:
-        names, read = apart(repeated, lambda: _open(path), path)
+        names, read = apart(repeated, lambda: open_columns(path), path)
         found = next((name for name in (column, "id") if name in names), names[0] if len(names) == 1 else None)
         if found is None:
             raise ConfigError(f"{key}: {path} has no column '{column or 'id'}'; it has: {', '.join(names)}")
@@ -81,13 +81,18 @@ def _is_csv(path: str) -> bool:
     return path.lower().endswith((".csv", ".txt", ".csv.gz"))
 
 
-def _open(path: str) -> tuple[list[str], Callable[[str], pa.ChunkedArray]]:
-    """The names of the columns, and a function that reads one: labelled rows may hold their pictures as well."""
+def open_columns(path: str) -> tuple[list[str], Callable[[str], pa.ChunkedArray]]:
+    """The names of the columns of a Parquet or CSV file (or a tasks.json), and a function that reads one: labelled rows
+    may hold their pictures as well. What a CSV holds is text.
+
+    Raises:
+        OSError, UnicodeDecodeError, pa.ArrowException: it cannot be read.
+    """
     at = locate(path)
     if "." not in path.rsplit("/", 1)[-1]:  # the folder of `export-tasks` stands for what it exported
         export = locate(f"{path}/{TASKS}")
         if export.filesystem.get_file_info(export.path).is_file:
-            return _open(f"{path}/{TASKS}")
+            return open_columns(f"{path}/{TASKS}")
     if path.lower().endswith(".json"):
         with at.filesystem.open_input_stream(at.path) as file:
             listed = ids_of_tasks(json.loads(file.read()))

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -54,6 +55,7 @@ _PASSING = (
     r"EndpointConnectionError|ServerError|HttpError.*\b5\d\d\b|[(]UNAVAILABLE|[(]DEADLINE_EXCEEDED|[(]INTERNAL"
 )
 _DENIED = "ACCESS_DENIED|AccessDenied|PERMISSION_DENIED|PermissionDenied|Forbidden|HTTP status 403"
+_BUCKETS: set[tuple[str | None, str]] = set()  # endpoint, name: those that were seen
 _CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI")
 
 
@@ -80,7 +82,8 @@ def locate(uri: str) -> Location:
 
 
 def require_bucket(uri: str) -> None:
-    """A bucket that is not there is no empty one, though Arrow calls both by one name.
+    """A bucket that is not there is no empty one, though Arrow calls both by one name. One that was seen is not asked
+    for again: workers often look for what is not there.
 
     Raises:
         ConfigError: there is no such bucket.
@@ -89,9 +92,12 @@ def require_bucket(uri: str) -> None:
         return
     at = locate(uri)
     bucket = at.path.partition("/")[0]
+    if (here := (s3_endpoint(), bucket)) in _BUCKETS:
+        return
     with suppress(OSError):  # it may be hidden from us, and its objects not
         if at.filesystem.get_file_info(bucket).type == fs.FileType.NotFound:
             raise ConfigError(f"{uri}: there is no bucket '{bucket}' here")
+        _BUCKETS.add(here)
 
 
 def require_reachable(uri: str) -> None:
@@ -176,23 +182,31 @@ def in_order(read: Callable[[A], B], places: Iterable[A], at_once: int) -> Itera
 
 
 def repeated(call: Callable[[], A], uri: str) -> A:
-    """`call()`, again for a MOMENT where storage fails in a way that may pass: one lost answer is no user's mistake.
+    """`call()`, again for a MOMENT where storage fails in a way that may pass.
 
     Raises:
         StoppedError: it did not pass.
     """
-    until, pause = time.monotonic() + MOMENT, FIRST_PAUSE
+    try:
+        return once_more(call)
+    except Exception as error:  # the clients' exceptions have no common base
+        if not may_pass(error):
+            raise
+        raise StoppedError(
+            f"{uri} cannot be read ({reason(error)}); mend the storage, then run the same command again"
+        ) from error
+
+
+def once_more(call: Callable[[], A], stopped: Event | None = None) -> A:
+    """`call()`, again for a MOMENT if storage fails in a way that may pass: one lost answer is no user's mistake, and
+    no reason to ask again for all that was answered before. Then its own error is raised, or once `stopped` is set."""
+    stopped, until, pause = stopped or Event(), time.monotonic() + MOMENT, FIRST_PAUSE
     while True:
         try:
             return call()
-        except Exception as error:  # the clients' exceptions have no common base
-            if not may_pass(error):
+        except Exception as error:
+            if not may_pass(error) or time.monotonic() + pause > until or stopped.wait(pause):
                 raise
-            if time.monotonic() + pause > until:
-                raise StoppedError(
-                    f"{uri} cannot be read ({reason(error)}); mend the storage, then run the same command again"
-                ) from error
-            time.sleep(pause)
             pause *= 2
 
 

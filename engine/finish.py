@@ -17,6 +17,7 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.errands import ErrandState
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.limits import Limits
+from poolscore.engine.run.live import at_stage
 from poolscore.engine.run.mixed import mixed_in_words
 from poolscore.engine.run.sweep import seal, sweep, sweep_parts
 from poolscore.engine.run.totals import Totals
@@ -60,6 +61,7 @@ class RunResult:
     wrong: Sequence[str]  # what scoring again found, now or before, that precision does not explain
     listed: int  # ids in pool.exclude; those that no row has were not excluded
     exit_code: int
+    finished_before: bool  # this call scored nothing
 
 
 def finish(
@@ -104,17 +106,20 @@ def finish(
 
     def progress(state: ErrandState) -> None:
         limits.count(state.workers)
-        run.keep_up(held_seconds=limits.spent)
+        live = at_stage("shortlist", done=state.done, of=state.of, workers=state.workers)
+        run.keep_up(held_seconds=limits.spent, live=live)
         on_shortlist(state)
 
     make = partial(_shortlist, run, prepared, labelled, workers, require_ours, progress)
     shortlist, batch = _select(run, config, make, workers, require_ours, totals.scored)
     whole = not set_aside and not missing
     require_ours()
-    run.end(
-        directory.DONE if whole else directory.INCOMPLETE,
-        DONE if whole else INCOMPLETE,
-        limit,
+    if journal is None:
+        end = run.update
+    else:
+        status = directory.DONE if whole else directory.INCOMPLETE
+        end = partial(run.end, status, DONE if whole else INCOMPLETE, limit)
+    end(
         config=directory.redacted(config.model_dump(mode="json")),  # k and what is selected by may be new
         totals={**asdict(totals), "rows_per_worker_second": totals.rows_per_worker_second},
         held_seconds=limits.spent,
@@ -154,6 +159,7 @@ def finish(
         wrong=wrong,
         listed=prepared.listed,
         exit_code=exit_code,
+        finished_before=journal is None,
     )
 
 
@@ -218,8 +224,9 @@ def _verify(run: RunDirectory, prepared: Prepared, seconds: float) -> Verified |
     rows = prepared.config.run.verify_rows
     if not rows:
         return None
+    run.update(live=at_stage("verification"))
     least, most = VERIFY_SECONDS
     verified = try_to_verify(run, prepared, rows, min(most, max(least, VERIFY_SHARE * seconds)))
-    if verified.rows or "verified" not in run.info:  # what could not be looked at takes no finding back
-        run.update(verified=verified.to_json())
+    known = "verified" in run.info and not verified.rows  # what could not be looked at takes no finding back
+    run.update(live=None, **({} if known else {"verified": verified.to_json()}))
     return verified

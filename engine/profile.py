@@ -19,7 +19,7 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import torch
 
-from poolscore.engine.config import Config, TextDecode
+from poolscore.engine.config import Config, RunConfig, TextDecode
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs.tokenizer import tokenizer_digest
 from poolscore.engine.run.mixed import Profile
@@ -48,10 +48,14 @@ def device_of_driver(config: Config) -> torch.device:
         ConfigError: cuda is asked for, and there are no such workers, nor a GPU here.
     """
     run = config.run
-    on_cluster = run.executor == "ray" and bool(run.address or os.environ.get("RAY_ADDRESS"))
-    if run.device == "cuda" and on_cluster and not torch.cuda.is_available():
+    if run.device == "cuda" and is_on_cluster(run) and not torch.cuda.is_available():
         return torch.device("cpu")
     return choose_device(config)
+
+
+def is_on_cluster(run: RunConfig) -> bool:
+    """Whether the workers' machines are a cluster's, and perhaps of another kind than this one."""
+    return run.executor == "ray" and bool(run.address or os.environ.get("RAY_ADDRESS"))
 
 
 def numeric_profile(config: Config, device: torch.device, of_model: Mapping[str, str | int]) -> Profile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import secrets
@@ -171,6 +172,19 @@ def open_storage(
     """
     storage = _bare_storage(root)
     return PatientStorage(storage, patience, stopped, on_waited) if patience else storage
+
+
+def publish_new(storage: Storage, name: str, fill: Callable[[BinaryIO], object]) -> None:
+    """Write an object whose name nobody else has, on the condition that nobody has: so a worker's rights need not
+    allow it to write over anything. It is held in memory until it is written.
+
+    Raises:
+        StoppedError: somebody has it.
+    """
+    buffer = io.BytesIO()
+    fill(buffer)
+    if not storage.create(name, buffer.getvalue()):
+        raise StoppedError(f"{storage.path(name)} is there already, and somebody else's; run the same command again")
 
 
 def _bare_storage(root: str) -> Storage:

@@ -24,12 +24,11 @@ import torch
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, PoolAway, PoolscoreError, UnreadableShard
 from poolscore.engine.feed import NO_ROWS, Blank, Feed
-from poolscore.engine.filesystem import may_pass
 from poolscore.engine.job import Job, build_scorer
 from poolscore.engine.model.compiled import Artefact, programs_compiled
 from poolscore.engine.patient_storage import PatientStorage
 from poolscore.engine.pool.plan import Shard
-from poolscore.engine.pool.read import ShardReader
+from poolscore.engine.pool.read import ShardReader, is_away
 from poolscore.engine.preview import Preview, preview
 from poolscore.engine.profile import numeric_profile, numeric_settings
 from poolscore.engine.reasons import by_kind
@@ -41,7 +40,7 @@ from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import ScoredShard, Scorer
 from poolscore.engine.shortlist.look import look_again, reader_of, require_rows
 from poolscore.engine.shortlist.read import FEATURES, Looked, WidePart, matrix, new_name
-from poolscore.engine.storage import Storage, open_storage
+from poolscore.engine.storage import Storage, open_storage, publish_new
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -115,6 +114,7 @@ class ShardWorker:
             rejected_by=dict(Counter(errors["stage"].to_pylist())),
             reasons=dict(by_kind((e[:REASON_LENGTH], 1) for e in errors["error"].to_pylist()).most_common(REASONS)),
             seconds=self._ended - began,
+            at=round(time.time(), 3),
             worker=self.name,
             profile=profile_name(self.profile),
             peak_memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -165,7 +165,9 @@ class ShardWorker:
 
     def _written(self, shard: Shard, found: pa.Table) -> WidePart:
         name = new_name(f"part-{shard.index:05d}", ".parquet")
-        self._storage.publish(name, lambda file: pq.write_table(found, file, compression="none", use_dictionary=False))
+        publish_new(
+            self._storage, name, lambda file: pq.write_table(found, file, compression="none", use_dictionary=False)
+        )
         keep_unless_sealed(self._storage, self._epoch, [name])
         row_ids = found["row_id"].to_pylist() or [0]
         return WidePart(name, row_ids[0], row_ids[-1], found.num_rows)
@@ -194,7 +196,7 @@ class ShardWorker:
             try:
                 return read()
             except UnreadableShard as error:
-                if error.__cause__ is None or not may_pass(error.__cause__):
+                if not is_away(error):
                     raise
                 raise PoolAway(f"{error}; mend the storage, then run the same command again") from error.__cause__
 
@@ -238,8 +240,10 @@ class ShardWorker:
         plain = [f.name for f in table.schema if pa.types.is_primitive(f.type)]
         compression = {f.name: "none" if f.name in plain else "zstd" for f in table.schema}
         dictionary = [f.name for f in table.schema if f.name not in plain]
-        self._storage.publish(
-            name, lambda file: pq.write_table(table, file, compression=compression, use_dictionary=dictionary)
+        publish_new(
+            self._storage,
+            name,
+            lambda file: pq.write_table(table, file, compression=compression, use_dictionary=dictionary),
         )
         return name
 

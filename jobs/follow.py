@@ -23,6 +23,7 @@ from poolscore.jobs.show.terminal import console
 from poolscore.jobs.status import driver_in_words, facts_of, pace_in_words, state_of, time_of
 
 EVERY = 2.0  # seconds between two looks
+BEGIN = 60.0  # seconds in which a driver that made a run opens its journal, or has died before
 SHARE = 0.1  # of the time at most is spent looking, which costs requests where the run lies in object storage
 PATIENCE = 300.0  # seconds that storage may be away
 EXIT_CODES = {  # of runs by older versions, which did not write theirs
@@ -55,7 +56,7 @@ def follow(run_uri: str, stop: Callable[[], bool] | None = None, as_json: bool =
         ConfigError: there is no run, and no `stop`.
         StoppedError: its storage cannot be read.
     """
-    pulse = Pulse()
+    pulse, first = Pulse(), time.monotonic()
     with _screen(as_json) as screen:
         while True:
             began = time.monotonic()
@@ -63,13 +64,18 @@ def follow(run_uri: str, stop: Callable[[], bool] | None = None, as_json: bool =
             state = _look(run_uri, pulse, wait=stop is not None)
             if state is not None:
                 screen.show(state)
-            if over or (stop is None and state is not None and _is_over(run_uri, pulse, state)):
+            patient = time.monotonic() - first < BEGIN
+            if over or (stop is None and state is not None and _is_over(run_uri, pulse, state, patient)):
                 break
             time.sleep(max(EVERY, (time.monotonic() - began) / SHARE))
     if state is None:
         return None
     if state["status"] == directory.RUNNING and not over:
-        show.warn(f"{driver_in_words(state['driver'])}, or `poolscore retry {run_uri} --config CONFIG`")
+        driver = state["driver"]
+        told = (
+            driver_in_words(driver) if driver else "no driver has begun with it; the same command goes on with the run"
+        )
+        show.warn(f"{told}, or `poolscore retry {run_uri} --config CONFIG`")
     return _exit_code(state, over)
 
 
@@ -83,8 +89,14 @@ def _look(run_uri: str, pulse: Pulse, wait: bool) -> State | None:
     return state_of(run, run.totals(), pulse.is_at_work, of_ended=True)
 
 
-def _is_over(run_uri: str, pulse: Pulse, state: State) -> bool:
-    """Whether nobody works on it any more."""
+def _is_over(run_uri: str, pulse: Pulse, state: State, patient: bool) -> bool:
+    """Whether nobody works on it any more.
+
+    Args:
+        patient: a run that no driver has opened yet may still be.
+    """
+    if state["driver"] is None and state["status"] == directory.RUNNING:
+        return not patient
     at_work = state["driver"]["at_work"] if state["driver"] is not None else None  # None: nobody can tell
     if at_work or (at_work is None and state["status"] == directory.RUNNING):
         return False

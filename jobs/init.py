@@ -27,7 +27,7 @@ def write_configuration(pool: str, model: str, *, weights: str | None, task: str
     if out.exists():
         raise ConfigError(f"--out {out}: exists already; choose another name")
     files = find_files(_absolute(pool))
-    text = _render(files, pool, model, weights, task, k)
+    text = _render(files, pool, model, weights, task, k, out.parent.resolve())
     parse_config(from_yaml(text), base=out.parent, where="init")  # wrong options are told now
     try:
         with out.open("x", encoding="utf-8") as file:
@@ -36,7 +36,7 @@ def write_configuration(pool: str, model: str, *, weights: str | None, task: str
         raise ConfigError(f"--out {out}: cannot be written ({error.strerror}); choose another place") from error
 
 
-def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: str, k: int) -> str:
+def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: str, k: int, folder: Path) -> str:
     schema = files.schema
     rows = files.rows
     id_column = first_of(ID_NAMES, schema)
@@ -46,13 +46,13 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
         "# Relative paths are relative to this file. `poolscore schema` lists everything that can be set.",
         "version: 1",
         "pool:",
-        f"  uri: {quoted(_absolute(pool))}",
+        f"  uri: {quoted(_from(folder, pool))}",
         *input_lines(files),
         f"  id: {quoted(id_column)}" if id_column else "  # id: COLUMN    # default: a row is known by its place",
         "  # keep: [COLUMN]        # columns carried into scores and selections",
         "  # exclude: labelled.csv # ids that are labelled already, Parquet or CSV",
         "model:",
-        *_model_lines(model, weights),
+        *_model_lines(model, weights, folder),
         f"  task: {quoted(task)}   # multiclass, binary, multilabel, regression: what the output means is not guessed",
         "  # classes: 10           # number or names; checked against the model",
         "passes:",
@@ -78,11 +78,11 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
     return "\n".join(lines) + "\n"
 
 
-def _model_lines(model: str, weights: str | None) -> list[str]:
-    given = f"  weights: {quoted(_absolute(weights))}" if weights else "  # weights: weights.safetensors"
+def _model_lines(model: str, weights: str | None, folder: Path) -> list[str]:
+    given = f"  weights: {quoted(_from(folder, weights))}" if weights else "  # weights: weights.safetensors"
     if model.endswith((".pt2", ".onnx")):
         return [
-            f"  source: {quoted(_absolute(model))}   # a whole model; `poolscore export` writes such files",
+            f"  source: {quoted(_from(folder, model))}   # a whole model; `poolscore export` writes such files",
             *([given] if weights else []),
             *(["  # trust: true           # opens a .pt2 that holds pickles"] if model.endswith(".pt2") else []),
         ]
@@ -115,6 +115,13 @@ def _check_lines(schema: pa.Schema) -> list[str]:
     ]
 
 
+def _from(folder: Path, path: str) -> str:
+    """As a configuration in `folder` names it: relative where it lies below, so that both can be moved together."""
+    absolute = _absolute(path)
+    lies_below = "://" not in absolute and Path(absolute).is_relative_to(folder)
+    return Path(absolute).relative_to(folder).as_posix() if lies_below else absolute
+
+
 def _absolute(path: str) -> str:
-    """For a file in another folder: what is relative is relative to the working directory."""
+    """What is relative is relative to the working directory."""
     return path if "://" in path else str(Path(path).resolve())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ from poolscore.engine.estimate import Estimate, Work, estimate
 from poolscore.engine.inputs.base import BadRow
 from poolscore.engine.inputs.image import encoded_bytes
 from poolscore.engine.inputs.thumbnail import picture_input
+from poolscore.engine.job import Job
+from poolscore.engine.model.compiled import NOT_THERE
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.preview import Preview, draw_sample, preview, with_cores
 from poolscore.engine.stages import idle_share
 from poolscore.engine.words import amount
 from poolscore.jobs import show
-from poolscore.jobs.report.gallery import cards, lines_of, table
+from poolscore.jobs.report.gallery import cards, table
+from poolscore.jobs.report.lines import lines_of
 from poolscore.jobs.report.page import page
 from poolscore.jobs.report.pictures import Pictures, thumbnail
 from poolscore.jobs.report.text import duration, esc, rows, size
@@ -47,7 +50,7 @@ def run_preview(prepared: Prepared, sampled: int, path: Path) -> dict[str, Any]:
         if config.run.address or os.environ.get("RAY_ADDRESS"):
             from poolscore.engine.run.ray_fleet import preview_on_ray  # Ray is not needed for a try in this process
 
-            previewed, workers = preview_on_ray(prepared.job, sample)
+            previewed, workers = preview_on_ray(_compiled_there(prepared), sample)
         else:
             workers = config.run.workers or 1
             scorer = with_cores(prepared.scorer, prepared.job.row_specs, usable_cores() // workers)
@@ -65,6 +68,13 @@ def run_preview(prepared: Prepared, sampled: int, path: Path) -> dict[str, Any]:
     known = {f.name: getattr(previewed, f.name) for f in fields(previewed) if f.name not in ("picks", "inputs")}
     rate, price = previewed.rows_per_second, whole.price
     return {**known, "rows_per_second": rate, "page": path, "whole_pool": {**asdict(whole), "price": price}}
+
+
+def _compiled_there(prepared: Prepared) -> Job:
+    """The job whose worker compiles by itself, where that of the run would have what another machine compiled."""
+    run, passes = prepared.config.run, prepared.config.passes
+    wanted = prepared.compile_on and (run.device == "cuda" or passes.compile)
+    return replace(prepared.job, compiled=NOT_THERE) if wanted else prepared.job
 
 
 def _estimate(prepared: Prepared, previewed: Preview, workers: int) -> Estimate:

@@ -21,6 +21,7 @@ def of_run(result: RunResult, report: str | None) -> dict[str, Any]:
     return {
         **state_of(run, result.totals),
         "exit_code": result.exit_code,
+        "finished_before": result.finished_before,
         "seconds": result.seconds,
         "selection": result.selection,
         "report": report,

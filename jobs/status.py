@@ -25,6 +25,11 @@ from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 
 SHOWN = 5  # events, the latest
 ASIDE = 20  # shards
+STAGES = {  # of engine/run/live.py
+    "compiling": "the model is compiled on a worker's machine",
+    "shortlist": "the shortlist is made of the best rows",
+    "verification": "some rows are scored again",
+}
 _SEPARATORS = {"/", "\\"}  # of a path; names of jobs have none
 Asks = Callable[[Storage, Opening], bool | None]  # whether a driver is at work
 
@@ -90,13 +95,15 @@ def state_of(run: RunDirectory, totals: Totals, ask: Asks = is_at_work, of_ended
         of_ended: also of a run that has ended, whose driver may still score rows again and write the report.
     """
     info, pool = run.info, run.info["pool"]
-    driver = _driver_of(run, ask) if of_ended or info["status"] == directory.RUNNING else None
+    open_still = info["status"] == directory.RUNNING or info.get("live")
+    driver = _driver_of(run, ask) if of_ended or open_still else None
     live = (info.get("live") or {}) if driver is not None and driver["at_work"] is not False else {}
     pace = live.get("rows_per_second")
     return {
         "status": info["status"],
         "exit_code": info.get("exit_code"),
         "finished": run.succeeded,
+        "stage": {name: live.get(name) for name in ("stage", "done", "of")} if live.get("stage") else None,
         "run": run.storage.root,
         "id": info.get("id"),
         "epoch": info.get("epoch"),
@@ -153,7 +160,8 @@ def facts_of(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         f"{rows['done']:,} of {rows['all']:,}{share}; {rows['rejected']:,} rejected{_by_stage(state)}, "
         f"{rows['excluded']:,} excluded{left_out}",
     )
-    yield "speed", pace_in_words(state)
+    if state["stage"] is None:
+        yield "speed", pace_in_words(state)
     if (timed := stages.in_words(state["stage_seconds"])) is not None:
         yield "stages", timed
     yield from ((label, state[label]) for label in ("created", "updated", "deadline") if state[label])
@@ -169,8 +177,19 @@ def facts_of(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "verified", verified_in_words(state["verified"])
 
 
+def stage_in_words(state: Mapping[str, Any]) -> str | None:
+    """What its driver does while no shard is scored; None: it scores, or nobody tells."""
+    stage = state["stage"]
+    if stage is None:
+        return None
+    far = f", {stage['done']:,} of {amount(stage['of'], 'task')}" if stage["of"] else ""
+    return f"{STAGES.get(stage['stage'], stage['stage'])}{far}"
+
+
 def pace_in_words(state: Mapping[str, Any]) -> str:
-    """Rows per second, the time left, and the workers."""
+    """Rows per second, the time left, and the workers; or what else is done."""
+    if (stage := stage_in_words(state)) is not None:
+        return stage
     now = [f"{state['rows_per_second']:,.0f} rows/s"] if state["rows_per_second"] else []
     now += [f"{duration(state['eta_seconds'])} left"] if state["eta_seconds"] else []
     now += [amount(state["workers"], "worker")] if state["workers"] is not None else []
@@ -199,8 +218,11 @@ def _driver_of(run: RunDirectory, ask: Asks) -> dict[str, Any] | None:
 
 
 def _status(state: Mapping[str, Any]) -> str:
+    stage = stage_in_words(state)
     if state["finished"]:
-        return str(directory.DONE)
+        return f"{directory.DONE}: {stage}" if stage else str(directory.DONE)
+    if stage is not None:
+        return f"{state['status']}: {stage}"
     if state["status"] == directory.RUNNING and state["shards"]["done"] == state["shards"]["all"]:
         return f"{state['status']}: all shards are scored, the batch is selected"
     return f"{state['status']}: {state['stopped_by']}" if state["stopped_by"] else str(state["status"])

@@ -34,6 +34,9 @@ def strict(value):
     if value is None or value < 0:
         raise ValueError("<img src=x onerror=alert(1)> is no & number")
     return np.array([value, value * 2, 1.0], dtype=np.float32)
+
+def letters(text):
+    return np.array([text.count(letter) for letter in "123"], dtype=np.float32)
 """
 SEGMENTS = ("abcdef", "bc", "abdeg", "abcdg", "bcfg", "acdfg", "acdefg", "abc", "abcdefg", "abcdfg")
 STROKES = {"a": (1, 2, 3, 9), "b": (2, 6, 8, 9), "c": (6, 10, 8, 9), "d": (9, 10, 3, 9), "e": (6, 10, 3, 4)}
@@ -139,10 +142,11 @@ def copied(run: RunDirectory, to: Path) -> RunDirectory:
     return RunDirectory(str(to))
 
 
-TAGS = """html head meta title style body main header section h1 h2 p strong small span code pre bdi ul ol li dl dt dd
-    div details summary table thead tbody tr th td img svg g rect line text"""
+TAGS = """html head meta title style body main header nav section h1 h2 h3 p strong small span code pre bdi ul ol li
+    dl dt dd a div details summary table thead tbody tr th td img svg g rect line text path circle polyline polygon"""
 ATTRIBUTES = """lang charset http-equiv content name class id aria-labelledby aria-label role tabindex scope style src
-    width height alt x x1 x2 y y1 y2"""
+    width height alt x x1 x2 y y1 y2 cx cy r d
+    points viewbox preserveaspectratio aria-hidden loading decoding start href"""
 
 
 class Elements(HTMLParser):
@@ -189,7 +193,10 @@ def require_harmless(html: str) -> Elements:
 
 def drawn_rows(html: str) -> list[int]:
     """Rows of each bar of the histogram."""
-    return [int(rows.replace(",", "")) for rows in re.findall(r"<g><title>[^<]*: ([\d,]+) rows?</title>", html)]
+    return [
+        int(rows.replace(",", ""))
+        for rows in re.findall(r"<g><title>[^<]*: ([\d,]+) rows?[<,]", html[: html.index("<details>")])
+    ]
 
 
 def features_pool(folder: Path, rows: int = 120, **columns: Any) -> Path:

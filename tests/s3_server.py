@@ -98,6 +98,7 @@ class Proxy(ThreadingHTTPServer):
         self.lost = 0
         self.tell = tell
         self.seen: list[str] = []  # method and path of each request
+        self.new: set[str] = set()  # those of them that may write over nothing
         self.signed = False  # whether any came with credentials
         self.lock = Lock()
         super().__init__(("127.0.0.1", port), _Handler)
@@ -115,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         with self.server.lock:
             self.server.seen.append(f"{self.command} {self.path}")
+            if self.headers.get("If-None-Match") == "*":
+                self.server.new.add(self.server.seen[-1])
             self.server.signed |= "Authorization" in self.headers
             busy, lost = self.server.busy > 0, self.server.busy == 0 and self.server.lost > 0
             self.server.busy -= busy

@@ -25,7 +25,6 @@ import mnist_acquisition
 import numpy as np
 import torch
 from curves import markdown, spread
-from environment import environment
 from experiment import Experiment, Result, Setting
 from loop import joined
 from measures import auroc, calibration_error, reliability
@@ -38,6 +37,7 @@ from scoring import scores_of
 from torch import Tensor, nn
 from training import outputs
 
+from poolscore.jobs.bench.environment import environment
 from poolscore.jobs.pack import pack
 
 PASSES = 50

@@ -31,9 +31,10 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # nump
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import torch
-from environment import environment
 from loop import Round, Sections, Subject, cut, read_rounds, run_curve
 from report import report
+
+from poolscore.jobs.bench.environment import environment
 
 HERE = Path(__file__).resolve().parent
 Result = dict[str, Any]  # as it is written to JSON

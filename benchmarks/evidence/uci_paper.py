@@ -25,7 +25,6 @@ import numpy as np
 import torch
 import uci_regression
 from curves import markdown
-from environment import environment
 from experiment import Result
 from loop import Sections, inference, network
 from many_networks import Hyper, ManyNetworks, log_likelihood, passes, train_many
@@ -34,6 +33,8 @@ from report import report
 from scoring import scores_of
 from training import save
 from uci_data import Table, read_uci, scale_of
+
+from poolscore.jobs.bench.environment import environment
 
 DROPOUTS = (0.005, 0.01, 0.05, 0.1)
 TAUS = {  # the grid of the paper's code, in the targets' own units

@@ -1,9 +1,9 @@
 """The configuration: YAML in, frozen and validated objects out. Every default is written here and nowhere else.
 
 One file a section, or a few that belong together: `pool.py` (with `decode.py`), `model.py` (model, passes), `select.py`
-(score, select, shortlist), `run.py`, `submit.py`, `check.py` (check, prices). `section.py` is what each of them is,
-`whole.py` puts them together, `load.py` reads a file. A new section is a class in one of these and a line in `Config`
-(`whole.py`).
+(score, select, shortlist), `run.py`, `submit.py`, `loop.py`, `check.py` (check, prices). `section.py` is what each of
+them is, `whole.py` puts them together, `load.py` reads a file. A new section is a class in one of these and a line in
+`Config` (`whole.py`).
 """
 
 from poolscore.engine.config.check import CheckConfig, PricesConfig
@@ -17,6 +17,7 @@ from poolscore.engine.config.decode import (
     columns_of,
 )
 from poolscore.engine.config.load import load_config, parse_config, with_paths
+from poolscore.engine.config.loop import LabelConfig, LoopConfig, StopConfig
 from poolscore.engine.config.model import ModelConfig, PassesConfig
 from poolscore.engine.config.pool import PoolConfig
 from poolscore.engine.config.run import AUTO, RunConfig
@@ -32,6 +33,8 @@ __all__ = [
     "FeaturesDecode",
     "FunctionDecode",
     "ImageDecode",
+    "LabelConfig",
+    "LoopConfig",
     "ModelConfig",
     "PassesConfig",
     "PoolConfig",
@@ -40,6 +43,7 @@ __all__ = [
     "ScoreConfig",
     "SelectConfig",
     "ShortlistConfig",
+    "StopConfig",
     "SubmitConfig",
     "TensorDecode",
     "TextDecode",

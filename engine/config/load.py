@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from poolscore.engine.config.decode import Decode, TextDecode
+from poolscore.engine.config.loop import LoopConfig
 from poolscore.engine.config.section import Section
 from poolscore.engine.config.whole import Config
 from poolscore.engine.config_text import NOT_YAML, first_message, from_yaml, one_line
@@ -80,7 +81,7 @@ def _set(data: dict[str, Any], override: str) -> None:
 
 
 def with_paths(config: Config, change: Callable[[str], str]) -> Config:
-    """A configuration with all its paths and URIs changed, those of the section `submit` apart."""
+    """A configuration with all its paths and URIs changed, those of the sections `submit` and `loop` apart."""
 
     def changed(section: Section, *names: str) -> Any:
         given = {name: getattr(section, name) for name in names}
@@ -118,4 +119,15 @@ def _resolve(config: Config, base: Path) -> Config:
         "working_dir": submit.working_dir and absolute(submit.working_dir),
         "py_modules": tuple(map(absolute, submit.py_modules)),
     }
-    return resolved.model_copy(update={"submit": submit.model_copy(update=travels)})
+    of_loop = config.loop and _with_loop_paths(config.loop, absolute)
+    return resolved.model_copy(update={"submit": submit.model_copy(update=travels), "loop": of_loop})
+
+
+def _with_loop_paths(loop: LoopConfig, change: Callable[[str], str]) -> LoopConfig:
+    oracle = loop.label.oracle
+    if oracle is not None and oracle.table is not None:
+        oracle = oracle.model_copy(update={"table": change(oracle.table)})
+    label = loop.label.model_copy(update={"oracle": oracle})
+    return loop.model_copy(
+        update={"dir": loop.dir and change(loop.dir), "labelled": change(loop.labelled), "label": label}
+    )

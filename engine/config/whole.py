@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from poolscore.engine.config.check import CheckConfig, PricesConfig
+from poolscore.engine.config.loop import LoopConfig
 from poolscore.engine.config.model import ModelConfig, PassesConfig
 from poolscore.engine.config.pool import PoolConfig
 from poolscore.engine.config.run import RunConfig
@@ -32,6 +33,7 @@ class Config(Section):
     run: RunConfig
     prices: PricesConfig = PricesConfig()
     submit: SubmitConfig = Field(default=SubmitConfig(), exclude=True)  # how a job travels is no part of its run
+    loop: LoopConfig | None = Field(default=None, exclude=True)  # nor is the loop that it is a round of
 
     @model_validator(mode="after")
     def _regression_has_no_bald(self) -> Config:
@@ -70,6 +72,21 @@ class Config(Section):
                 f"shortlist.rows: {self.shortlist.rows} rows are fewer than select.k={self.select.k}, and {of_it[0]} "
                 "chooses among the shortlist's rows alone: raise it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _a_loop_writes_what_the_model_is(self) -> Config:
+        if self.loop is None:
+            return self
+        if self.loop.weights.endswith((".pt2", ".onnx")) != self.model.is_file:
+            what = "a file such as model.onnx" if self.model.is_file else "weights such as weights.safetensors"
+            raise ValueError(f"loop.weights: '{self.loop.weights}' does not go with model.source; name {what}")
+        if not self.select.k:
+            raise ValueError("select.k: a loop labels so many rows in each round; give at least 1")
+        if self.loop.control == self.selected_by:
+            raise ValueError("loop.control: the batch is selected at random already; leave it out")
+        if self.model.task is Task.MULTILABEL and self.model.classes is None:
+            raise ValueError("model.classes: a loop must know how many labels there are; name them, or their number")
         return self
 
     @property

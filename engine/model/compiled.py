@@ -52,6 +52,9 @@ class Artefact:
         torch.compiler.load_cache_artifacts(content)
 
 
+NOT_THERE = Artefact("", "")  # a worker that is told of it finds nothing, and compiles by itself
+
+
 def compile_part(graph: GraphModule) -> Callable[..., Any]:
     """The graph, compiled when it is first called; for each shape anew."""
     from torch._inductor import config

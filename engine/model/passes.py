@@ -151,6 +151,12 @@ class McDropout:
         return self._logits(self._whole, inputs, row_keys_N, self._passes, self._whole.rows_per_call)
 
     @torch.no_grad()
+    def once(self, inputs: Inputs) -> Any:
+        """What all passes of a batch have in common: what is computed once per row, if the model could be cut."""
+        with self._precision():
+            return self._forward.once(inputs)
+
+    @torch.no_grad()
     def features(self, inputs: Inputs) -> Tensor:
         """What the model knows of each row before any dropout: the tensors at its stochastic frontier (its inputs,
         where it is repeated), side by side as [N, F]. Maps are averaged down to 4x4."""

@@ -15,14 +15,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import groupby
+from typing import ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from poolscore.engine.filesystem import once_more
 from poolscore.engine.pool.chunks import Request, requests_of
 from poolscore.engine.pool.plan import Piece
 from poolscore.engine.storage_threads import StorageThreads
 
+P = ParamSpec("P")
+A = TypeVar("A")
 BUFFER = 1 << 20  # bytes that the Parquet reader takes at once, of each column
 THREADS = 24  # requests in flight; Arrow's S3 client allows 25 connections
 FILES_AHEAD = 16  # opened before they are needed
@@ -58,7 +62,7 @@ class ReadAhead:
         self._threads = StorageThreads(THREADS, "fetch")
         self._lock = threading.RLock()
         self._held = 0
-        self._closed = False
+        self._closed = threading.Event()
         self._sending = False
         self._paths = [path for path, _ in groupby(piece.path for piece in pieces)]
         self._piece_files = _file_numbers(pieces)
@@ -122,7 +126,7 @@ class ReadAhead:
         at = bisect_right(self._current, offset, key=lambda request: request.offset) - 1
         request = self._current[at] if at >= 0 else None
         if request is None or request.done or offset >= request.offset + request.length:
-            return self._threads.submit(_read, self._file.file, offset, length).result()  # not foreseen; seldom
+            return self._ask(_read, self._file.file, offset, length).result()  # not foreseen; seldom
         start = offset - request.offset
         part = self._data(request)[start : start + length]
         request.unread -= len(part)
@@ -134,7 +138,7 @@ class ReadAhead:
         """Fetch no more, also while another thread reads, which is told by a StoppedError. Requests on their way are
         waited for, but not for long. Files are closed with the last that holds them."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
         self._threads.close()
 
     def __enter__(self) -> ReadAhead:
@@ -146,7 +150,7 @@ class ReadAhead:
     def _opening(self, i: int) -> Future[OpenFile]:
         with self._lock:
             while len(self._opened) <= i:
-                future = self._threads.submit(self._open_file, self._paths[len(self._opened)])
+                future = self._ask(self._open_file, self._paths[len(self._opened)])
                 self._opened.append(future)
                 future.add_done_callback(lambda _: self._top_up())
             opening = self._opened[i]
@@ -159,7 +163,7 @@ class ReadAhead:
             if not self._sending:  # a file that is open at once calls back from within
                 self._sending = True
                 try:
-                    while not self._closed and self._send_next():
+                    while not self._closed.is_set() and self._send_next():
                         pass
                 finally:
                     self._sending = False
@@ -198,7 +202,7 @@ class ReadAhead:
     def _send(self, file: OpenFile, request: Request) -> None:
         self._held += request.length
         self.peak = max(self.peak, self._held)
-        request.data = self._threads.submit(_read, file.file, request.offset, request.length)
+        request.data = self._ask(_read, file.file, request.offset, request.length)
 
     def _data(self, request: Request) -> memoryview:
         with self._lock:
@@ -208,6 +212,10 @@ class ReadAhead:
             data = request.data
         assert data is not None
         return data.result()
+
+    def _ask(self, call: Callable[P, A], *args: P.args, **kwargs: P.kwargs) -> Future[A]:
+        """Each request by itself has a moment to succeed: a whole shard's would hardly ever do all together."""
+        return self._threads.submit(once_more, lambda: call(*args, **kwargs), self._closed)
 
     def _release(self, *requests: Request) -> None:
         with self._lock:

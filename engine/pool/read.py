@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from poolscore.engine.errors import UnreadableShard
-from poolscore.engine.filesystem import locate, reason
+from poolscore.engine.errors import ConfigError, PoolAway, UnreadableShard
+from poolscore.engine.filesystem import locate, may_pass, reason
 from poolscore.engine.keys import IdSet, Keys, id_text, keys_of
 from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
 from poolscore.engine.pool.chunks import REQUEST, bytes_of_row
@@ -214,6 +214,18 @@ class ShardReader:
             keep &= chosen
         filtered = 0 if chosen is None else int((~chosen).sum())
         return rows if keep.all() else rows.pick(keep), filtered
+
+
+def is_away(error: UnreadableShard) -> bool:
+    """Whether no file is to blame: the storage failed in a way that may pass."""
+    return error.__cause__ is not None and may_pass(error.__cause__)
+
+
+def of_user(error: UnreadableShard, where: str, advice: str) -> ConfigError | PoolAway:
+    """What is told where a part cannot be read before there is a shard to be set aside."""
+    if is_away(error):
+        return PoolAway(f"{where}: {error}; mend the storage, then run the same command again")
+    return ConfigError(f"{where}: {error}; {advice}")
 
 
 def _places(piece: Piece, row_ids: NDArray[np.int64]) -> list[str]:

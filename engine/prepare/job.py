@@ -29,11 +29,18 @@ from poolscore.engine.model.passes import Cost
 from poolscore.engine.pool.files import PoolFiles
 from poolscore.engine.pool.findings import findings_of
 from poolscore.engine.pool.health import Finding
-from poolscore.engine.pool.plan import Plan
-from poolscore.engine.pool.read import ShardReader
+from poolscore.engine.pool.plan import Plan, Shard
+from poolscore.engine.pool.read import ShardReader, of_user
 from poolscore.engine.prepare.batch_size import as_begun, require_measurable, with_batch_size
 from poolscore.engine.prepare.begun import asked_as_before, begun_run, unfinished
-from poolscore.engine.prepare.model import compile_model, first_scorer, score_first_batch, seconds_of
+from poolscore.engine.prepare.model import (
+    Compiled,
+    compile_model,
+    compiles_elsewhere,
+    first_scorer,
+    score_first_batch,
+    seconds_of,
+)
 from poolscore.engine.prepare.pool import look_at_pool
 from poolscore.engine.prepare.rows import LOOKED_AT, blocks_of, first_good_batch, first_rows, require_rows
 from poolscore.engine.profile import device_of_driver, numeric_settings, tokenizer_digests
@@ -41,6 +48,8 @@ from poolscore.engine.run.footers import RunFooters
 from poolscore.engine.shard import Scorer
 from poolscore.engine.storage import open_storage
 from poolscore.engine.uri import lies_in
+
+TRIED = 4  # shards, of which one has a row that can be decoded
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class Prepared:
     findings: list[Finding]  # about the pool: what costs time or memory
     extension: Extension | None = None  # the run that this one extends
     came: Sequence[str] = ()  # files that the pool has gained since the run was begun, which goes on without them
+    compile_on: Sequence[Shard] = ()  # on whose rows a worker's machine is to compile the model, which this one cannot
 
     @property
     def mask_bytes(self) -> int:
@@ -115,19 +125,34 @@ def prepare_job(config: Config, *, fresh: bool = False, extends: str | None = No
                 extension.require_same_rule(identity, config)
                 identity[BASE] = extension.id
             score_first_batch(scorer, batch)
-            compiled, programs, uncompiled_because = compile_model(scorer, batch)
+            elsewhere = compiles_elsewhere(scorer)
+            compiled = Compiled() if elsewhere else compile_model(scorer, batch)
             seconds = seconds_of(scorer, batch)
     except UnreadableShard as error:
-        raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
+        raise of_user(error, "pool.uri", "write the file again or take it out") from error
     because = scorer.model.repeated_because
-    job = Job(config, plan.root, choice, specs, probe, network.weights, digest_of(exclude), because, compiled)
+    job = Job(config, plan.root, choice, specs, probe, network.weights, digest_of(exclude), because, compiled.artefact)
     listed = len(exclude)
     workers = expected_workers(config.run, torch.cuda.device_count() if device.type == "cuda" else 0)
     findings = findings_of(pool, plan, config.pool.uri, workers)
     return Prepared(
-        *(config, pool, plan, job, scorer, listed, identity, seconds, cost, programs, uncompiled_because, findings),
+        *(
+            config,
+            pool,
+            plan,
+            job,
+            scorer,
+            listed,
+            identity,
+            seconds,
+            cost,
+            compiled.programs,
+            compiled.because,
+            findings,
+        ),
         extension,
         found.came,
+        tuple(plan.shards[index] for index in shards[:TRIED]) if elsewhere else (),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from poolscore.engine.model.passes import Cost, McDropout
 from poolscore.engine.model.probe import Probe
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.prepare.rows import Batch
+from poolscore.engine.profile import is_on_cluster
 from poolscore.engine.scores import Task
 from poolscore.engine.shard import Scorer
 
@@ -56,27 +58,43 @@ def score_first_batch(scorer: Scorer, batch: Batch) -> None:
         )
 
 
-def compile_model(scorer: Scorer, batch: Batch) -> tuple[Artefact | None, bytes, str | None]:
-    """Compile the model where that is asked for or usual: the artefact, its bytes, and why there is none."""
+@dataclass(frozen=True)
+class Compiled:
+    """What a compiler made of a model, if it was asked."""
+
+    artefact: Artefact | None = None
+    programs: bytes = b""  # the artefact's content
+    because: str | None = None  # why there is none, though one was wanted
+
+
+def compiles_elsewhere(scorer: Scorer) -> bool:
+    """Whether the workers may have a device that this machine has not: then one of theirs compiles
+    (engine/run/ray_compile.py)."""
+    run = scorer.config.run
+    here = scorer.decoder.device.type == run.device or scorer.decoder.device.type == "cuda"
+    may = scorer.model.cut is not None and scorer.config.passes.compile is not False
+    return may and not here and is_on_cluster(run)
+
+
+def compile_model(scorer: Scorer, batch: Batch) -> Compiled:
+    """Compile the model for this machine's device, where that is asked for or usual."""
     if scorer.model.cut is None or not _wants_compiled(scorer):
-        return None, b"", None
-    because: str | None = "there is no GPU here to compile for"
-    if scorer.config.run.device != "cuda" or scorer.decoder.device.type == "cuda":
-        with only_these_programs():
-            because = scorer.model.try_compiled(batch.inputs, batch.keys)
-            if because is None and (saved := save_artefact()) is not None:
-                return *saved, None
+        return Compiled()
+    with only_these_programs():
+        because = scorer.model.try_compiled(batch.inputs, batch.keys)
+        if because is None and (saved := save_artefact()) is not None:
+            return Compiled(*saved)
     if because is None:
         scorer.model.leave_uncompiled()
         because = "torch's compiler caches are switched off, and workers would have to compile by themselves"
     if scorer.config.passes.compile:
         raise ConfigError(f"passes.compile: the model cannot be compiled here ({because}); leave it out")
-    return None, b"", because
+    return Compiled(because=because)
 
 
 def _wants_compiled(scorer: Scorer) -> bool:
     wanted = scorer.config.passes.compile
-    return "cuda" in (scorer.decoder.device.type, scorer.config.run.device) if wanted is None else wanted
+    return scorer.decoder.device.type == "cuda" if wanted is None else wanted
 
 
 def seconds_of(scorer: Scorer, batch: Batch) -> float:

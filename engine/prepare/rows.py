@@ -18,7 +18,7 @@ from poolscore.engine.job import input_columns
 from poolscore.engine.keys import IdSet
 from poolscore.engine.model.probe import PROBE_ROWS, Inputs
 from poolscore.engine.pool.plan import Plan
-from poolscore.engine.pool.read import Rows, ShardReader
+from poolscore.engine.pool.read import Rows, ShardReader, of_user
 from poolscore.engine.prepare.pool import look_at_pool
 
 COUNTED_PIECES = 2_000  # of row groups: in a larger pool rows are not counted in advance
@@ -56,7 +56,7 @@ def read_sample(config: Config) -> Inputs:
         *_, batch = first_rows(config, plan, reader, narrow, decoders, rows, device, every)
         return batch.sample()
     except UnreadableShard as error:
-        raise ConfigError(f"pool.uri: {error}; write the file again or take it out") from error
+        raise of_user(error, "pool.uri", "write the file again or take it out") from error
 
 
 def first_rows(

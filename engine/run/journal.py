@@ -61,6 +61,7 @@ class ShardReport:
     stages: dict[str, float] = field(default_factory=dict)  # seconds of each; none in the records of older versions
     profile: str = ""  # name of the numeric profile; none in the records of older versions
     rejected_by: dict[str, int] = field(default_factory=dict)  # stage of errors/ → rows; none in older records
+    at: float = 0.0  # when it was scored, by the worker's clock: seconds since 1970; 0 in older records
 
 
 class Journal:

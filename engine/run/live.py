@@ -21,6 +21,11 @@ RECENT = 300.0  # seconds over which the pace is taken
 SAMPLE = 5.0  # seconds between two samples of it
 
 
+def at_stage(stage: str, **more: int) -> dict[str, Any]:
+    """The entry while no shard is scored: what the driver does instead, in a word, and how far it is."""
+    return {"at": round(time.time(), 3), "stage": stage, **more}
+
+
 class Live:
     """The entry `live` of run.json. The pace counts from the first worker: starting is no part of it."""
 

@@ -81,11 +81,13 @@ class Metrics(Observer):
         self._refreshed = float("-inf")
         self._state: State | None = None  # the latest
         self._last: dict[str, tuple[float, ShardReport]] = {}  # worker → when it reported last, and what
+        self._gone: set[str] = set()  # workers, without their machines; a report of theirs may come late
 
     def report(self, report: ShardReport) -> None:
         """A shard counts from now on."""
         worker = report.worker
-        self._last[worker] = self._clock(), report
+        if worker.partition("@")[0] not in self._gone:
+            self._last[worker] = self._clock(), report
         self._count("rows_scored", report.scored, worker=worker)
         self._count("shards_done", 1, worker=worker)
         for stage, rows in report.rejected_by.items():
@@ -99,8 +101,8 @@ class Metrics(Observer):
         """Something happened."""
         self._count("events", 1, what=event.what)
         if event.what in ("lost", "killed"):  # a worker's name begins with its number; see RayFleet
-            gone = f"worker-{event.worker}@"
-            self._last = {worker: last for worker, last in self._last.items() if not worker.startswith(gone)}
+            self._gone.add(f"worker-{event.worker}")
+            self._last = {w: last for w, last in self._last.items() if w.partition("@")[0] not in self._gone}
 
     def progress(self, state: State) -> None:
         """To be told again and again how far the run is."""

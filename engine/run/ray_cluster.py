@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 from typing import Any
 
 from poolscore.engine.config_text import one_line
@@ -20,6 +21,7 @@ from ray.util.metrics import Counter as Counter  # for engine/run/metrics.py, wh
 from ray.util.metrics import Gauge as Gauge
 
 LOCAL = "local"
+ANSWER_SECONDS = 5.0  # for an address that is given; Ray itself tries for minutes
 LOCAL_OBJECT_STORE = 80_000_000  # bytes; Ray's minimum
 
 
@@ -35,6 +37,7 @@ def connect(address: str | None, slots: int | None = None, *, option: str = "run
         ConfigError: it cannot be reached, or does not start.
     """
     address = address or os.environ.get("RAY_ADDRESS") or LOCAL
+    require_answer(address, option)
     local: dict[str, Any] = {"include_dashboard": False}
     if slots is not None:
         local |= {"num_cpus": slots, "object_store_memory": LOCAL_OBJECT_STORE}
@@ -50,6 +53,38 @@ def connect(address: str | None, slots: int | None = None, *, option: str = "run
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = "a local Ray" if address == LOCAL else f"the Ray cluster at {address}"
         raise ConfigError(f"{option}: cannot start on {where}: {one_line(error)}") from error
+
+
+def require_answer(address: str, option: str) -> None:
+    """Refuse an address where nobody listens, within seconds. Others than of a host and a port are left to Ray.
+
+    Raises:
+        ConfigError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS) as there:
+            web = _speaks_http(there)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"{option}: no Ray cluster answers at {address} ({one_line(error)}); give its HOST:PORT, as `ray start "
+            "--head` tells it"
+        ) from error
+    if web:
+        raise ConfigError(
+            f"{option}: {address} is a web page; is it the cluster's dashboard, which `poolscore submit` takes? Give "
+            "the HOST:PORT that `ray start --head` tells, such as HOST:6379"
+        )
+
+
+def _speaks_http(there: socket.socket) -> bool:
+    try:
+        there.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return there.recv(5) == b"HTTP/"
+    except OSError:  # who does not like the question is none
+        return False
 
 
 def machines() -> dict[str, Node]:

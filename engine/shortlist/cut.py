@@ -14,6 +14,7 @@ from poolscore.engine.inputs import build_decoders
 from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.plan import Piece, Plan, Shard
+from poolscore.engine.pool.read import of_user
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.run.task import LookAgain, LookAtLabelled
 from poolscore.engine.shortlist.look import reader_of
@@ -49,7 +50,7 @@ class Labelled:
                         return
                     why = next((f"{what}: {reason}" for what, reason in bad.values()), why)
         except UnreadableShard as error:
-            why = str(error)
+            raise of_user(error, "shortlist.labelled", "write the file again") from error
         raise ConfigError(f"shortlist.labelled: none of its rows can be decoded ({why}); look at its columns")
 
 

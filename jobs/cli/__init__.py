@@ -13,6 +13,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -20,7 +22,7 @@ from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import INTERRUPTED, STOPPED, PoolscoreError
 from poolscore.engine.storage_threads import calls_left_behind
 from poolscore.jobs import show
-from poolscore.jobs.cli import before, cluster, handoff, pools, runs, score
+from poolscore.jobs.cli import before, bench, cluster, handoff, loop, pools, runs, score
 from poolscore.jobs.submit.driver import submitted
 
 COMMANDS: dict[str, Callable[..., None]] = {  # in the order of `poolscore --help`
@@ -34,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of `poolscore --hel
     "compare": runs.compare,
     "explain": runs.explain,
     "export-tasks": handoff.export_tasks,
+    "loop": loop.loop,
     "report": runs.report,
     "status": runs.status,
     "submit": cluster.submit,
@@ -43,6 +46,7 @@ COMMANDS: dict[str, Callable[..., None]] = {  # in the order of `poolscore --hel
     "schema": before.schema,
     "pack": pools.pack,
     "doctor": pools.doctor,
+    "bench": bench.bench,
     "demo": before.demo,
 }
 
@@ -52,6 +56,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        print(f"poolscore {version('poolscore')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
 for name, command in COMMANDS.items():
     app.command(name)(command)
 app.add_typer(handoff.label, name="label")

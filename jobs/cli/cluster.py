@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from poolscore.engine.errors import INCOMPLETE, INTERRUPTED, ConfigError
+from poolscore.engine.errors import DONE, INCOMPLETE, INTERRUPTED, STOPPED, ConfigError
 from poolscore.jobs import scripts, show
 from poolscore.jobs.cli.options import AsJson, ConfigFile, Overrides
 from poolscore.jobs.show.terminal import console
@@ -46,7 +46,7 @@ def submit(
     extend: Annotated[
         str | None, typer.Option(metavar="RUN", help="Score only the files that the pool has gained since RUN.")
     ] = None,
-    name: Annotated[str | None, typer.Option(metavar="ID", help="Of the job; default: like run.dir.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the job; default: like run.dir.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """The job of `score` on a cluster, through Ray Jobs. Returns once it is checked there, which takes seconds."""
@@ -64,13 +64,14 @@ def submit(
     cluster = connect(address, config.submit.address)
     name = name or f"{_last_part(config.run.dir)}-{secrets.token_hex(3)}"
     with show.busy(f"submitting {name}"):
-        _hand_in(cluster, config, name, order_of(config, fresh=fresh, must_resume=resume, extends=extend))
+        name = _hand_in(cluster, config, name, order_of(config, fresh=fresh, must_resume=resume, extends=extend))
     try:
         job = _attended(cluster, name, wait)
     except KeyboardInterrupt:
         show.warn(f"{name} goes on; `poolscore logs {name} --follow` shows it, `poolscore stop {name}` ends it")
         raise typer.Exit(INTERRUPTED) from None
-    if as_json:
+    code = job.exit_code if job is not None else None
+    if as_json and code in (None, DONE, INCOMPLETE):  # a command that fails writes nothing
         scripts.result(asdict(job or cluster.require_job(name)))
     if job is not None and not job.at_work:
         raise typer.Exit(_tell_end(job))
@@ -86,7 +87,7 @@ def logs(
     from poolscore.jobs.submit.cluster import connect
 
     cluster = connect(address)
-    cluster.require_job(name)
+    name = cluster.require_found(name).name
     if not follow:
         _write(cluster.log(name))
         return
@@ -104,8 +105,8 @@ def stop(name: JobName, address: Dashboard = None, as_json: AsJson = False) -> N
     from poolscore.jobs.submit.follow import wait_for_end
 
     cluster = connect(address)
-    job = cluster.require_job(name)
-    ended_before = not job.at_work
+    job = cluster.require_found(name)
+    name, ended_before = job.name, not job.at_work
     if not ended_before:
         cluster.stop(name)
         with show.busy(f"waiting for {name} to end"):
@@ -114,10 +115,11 @@ def stop(name: JobName, address: Dashboard = None, as_json: AsJson = False) -> N
         scripts.result(asdict(job))
     elif ended_before:
         show.done(f"{name} has ended already: {job.state}")
-    elif job.at_work:
-        show.warn(f"{name} has not ended yet; `poolscore list` tells when it has")
-    else:
+    elif not job.at_work:
         show.done(f"{name}: {job.state}; the same `poolscore submit` goes on with {job.run_dir or 'its run'}")
+    if job.at_work:
+        show.warn(f"{name} has not ended yet; `poolscore list` tells when it has")
+        raise typer.Exit(STOPPED)
 
 
 def list_jobs(address: Dashboard = None, as_json: AsJson = False) -> None:
@@ -131,27 +133,35 @@ def list_jobs(address: Dashboard = None, as_json: AsJson = False) -> None:
         show.done("\n".join(_line(job) for job in jobs) if jobs else "no jobs")
 
 
-def _hand_in(cluster: Cluster, config: Config, name: str, order: Mapping[str, Any]) -> None:
+def _hand_in(cluster: Cluster, config: Config, name: str, order: Mapping[str, Any]) -> str:
+    """Gives the job's id, which is not its name where that has been a job's before."""
     from poolscore.engine.run.directory import redacted
-    from poolscore.jobs.submit.job import RUN_DIR, VERSION
-    from poolscore.jobs.submit.place import place_of_driver, require_gpu
+    from poolscore.jobs.submit.job import CALLED, RUN_DIR, VERSION, next_id
+    from poolscore.jobs.submit.place import place_of_driver, require_room
     from poolscore.jobs.submit.travel import runtime_env
 
     run_dir = redacted(config.run.dir)
-    for job in cluster.jobs():
+    jobs = cluster.jobs()
+    for job in jobs:
         if job.at_work and job.run_dir == run_dir:
             raise ConfigError(
                 f"run.dir: {job.name} is at work on {run_dir} ({job.state}); `poolscore stop {job.name}` ends it"
             )
+        if job.at_work and name in (job.name, job.called):
+            raise ConfigError(
+                f"--name: {job.name} is at work ({job.state}); choose another, or `poolscore stop {name}`"
+            )
     nodes = cluster.nodes()
-    require_gpu(config.run, nodes)
+    require_room(config.run, nodes)
     place = place_of_driver(config.submit, nodes)
     _warn(config)
     with tempfile.TemporaryDirectory(prefix="poolscore-") as staging:
         env = runtime_env(config, order, Path(staging), cluster.upload)
-        metadata = {RUN_DIR: run_dir, VERSION: version("poolscore")}
-        cluster.submit(name, entrypoint(config.submit.python), runtime_env=env, metadata=metadata, **place.asked)
-    show.done(f"submitted {name} to {cluster.url}; its driver runs {place.in_words}; results go to {run_dir}")
+        metadata = {RUN_DIR: run_dir, VERSION: version("poolscore"), CALLED: name}
+        job_id = next_id(name, jobs)
+        cluster.submit(job_id, entrypoint(config.submit.python), runtime_env=env, metadata=metadata, **place.asked)
+    show.done(f"submitted {job_id} to {cluster.url}; its driver runs {place.in_words}; results go to {run_dir}")
+    return job_id
 
 
 def entrypoint(python: str) -> str:
@@ -176,7 +186,10 @@ def _attended(cluster: Cluster, name: str, wait: bool) -> Job | None:
     with show.busy("waiting for its check on the cluster"):
         job = wait_for_check(cluster, name, CHECK_SECONDS)
     if job is None:
-        show.warn(f"{name} has not begun: the cluster has had no free machine for it so far; it goes on waiting")
+        show.warn(
+            f"{name} has not begun, and is not checked: so far the cluster has had no free machine for it, or still "
+            f"installs what it brings; Ray gives it up after 15 minutes. `poolscore status {name}` tells"
+        )
     elif job.at_work:
         show.done(f"{name} is at work; `poolscore status {name}` and `poolscore logs {name} --follow` show it")
     return job

@@ -58,6 +58,7 @@ def export_tasks(
         return
     again = ", which were there already" if done.again else ""
     show.done(f"{amount(done.rows, 'task')} in {done.out}{again}: {', '.join(done.files)}")
+    show.done(f"next, with what people answer: poolscore label import {done.out} ANSWERS --labels labels.parquet")
 
 
 @label.command("import")
@@ -100,7 +101,8 @@ def import_(
         show.warn(f"{amount(len(done.disputed), 'row')} with answers that are tied have no label: {ids}")
     show.done(
         f"{amount(done.answers, 'answer')}, {done.new:,} of them new; of the export {done.labelled:,} labelled, "
-        f"{done.skipped:,} skipped, {done.pending:,} pending; {amount(done.rows, 'row')} in {done.labels}"
+        f"{done.skipped:,} skipped, {len(done.disputed):,} disputed, {done.pending:,} pending; "
+        f"{amount(done.rows, 'row')} in {done.labels}"
     )
 
 

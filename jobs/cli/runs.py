@@ -47,7 +47,7 @@ def status(
 def report(
     run_dir: RunDir,
     images: Annotated[
-        bool | None, typer.Option("--images/--no-images", help="Pictures from the pool; not where thumbnails are 0.")
+        bool | None, typer.Option("--images/--no-images", help="Pictures, text, features; not where thumbnails are 0.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:

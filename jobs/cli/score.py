@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from poolscore.jobs.cli.options import Address, AsJson, ConfigFile, Overrides, R
 
 if TYPE_CHECKING:
     from poolscore.engine.config import Config
+    from poolscore.engine.finish import RunResult
 
 DIFFERS = 1  # exit code of `verify`
 
@@ -46,14 +48,28 @@ def run_score(
     extends: str | None = None,
     as_json: bool = False,
 ) -> int:
-    """Check, score, select, report; returns the exit code."""
+    """Check, score, select, report, tell; returns the exit code."""
+    from poolscore.jobs.results import of_run
+
+    result, report_path = scored(config, fresh=fresh, must_resume=must_resume, extends=extends)
+    if as_json:
+        scripts.result(of_run(result, report_path))
+    else:
+        show.summary(result, report_path or "not written")
+    return result.exit_code
+
+
+def scored(
+    config: Config, *, fresh: bool = False, must_resume: bool = False, extends: str | None = None
+) -> tuple[RunResult, str | None]:
+    """Check, score, select and report, with progress; gives the result and the report's path, if there is one."""
     from poolscore.engine.prepare import prepare_job
     from poolscore.engine.run.directory import RunDirectory, require_usable
     from poolscore.engine.score import score_pool
     from poolscore.jobs.report import write_report
-    from poolscore.jobs.results import of_run
 
     require_usable(config.run.dir)
+    _ask_cluster(config)
     with show.busy("looking at pool and model"):
         prepared = prepare_job(config, fresh=fresh, extends=extends)
     show.warnings(prepared)
@@ -68,16 +84,21 @@ def run_score(
             on_progress=progress.update,
             on_shortlist=progress.shortlist,
         )
-    report_path: str | None = None
     try:
-        report_path = write_report(RunDirectory(config.run.dir))
+        return result, write_report(RunDirectory(config.run.dir))
     except Exception as error:  # whatever it is: the scores and the selection are there
         show.warn(f"no report: {one_line(error)}; `poolscore report {config.run.dir}` tries again")
-    if as_json:
-        scripts.result(of_run(result, report_path))
-    else:
-        show.summary(result, report_path or "not written")
-    return result.exit_code
+    return result, None
+
+
+def _ask_cluster(config: Config) -> None:
+    """Whether anybody answers is told before pool and model are looked at, which may take minutes."""
+    address = config.run.address or os.environ.get("RAY_ADDRESS")
+    if config.run.executor == "ray" and address:
+        show.done(f"asking the Ray cluster at {address}")
+        from poolscore.engine.run.ray_cluster import require_answer
+
+        require_answer(address, "run.address" if config.run.address else "RAY_ADDRESS")
 
 
 def retry(

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from poolscore.jobs.demo.model import digits_cnn
 
 
-def train(pictures: NDArray[np.uint8], digits: NDArray[np.int64], out: Path, epochs: int) -> None:
+def train(pictures: NDArray[np.uint8], digits: NDArray[np.int64], out: Path, epochs: int, seed: int = 0) -> None:
     """Fit `digits_cnn` with Adam and write its weights.
 
     Args:
@@ -21,9 +21,10 @@ def train(pictures: NDArray[np.uint8], digits: NDArray[np.int64], out: Path, epo
         digits: int64 [N].
         out: a .safetensors file.
         epochs: full passes, in batches of 32.
+        seed: of weights, order and dropout.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model = digits_cnn()
         x = (torch.from_numpy(pictures).float().div(255) - 0.5)[:, None] / 0.5
         y = torch.from_numpy(digits)

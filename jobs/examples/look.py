@@ -25,7 +25,7 @@ for row in batch.select(["rank", "id", "score", "prediction", "confidence"]).sli
 # %% Its pictures, from the run's shortlist: no pool is read. A page of them; in a notebook: IPython.display.HTML(page)
 pictures = thumbnails(run, batch["row_id"].to_pylist())
 cells = [
-    f'<img src="data:image;base64,{base64.b64encode(pictures[row["row_id"]]).decode()}" title="{row["score"]:.3f}">'
+    f'<img src="data:image/jpeg;base64,{base64.b64encode(pictures[row["row_id"]]).decode()}" title="{row["id"]}">'
     for row in batch.to_pylist()
     if row["row_id"] in pictures
 ]

@@ -21,6 +21,7 @@ from poolscore.jobs.tasks.manifest import Tasks, read_tasks
 from poolscore.jobs.tasks.names import unguarded
 from poolscore.jobs.tasks.question import Question
 
+NAMED = 10  # wrong answers that are told of at once
 _NAME = re.compile("(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])")
 
 
@@ -147,6 +148,7 @@ def _matched(given: Sequence[Given], tasks: Tasks, question: Question, round_num
     ids, digest, now = tasks.ids.to_pylist(), tasks.digest, datetime.now(UTC)
     found: list[tuple[Given, Kept]] = []
     unknown: list[Given] = []
+    wrong: list[str] = []
     for each in given:
         if each.by == "task":
             name = _NAME.search(each.ref)
@@ -156,7 +158,11 @@ def _matched(given: Sequence[Given], tasks: Tasks, question: Question, round_num
         if place is None:
             unknown.append(each)
             continue
-        answer = question.parsed(each.value, f"{each.where} ({ids[place]!r})")
+        try:
+            answer = question.parsed(each.value, f"{each.where} ({ids[place]!r})")
+        except ConfigError as error:
+            wrong.append(str(error))
+            continue
         kept = Kept(
             id=ids[place],
             key=int(tasks.keys[place]),
@@ -175,4 +181,15 @@ def _matched(given: Sequence[Given], tasks: Tasks, question: Question, round_num
         raise ConfigError(
             f"{unknown[0].where}: {len(unknown)} of the answers are to rows that were not exported: {names}"
         )
+    if wrong:
+        raise ConfigError(_together(wrong))
     return one_each(found)
+
+
+def _together(wrong: Sequence[str]) -> str:
+    """What is wrong with the answers of a file, in one line; what to do is said once."""
+    if len(wrong) == 1:
+        return wrong[0]
+    told, (_, _, advice) = [one.partition("; ")[0] for one in wrong[:NAMED]], wrong[0].partition("; ")
+    more = [f"and {len(wrong) - NAMED:,} more"] if len(wrong) > NAMED else []
+    return f"{len(wrong):,} answers: {'; '.join([*told, *more])}" + (f"; {advice}" if advice else "")

@@ -1,6 +1,7 @@
 """`poolscore report`: one self-contained HTML page about a run, for the person who looks at it in the morning.
 
-Reads the run directory, and from the pool only the pictures of the selected rows. Needs neither torch nor Ray.
+Reads the run directory, and from the pool only the selected rows: pictures that the shortlist does not have, text and
+features. Needs neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -10,12 +11,21 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.filesystem import reason
+from poolscore.engine.filesystem import may_pass, reason
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.jobs.report import balance, gallery, histogram, next_steps, page, rejected, summary
+from poolscore.jobs.report import (
+    balance,
+    gallery,
+    histogram,
+    next_steps,
+    page,
+    rejected,
+    summary,
+    throughput,
+    uncertainty,
+)
 from poolscore.jobs.report.distribution import read_distribution
-from poolscore.jobs.report.facts import Facts, gather
-from poolscore.jobs.report.pictures import Pictures, read_pictures
+from poolscore.jobs.report.facts import gather
 
 REPORT = "report.html"
 
@@ -25,8 +35,9 @@ def write_report(run: RunDirectory, *, images: bool | None = None) -> str:
 
     Args:
         run: the run; its journal, parts, errors and selection are read, part by part.
-        images: show the pictures of the best rows; default: unless shortlist.thumbnail is 0, by which a run directory
-            has none. They are read from the pool; where it is gone, the report is written without them and says so.
+        images: show pictures, text or features of the best rows; default: unless shortlist.thumbnail is 0, by which a
+            run directory has none. What the shortlist lacks is read from the pool; where that is gone, the report is
+            written without and says so.
 
     Returns:
         Path of the page.
@@ -37,9 +48,12 @@ def write_report(run: RunDirectory, *, images: bool | None = None) -> str:
     try:
         html = _html(run, run.config.shortlist.thumbnail > 0 if images is None else images)
     except (OSError, pa.ArrowException) as error:
-        raise StoppedError(
-            f"{run.storage.root}: the run is damaged, a part named in its journal cannot be read: {reason(error)}"
-        ) from error
+        what = (
+            "its parts cannot be read just now"
+            if may_pass(error)
+            else "the run is damaged, a part named in its journal cannot be read"
+        )
+        raise StoppedError(f"{run.storage.root}: {what}: {reason(error)}") from error
     data = html.encode("utf-8", "backslashreplace")  # a path may hold bytes that are no text
 
     def fill(file: BinaryIO) -> None:
@@ -51,24 +65,17 @@ def write_report(run: RunDirectory, *, images: bool | None = None) -> str:
 
 def _html(run: RunDirectory, images: bool) -> str:
     facts = gather(run)
-    distribution = read_distribution(run, facts.reports)
-    return page.page(
-        title=summary.title(facts),
-        sections=[
-            summary.heading(facts),
-            summary.banner(facts),
-            summary.totals(facts),
-            histogram.section(facts, distribution),
-            gallery.section(facts, _pictures(facts) if images else None),
-            balance.section(facts, distribution),
-            rejected.section(facts),
-            next_steps.section(facts),
-            summary.asked(facts),
-        ],
-    )
-
-
-def _pictures(facts: Facts) -> Pictures | None:
-    if facts.selection is None:
-        return None
-    return read_pictures(facts.run, facts.selection.best)
+    distribution = read_distribution(run, facts.reports, *facts.row_ids)
+    sections = [
+        summary.banner(facts),
+        summary.totals(facts),
+        histogram.section(facts, distribution),
+        uncertainty.section(facts, distribution),
+        gallery.section(facts, distribution, gallery.look(facts, images)),
+        balance.section(facts, distribution),
+        rejected.section(facts),
+        throughput.section(facts),
+        next_steps.section(facts),
+        summary.asked(facts),
+    ]
+    return page.page(summary.title(facts), [summary.heading(facts), page.contents(sections), *sections])

@@ -8,7 +8,7 @@ from poolscore.engine.config import Config
 from poolscore.engine.scores import Task
 from poolscore.jobs.report.distribution import Distribution
 from poolscore.jobs.report.facts import Facts
-from poolscore.jobs.report.text import count, esc, percent
+from poolscore.jobs.report.text import count, esc, key, percent
 
 CLASSES = 24  # lines of the table
 NAME = 40  # characters
@@ -38,8 +38,7 @@ def section(facts: Facts, distribution: Distribution) -> str:
     return f"""
 <section aria-labelledby="classes">
 <h2 id="classes">Predicted classes</h2>
-<p class="lead">Share of each predicted class <span class="key pool"></span>&nbsp;in the pool and
-<span class="key batch"></span>&nbsp;in the batch.</p>
+<p class="lead">Share of each predicted class {key("pool", "in the pool")} and {key("batch", "in the batch")}.</p>
 <div class="card scroll" tabindex="0" role="region" aria-label="Predicted classes">
 <table class="balance"><thead><tr><th scope="col">class</th><td></td><th scope="col" class="num">pool</th>
 <th scope="col" class="num">batch</th></tr></thead><tbody>{lines}</tbody></table></div>

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from poolscore.engine.config import Config
 from poolscore.engine.filesystem import open_parquet
@@ -20,7 +22,7 @@ from poolscore.engine.run.totals import Totals
 from poolscore.engine.selection.batch import select_batch
 from poolscore.engine.selection.control import CONTROL
 
-SHOWN = 200  # best rows on the page
+SHOWN = 1000  # best rows on the page
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,10 @@ class Selection:
     score: str
     method: str
     rows: int
-    cutoff: float | None  # score of the last row; None without rows
+    control: int  # of them, those that are there by chance
+    cutoff: float | None  # least score of the rows that are not there by chance; None without such rows
     classes: Mapping[int, int]  # predicted class → rows; empty for regression
+    row_ids: NDArray[np.int64]  # of all rows, ascending
     best: pa.Table  # at most SHOWN rows, best first, with all columns
 
 
@@ -64,6 +68,13 @@ class Facts:
         return self.selection.score if self.selection else self.config.selected_by
 
     @property
+    def row_ids(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Of the batch, and of those of its rows that are shown; ascending."""
+        if self.selection is None:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        return self.selection.row_ids, np.sort(self.selection.best["row_id"].to_numpy())
+
+    @property
     def pool_rows(self) -> int:
         """Rows of the pool, scored or not."""
         return int(self.run.info["pool"]["rows"])
@@ -90,7 +101,7 @@ def _selection(run: RunDirectory) -> Selection:
     finished = run.info["status"] in (directory.DONE, directory.INCOMPLETE)
     if finished and directory.SELECTION in run.storage.names(""):
         with open_parquet(run.storage.path(directory.SELECTION)) as file:
-            every = file.read(columns=["score", "score_name", "method", "prediction"])
+            every = file.read(columns=["row_id", "score", "score_name", "method", "prediction"])
             first = next(file.iter_batches(SHOWN), None)
             best = file.schema_arrow.empty_table() if first is None else pa.Table.from_batches([first])
         return _described(run, every, best, written=True)
@@ -101,13 +112,16 @@ def _selection(run: RunDirectory) -> Selection:
 def _described(run: RunDirectory, every: pa.Table, best: pa.Table, written: bool) -> Selection:
     config = run.config
     # What the rows say goes before what the configuration says: a selection can be made again with other settings.
+    by_chance = pc.equal(every["method"].cast(pa.string()), CONTROL)
     return Selection(
         written=written,
         score=every["score_name"][0].as_py() if every.num_rows else config.selected_by,
         method=next((m for m in every["method"].unique().to_pylist() if m != CONTROL), config.select.method),
         rows=every.num_rows,
-        cutoff=pc.min(every["score"]).as_py(),
+        control=pc.sum(by_chance).as_py() or 0,
+        cutoff=pc.min(every["score"].filter(pc.invert(by_chance))).as_py(),
         classes=class_counts(every["prediction"]),
+        row_ids=np.sort(every["row_id"].to_numpy()),
         best=best,
     )
 

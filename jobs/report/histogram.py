@@ -1,21 +1,18 @@
-"""The histogram of the selecting score, as inline SVG, and the table of the other scores.
-
-Widths are percentages and heights pixels, so that the text keeps its size on a narrow screen.
-"""
+"""The histogram of the selecting score, as inline SVG, and small ones of the other scores with their table."""
 
 from __future__ import annotations
 
 import math
 
+from poolscore.jobs.report.axes import FULL, grid_line, ticks_below
 from poolscore.jobs.report.distribution import Distribution, Spread
 from poolscore.jobs.report.facts import Facts
-from poolscore.jobs.report.text import count, esc, number, percent, rows
+from poolscore.jobs.report.text import count, esc, key, number, percent, rows, short
 from poolscore.jobs.report.words import words_of
 
-HEIGHT = 240  # pixels
+HEIGHT, SMALL = 240, 90  # pixels
+LEFT, RIGHT = 20, 60  # percent: where the name of the cut-off changes sides
 FLOOR = 0.35  # decades below one row, so that a single row can be seen
-TICKS = 7  # about so many on the axis of scores
-FULL_WIDTH = 100.0
 
 
 def section(facts: Facts, distribution: Distribution) -> str:
@@ -32,6 +29,7 @@ def section(facts: Facts, distribution: Distribution) -> str:
 <div class="card plot">{svg(facts.score, spread, cutoff, selected)}</div>
 <details>
 <summary>All scores of this run</summary>
+<ul class="small plot">{"".join(small(*one) for one in distribution.spreads.items() if one[0] != facts.score)}</ul>
 {_table(distribution, facts.score)}
 </details>
 </section>"""
@@ -46,10 +44,10 @@ def svg(score: str, spread: Spread, cutoff: float | None, selected: int) -> str:
     return "".join(
         [
             f'<svg width="100%" height="{HEIGHT}" role="img" aria-label="{esc(label)}">',
-            *(_count_tick(value, top) for value in _count_ticks(top)),
-            *_bars(spread, cutoff, top),
+            *(grid_line(_y(value, top, HEIGHT), short(value)) for value in _count_ticks(top)),
+            *_bars(spread, top, HEIGHT),
             f'<line class="axis" x1="0" x2="100%" y1="{HEIGHT}" y2="{HEIGHT}"/>',
-            *(_score_tick(value, spread) for value in _score_ticks(spread.low, spread.high)),
+            ticks_below(spread.axis, HEIGHT),
             _cutoff(spread, cutoff, selected, words.unit),
             '<text class="name" x="-48" y="-30">rows, log scale</text>',
             f'<text class="name mid" x="50%" y="{HEIGHT + 42}">{esc(words.title)}{esc(unit)}</text>',
@@ -65,50 +63,39 @@ def _lead(score: str, spread: Spread, cutoff: float | None, selected: int) -> st
         text += f": {esc(words.meaning)}"
     text += f". The median over {rows(spread.rows)} is about {spread.median:.3g}"
     if cutoff is not None:
-        text += f"; the batch begins at {number(cutoff)}, the upper {percent(selected, spread.rows)} of what was scored"
-    return text + "."
+        text += f"; the batch, {percent(selected, spread.rows)} of what was scored, reaches down to {number(cutoff)}"
+    return f"{text}. Rows of {key('pool', 'the pool')}, and of them {key('batch', 'the batch')}."
 
 
-def _bars(spread: Spread, cutoff: float | None, top: int) -> list[str]:
-    """One bar a bin; the one that the cut-off falls into is drawn in two colours."""
-    drawn = spread.drawn
-    width = FULL_WIDTH / len(drawn)
-    at = FULL_WIDTH + 1 if cutoff is None else _place(cutoff, spread)
+def _bars(spread: Spread, top: int, height: int) -> list[str]:
+    """A bar a bin, before it one of the batch's rows in it; they are counted from the same ground."""
+    width = FULL / len(spread.batch)
     bars = []
-    for i, rows_in_bin in enumerate(drawn.tolist()):
-        if not rows_in_bin:
+    for i, (of_pool, of_batch) in enumerate(zip(spread.drawn.tolist(), spread.batch.tolist(), strict=True)):
+        if not of_pool:
             continue
-        left, right = i * width, (i + 1) * width
-        middle = min(max(at, left), right)
-        y = _y(rows_in_bin, top)
-        low, high = (spread.low + (spread.high - spread.low) * edge / len(drawn) for edge in (i, i + 1))
-        parts = [("pool", left, middle), ("batch", middle, right)]
-        rects = "".join(
-            f'<rect class="{kind}" x="{x:.3f}%" y="{y:.1f}" width="{end - x:.3f}%" height="{HEIGHT - y:.1f}"/>'
-            for kind, x, end in parts
-            if end > x
-        )
-        bars.append(f"<g><title>{number(low)} to {number(high)}: {rows(rows_in_bin)}</title>{rects}</g>")
+        low, high = (spread.low + (spread.high - spread.low) * edge / len(spread.batch) for edge in (i, i + 1))
+        said = f"{number(low)} to {number(high)}: {rows(of_pool)}"
+        said += f", {count(of_batch)} of the batch" if of_batch else ""
+        rects = ""
+        for kind, here in (("pool", of_pool), ("batch", of_batch)):
+            if here:
+                y = _y(here, top, height)
+                at = f'x="{i * width:.3f}%" y="{y:.1f}" width="{width:.3f}%" height="{height - y:.1f}"'
+                rects += f'<rect class="{kind}" {at}/>'
+        bars.append(f"<g><title>{said}</title>{rects}</g>")
     return bars
 
 
 def _cutoff(spread: Spread, cutoff: float | None, selected: int, unit: str) -> str:
     if cutoff is None:
         return ""
-    x = _place(cutoff, spread)
-    side = "start" if x < FULL_WIDTH / 3 else "mid" if x < FULL_WIDTH * 2 / 3 else "end"
+    x = spread.axis.place(cutoff)
+    side = "start" if x < LEFT else "mid" if x < RIGHT else "end"  # of the line, so that it fits narrow screens
     label = f"cut-off {number(cutoff)}{' ' + unit if unit == 'nats' else ''}, row {count(selected)}"
     return (
         f'<line class="cutoff" x1="{x:.3f}%" x2="{x:.3f}%" y1="-6" y2="{HEIGHT}"/>'
         f'<text class="cutoff {side}" x="{x:.3f}%" y="-12">{esc(label)}</text>'
-    )
-
-
-def _count_tick(value: int, top: int) -> str:
-    y = _y(value, top)
-    return (
-        f'<line class="grid" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text class="end" x="-8" y="{y + 4:.1f}">{count(value)}</text>'
     )
 
 
@@ -118,29 +105,25 @@ def _count_ticks(top: int) -> list[int]:
     return [step * 10**power for power in range(12) for step in steps if step * 10**power <= top]
 
 
-def _score_tick(value: float, spread: Spread) -> str:
-    x = _place(value, spread)
-    return (
-        f'<line class="axis" x1="{x:.3f}%" x2="{x:.3f}%" y1="{HEIGHT}" y2="{HEIGHT + 5}"/>'
-        f'<text class="mid" x="{x:.3f}%" y="{HEIGHT + 20}">{value:.6g}</text>'
+def _y(value: int, top: int, height: int) -> float:
+    return height * (1 - (math.log10(value) + FLOOR) / (math.log10(top) + FLOOR))
+
+
+def small(score: str, spread: Spread) -> str:
+    """A score beside those that the batch was selected by."""
+    words = words_of(score)
+    top = max(int(spread.drawn.max()), 1)
+    unit = f" <small>{esc(words.unit)}</small>" if words.unit else ""
+    return "".join(
+        [
+            f'<li class="card"><h3>{esc(words.title)}{unit}</h3>',
+            f'<svg width="100%" height="{SMALL + 24}" role="img" aria-label="Histogram of {esc(words.title)}">',
+            *_bars(spread, top, SMALL),
+            f'<line class="axis" x1="0" x2="100%" y1="{SMALL}" y2="{SMALL}"/>',
+            ticks_below(spread.axis, SMALL, 4),
+            "</svg></li>",
+        ]
     )
-
-
-def _score_ticks(low: float, high: float) -> list[float]:
-    """Round numbers, a step of 1, 2 or 5 apart."""
-    rough = (high - low) / TICKS
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
-
-
-def _place(score: float, spread: Spread) -> float:
-    return FULL_WIDTH * min(max((score - spread.low) / (spread.high - spread.low), 0.0), 1.0)
-
-
-def _y(value: int, top: int) -> float:
-    return HEIGHT * (1 - (math.log10(value) + FLOOR) / (math.log10(top) + FLOOR))
 
 
 def _table(distribution: Distribution, score: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 
 from poolscore.engine.run import directory
 from poolscore.jobs.report.facts import Facts
-from poolscore.jobs.report.text import esc
+from poolscore.jobs.report.text import esc, rows
 
 PATH = 1000  # characters: a command must be whole to be copied
 
@@ -27,9 +28,32 @@ def _steps(facts: Facts) -> str:
         what = "Score the missing shards" if facts.status == directory.INCOMPLETE else "Go on where the run stopped"
         steps += f"<p>{what}:</p>{_command('poolscore', 'score', 'CONFIG', '--resume')}"
     if facts.selection is not None and facts.selection.written and facts.selection.rows:
-        steps += "<p>Choose another batch from the stored scores, without a GPU and without the rows of this one:</p>"
-        steps += _command(*select_command(facts))
+        steps += "".join(f"<p>{why}:</p>{_command(*words)}" for why, words in _after(facts))
     return steps
+
+
+def _after(facts: Facts) -> Iterator[tuple[str, list[str]]]:
+    """What to do with a batch: why, in HTML, and the command."""
+    assert facts.selection is not None
+    root = facts.run.storage.root
+    tasks, labels = f"{root.rstrip('/')}-tasks", ["--labels", "labels.parquet"]
+    yield (
+        "Hand the batch to people, as tasks for Label Studio; <code>--to</code> takes cvat, csv, jsonl and folder, too",
+        ["poolscore", "export-tasks", root, "--to", "labelstudio", "--out", tasks],
+    )
+    yield "Add what they answered to the labels", ["poolscore", "label", "import", tasks, "ANSWERS", *labels]
+    if facts.selection.control:
+        yield (
+            f"See whether it was worth it: {rows(facts.selection.control)} of the batch were drawn at random, "
+            "and nobody is told which",
+            ["poolscore", "label", "worth", root, *labels],
+        )
+    yield (
+        "Choose another batch from the stored scores, without a GPU and without the rows of this one",
+        select_command(facts),
+    )
+    best = str(facts.selection.best["row_id"][0].as_py())
+    yield "Why a row is where it is: the first", ["poolscore", "explain", root, "--row-id", best]
 
 
 def select_command(facts: Facts) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
@@ -37,6 +38,13 @@ def page(title: str, sections: Iterable[str]) -> str:
 </body>
 </html>
 """
+
+
+def contents(sections: Iterable[str]) -> str:
+    """Links to the sections that have a heading."""
+    found = (link for section in sections for link in re.findall(r'<h2 id="(\w+)">([^<]+)</h2>', section))
+    links = "".join(f'<li><a href="#{name}">{title}</a></li>' for name, title in found)
+    return f'\n<nav aria-label="On this page"><ul>{links}</ul></nav>'
 
 
 @cache

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from poolscore.engine.filesystem import open_parquet
+import pyarrow as pa
+
+from poolscore.engine.filesystem import in_order, open_parquet
 from poolscore.engine.reasons import kind_of
 from poolscore.jobs.report.facts import Facts
 from poolscore.jobs.report.text import column_texts, count, esc, percent, rows, shortened
@@ -15,7 +17,6 @@ EXAMPLES = 3  # ids for each
 DISTINCT = 10_000  # reasons told apart; messages may hold anything
 REASON = 200  # characters
 OTHER = ("", "other reasons")
-BLOCK = 65_536  # rows
 
 Reason = tuple[str, str]  # stage, kind of message
 
@@ -30,25 +31,27 @@ class Rejected:
 
 
 def read_rejected(facts: Facts) -> Rejected:
-    """Count the reasons over all parts that the journal names. Memory: one block of rows."""
-    found = Rejected()
-    for report in facts.reports.values():
-        if report.errors is None:
-            continue
-        with open_parquet(facts.run.storage.path(report.errors)) as file:
-            for batch in file.iter_batches(BLOCK, columns=["id", "stage", "error"]):
-                stages, messages = (column_texts(batch.column(name)) for name in ("stage", "error"))
-                for i, (stage, message) in enumerate(zip(stages, messages, strict=True)):
-                    words = shortened(message, REASON)
-                    reason = (stage, kind_of(words))
-                    if reason not in found.counts and len(found.counts) >= DISTINCT:
-                        reason, words = OTHER, OTHER[1]
-                    found.counts[reason] += 1
-                    if found.words.setdefault(reason, words) != words:
-                        found.words[reason] = reason[1]
-                    examples = found.examples.setdefault(reason, [])
-                    if len(examples) < EXAMPLES:
-                        examples += column_texts(batch.column("id").slice(i, 1))
+    """Count the reasons over all parts that the journal names. Memory: a part, or as many as are read at once."""
+    found, storage = Rejected(), facts.run.storage
+
+    def read(name: str) -> pa.Table:
+        with open_parquet(storage.path(name)) as file:
+            return file.read(columns=["id", "stage", "error"])
+
+    names = [report.errors for report in facts.reports.values() if report.errors is not None]
+    for table in in_order(read, names, storage.at_once):
+        stages, messages = (column_texts(table[name]) for name in ("stage", "error"))
+        for i, (stage, message) in enumerate(zip(stages, messages, strict=True)):
+            words = shortened(message, REASON)
+            reason = (stage, kind_of(words))
+            if reason not in found.counts and len(found.counts) >= DISTINCT:
+                reason, words = OTHER, OTHER[1]
+            found.counts[reason] += 1
+            if found.words.setdefault(reason, words) != words:
+                found.words[reason] = reason[1]
+            examples = found.examples.setdefault(reason, [])
+            if len(examples) < EXAMPLES:
+                examples += column_texts(table["id"].slice(i, 1))
     return found
 
 

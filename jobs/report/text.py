@@ -23,6 +23,11 @@ def esc(value: object, limit: int = LIMIT) -> str:
     return html.escape(shortened(str(value), limit).translate(_REPLACED), quote=True)
 
 
+def key(kind: str, name: str) -> str:
+    """A colour of a drawing and what it stands for; both are our own words."""
+    return f'<span class="named"><span class="key {kind}"></span>{NBSP}{name}</span>'
+
+
 def shortened(text: str, limit: int) -> str:
     """Beginning and end of a long text: paths differ at their end, messages at their beginning."""
     if len(text) <= limit:
@@ -78,6 +83,11 @@ def number(value: float) -> str:
 def count(value: int) -> str:
     """1234567 as 1,234,567."""
     return f"{value:,}"
+
+
+def short(value: int) -> str:
+    """A round number: '10,000', '1 M'."""
+    return f"{value // 10**6:,}{NBSP}M" if value >= 10**6 else count(value)
 
 
 def rows(value: int) -> str:

@@ -23,6 +23,7 @@ _WORDS = {
     "least_confidence": ScoreWords("Least confidence", "", "1 − probability of the predicted class"),
     "margin": ScoreWords("Margin", "", "1 − lead of the best class over the second"),
     "predictive_variance": ScoreWords("Predictive variance", "squared units of the output", "spread of the output"),
+    "prediction": ScoreWords("Predicted value", "", "mean over the passes"),
     "random": ScoreWords("Random", "", "drawn from the row's key and the seed"),
 }
 

@@ -41,7 +41,8 @@ def summary(result: RunResult, report_path: str) -> None:
         facts.add(f"shard {shard}", f"set aside: {reason}")
     if result.listed and not totals.excluded:
         warn("no id of pool.exclude is in the pool; are they written as in pool.id?")
-    facts.add("time", f"{duration(result.seconds)}, {totals.rows_per_worker_second:,.0f} rows/s per worker")
+    took = "" if result.finished_before else f"{duration(result.seconds)}, "
+    facts.add("time", f"{took}{totals.rows_per_worker_second:,.0f} rows/s per worker")
     _add_stages(facts, totals)
     if result.mixed is not None:
         facts.add("mixed", result.mixed)
@@ -65,6 +66,8 @@ def summary(result: RunResult, report_path: str) -> None:
 
 
 def _ended(result: RunResult) -> str:
+    if result.finished_before and not result.wrong:
+        return f"{result.run_dir} was finished before: nothing was left to score; the selection is as configured now"
     if result.wrong:
         return "finished, but scored again some rows come out otherwise"
     return "finished, but not whole" if result.set_aside or result.limit else "done"

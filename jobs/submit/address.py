@@ -14,12 +14,13 @@ from requests.exceptions import RequestException
 from urllib3.exceptions import ProtocolError
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import ConfigError, StoppedError
 
 LOCAL = "http://127.0.0.1:8265"  # where a head node puts it if nothing else is said
 ADDRESSES = "RAY_API_SERVER_ADDRESS", "RAY_ADDRESS"  # in this order, as Ray's own command does
 SECONDS = 5.0, 20.0  # to connect, and to answer
 OPEN = "disabled"  # mode of a cluster that wants no token
+AWAY = (502, 503, 504)  # of what stands before a cluster
 _GIVE = f"give the dashboard's HTTP address, such as --address {LOCAL}"
 
 
@@ -54,6 +55,7 @@ def authentication_mode(url: str, headers: Mapping[str, str] | None = None) -> s
 
     Raises:
         ConfigError: nobody answers there within seconds, or somebody who is no dashboard.
+        StoppedError: what stands before the cluster answers, and says that it is away.
     """
     try:
         answer = requests.get(f"{url}/api/authentication_mode", headers=headers, timeout=SECONDS, **way_to(url))
@@ -67,6 +69,8 @@ def authentication_mode(url: str, headers: Mapping[str, str] | None = None) -> s
         raise ConfigError(f"{url}: no Ray cluster answers there ({_reason(error)}); {_GIVE}") from error
     if answer.status_code == requests.codes.not_found:
         return OPEN  # a version of Ray that knows of no tokens; or no Ray at all, which the next question tells
+    if answer.status_code in AWAY:
+        raise StoppedError(f"{url} is in trouble (status {answer.status_code}: {one_line(answer.text)[:200]})")
     mode = _json(answer).get("authentication_mode")
     if not isinstance(mode, str):
         raise ConfigError(f"{url} answers, but not as a dashboard (status {answer.status_code}); {_GIVE}")

@@ -54,7 +54,12 @@ def check_here(config: Config) -> str:
         ConfigError: it cannot be imported.
     """
     for key, name in _code(config):
-        import_name(name, key)
+        try:
+            import_name(name, key)
+        except ConfigError as error:
+            if not isinstance(error.__cause__, ModuleNotFoundError):
+                raise
+            raise ConfigError(f"{error}; what it imports travels by submit.working_dir or submit.py_modules") from error
     names = [f"{name} imports" for _, name in _code(config)]
     told = [f"poolscore {version('poolscore')}", *names, "what it reads is there", "run.dir can be written"]
     return f"{CHECKED}{socket.gethostname()}: {', '.join(told)}"

@@ -18,6 +18,7 @@ import requests
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import aiohttp
+from ray._private.authentication.authentication_constants import RAY_AUTHORIZATION_HEADER_NAME
 from ray.dashboard.modules import dashboard_sdk
 from ray.dashboard.modules.job import sdk
 from ray.exceptions import AuthenticationError
@@ -28,6 +29,7 @@ from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.jobs import show
 from poolscore.jobs.submit.address import (
     ADDRESSES,
+    AWAY,
     OPEN,
     SECONDS,
     authentication_mode,
@@ -38,11 +40,10 @@ from poolscore.jobs.submit.address import (
 from poolscore.jobs.submit.job import Job
 from poolscore.jobs.submit.token import HEADERS, find_token, given_headers
 
-UPLOAD_SECONDS = 600.0  # for the answer to what carries a package
+UPLOAD_SECONDS = 600.0  # for the answer to what carries a package, or makes the cluster unpack one
 SILENT = 60.0  # seconds in which a log says nothing, after which the connection may be dead; a driver says more often
 MOST_NODES = 10_000
 LONGEST = 500  # characters of a message that is not ours
-_AWAY = (502, 503, 504)  # of what stands before a cluster
 _RAISED = re.compile(r"^[A-Za-z_.]*(?:Error|Exception): (.+)", re.MULTILINE)
 
 
@@ -60,7 +61,7 @@ class _Client(JobSubmissionClient):
 
     def _do_request(self, method: str, endpoint: str, **given: Any) -> requests.Response:
         connect, answer = SECONDS
-        limits = connect, UPLOAD_SECONDS if method == "PUT" else answer
+        limits = connect, answer if method == "GET" else UPLOAD_SECONDS
         options = {"timeout": limits, **way_to(self._address), **given}
         answered: requests.Response = super()._do_request(method, endpoint, **options)
         return answered
@@ -93,7 +94,7 @@ class Cluster:
         Raises:
             ConfigError: the cluster does not take it, or there is a job of that name.
         """
-        with self._asking(no_fault=_AWAY):  # a wrong submission is 500 to Ray
+        with self._asking(no_fault=AWAY):  # a wrong submission is 500 to Ray
             self._client.submit_job(entrypoint=entrypoint, submission_id=name, **given)
 
     def upload(self, archive: Path) -> str:
@@ -104,7 +105,7 @@ class Cluster:
             return uri
 
     def job(self, name: str) -> Job | None:
-        """What is known of a job; None: there is none of that name."""
+        """What is known of a job; None: there is none of that id."""
         try:
             with self._asking(missing=True):
                 return Job.of(self._client.get_job_info(name), self.url)
@@ -117,10 +118,21 @@ class Cluster:
         Raises:
             ConfigError: there is none.
         """
-        job = self.job(name)
-        if job is None:
-            raise ConfigError(f"{self.url} has no job '{name}'; `poolscore list` shows those that it has")
-        return job
+        return self._required(self.job(name), name)
+
+    def find(self, name: str) -> Job | None:
+        """The latest attempt of the job that was handed in by this name, else the job of this id; None: no such job."""
+        jobs = self.jobs()
+        called = (job for job in jobs if job.called == name)
+        return next(called, None) or next((job for job in jobs if job.name == name), None)
+
+    def require_found(self, name: str) -> Job:
+        """The same.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        return self._required(self.find(name), name)
 
     def jobs(self) -> list[Job]:
         """All jobs that were handed in, the latest first."""
@@ -169,6 +181,11 @@ class Cluster:
             return []
         return [node for node in found if node.get("state") == "ALIVE"]
 
+    def _required(self, job: Job | None, name: str) -> Job:
+        if job is None:
+            raise ConfigError(f"{self.url} has no job '{name}'; `poolscore list` shows those that it has")
+        return job
+
     @contextmanager
     def _asking(self, missing: bool = False, no_fault: Container[int] = range(500, 600)) -> Iterator[None]:
         """Errors in our words.
@@ -192,6 +209,8 @@ class Cluster:
             if error.status in no_fault:
                 raise StoppedError(f"{self.url} is in trouble (status {error.status}: {error})") from error
             raise ConfigError(f"{self.url}: {error}") from error
+        except (requests.JSONDecodeError, KeyError, TypeError) as error:  # of Ray's client, about what it was told
+            raise ConfigError(f"{self.url} answers, but not as a dashboard of Ray ({one_line(error)})") from error
         except (requests.RequestException, ConnectionError) as error:
             raise StoppedError(f"{self.url} does not answer any more ({type(error).__name__})") from error
         except (RuntimeError, ValueError, OSError) as error:  # Ray's, of packages that it cannot make or send
@@ -210,8 +229,10 @@ def connect(address: str | None = None, configured: str | None = None) -> Cluste
     url = dashboard_address(address, configured)
     _warn_of_listeners(url)
     headers = given_headers()
-    if authentication_mode(url, headers) != OPEN and not _authorized(headers):
-        headers["Authorization"] = f"Bearer {find_token(url)}"
+    if authentication_mode(url, headers) != OPEN and RAY_AUTHORIZATION_HEADER_NAME not in map(str.lower, headers):
+        # Ray also takes it from a header of its own, where a proxy wants the usual one for itself.
+        name = RAY_AUTHORIZATION_HEADER_NAME if _authorized(headers) else "Authorization"
+        headers[name] = f"Bearer {find_token(url)}"
     return Cluster(url, headers)
 
 

@@ -53,11 +53,15 @@ def machine_must_have_all() -> Iterator[None]:
 
 
 def lacking() -> list[str]:
-    """Distributions that poolscore requires, extras apart, and this machine does not have."""
+    """Distributions that poolscore requires, extras and other systems apart, and this machine does not have."""
     missing = []
     for requirement in requires("poolscore") or ():
-        name = re.match(r"[A-Za-z0-9._-]+", requirement)
-        if name is None or "extra ==" in requirement:
+        name, platform = (
+            re.match(r"[A-Za-z0-9._-]+", requirement),
+            re.search("sys_platform == .([a-z0-9]+)", requirement),
+        )
+        elsewhere = platform is not None and platform[1] != sys.platform
+        if name is None or elsewhere or "extra ==" in requirement:
             continue
         try:
             version(name[0])

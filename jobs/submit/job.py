@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import DONE, INCOMPLETE, INTERRUPTED, STOPPED, WRONG_INPUT
 
 PENDING, RUNNING, SUCCEEDED, FAILED, ENDED = "pending", "running", "succeeded", "failed", "stopped"  # Ray's states
-RUN_DIR, VERSION = "run_dir", "poolscore"  # of a job's metadata, which everybody sees who may ask the cluster for jobs
+RUN_DIR, VERSION, CALLED = (
+    "run_dir",
+    "poolscore",
+    "called",
+)  # of a job's metadata, which everybody sees who may ask the cluster for jobs
 
 _OURS = (DONE, WRONG_INPUT, INCOMPLETE, STOPPED, INTERRUPTED)
 _NO_PYTHON = (126, 127)  # of the shell: the command is not there, or is none
@@ -32,6 +38,7 @@ class Job:
     started: float | None  # seconds since 1970
     ended: float | None
     address: str  # of the cluster's dashboard
+    called: str | None = None  # by which it was handed in; later attempts share it, and have ids of their own
 
     @property
     def at_work(self) -> bool:
@@ -52,7 +59,14 @@ class Job:
             started=told.start_time / 1000 if told.start_time else None,
             ended=told.end_time / 1000 if told.end_time else None,
             address=address,
+            called=metadata.get(CALLED),
         )
+
+
+def next_id(name: str, jobs: Iterable[Job]) -> str:
+    """The id of a further attempt, for Ray takes each once: the name itself, then name-2, name-3, …"""
+    taken = {job.name for job in jobs}
+    return next(one for n in count(1) if (one := name if n == 1 else f"{name}-{n}") not in taken)
 
 
 def exit_code_of(state: str, of_driver: int | None, error_type: str | None) -> int | None:
@@ -100,7 +114,7 @@ def _error_in_json(log: str) -> str | None:
 
 
 def find_job(name: str, address: str | None = None) -> Job | None:
-    """The job of that name; None if the cluster has none.
+    """The latest attempt of the job of that name; None if the cluster has none.
 
     Args:
         address: of the cluster's dashboard; None: see `dashboard_address`.
@@ -110,4 +124,4 @@ def find_job(name: str, address: str | None = None) -> Job | None:
     """
     from poolscore.jobs.submit.cluster import connect  # Ray is not needed for the types
 
-    return connect(address).job(name)
+    return connect(address).find(name)

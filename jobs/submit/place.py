@@ -38,13 +38,21 @@ def place_of_driver(config: SubmitConfig, nodes: Sequence[dict[str, Any]]) -> Pl
     return Place({}, "on the head node")
 
 
-def require_gpu(config: RunConfig, nodes: Sequence[dict[str, Any]]) -> None:
-    """Refuse a job that asks for GPUs of a cluster that has none, nor is asked to grow.
+def require_room(config: RunConfig, nodes: Sequence[dict[str, Any]]) -> None:
+    """Refuse a job whose workers find no machine in a cluster that is not asked to grow.
 
     Raises:
         ConfigError: so it is.
     """
-    if config.device == "cuda" and not config.max_workers and nodes and not _gpus(nodes):
+    if config.max_workers or not nodes:
+        return
+    needed, most = config.threads + (config.decode_threads or 0), max(map(_cpus, nodes))
+    if needed > most:
+        raise ConfigError(
+            f"run.threads, run.decode_threads: a worker asks for {needed} CPUs, the largest machine of the cluster has "
+            f"{most:g}; give it fewer, or run.max_workers if its autoscaler is to bring a larger one"
+        )
+    if config.device == "cuda" and not _gpus(nodes):
         raise ConfigError(
             "run.device: 'cuda' is asked for, but the Ray cluster has no GPU; if its autoscaler is to bring some, give "
             "run.max_workers"
@@ -62,9 +70,13 @@ def _configured(config: SubmitConfig) -> dict[str, Any]:
     return {"entrypoint_num_cpus": 1, **asked} if asked else {}
 
 
+def _cpus(node: dict[str, Any]) -> float:
+    return float((node.get("resources_total") or {}).get("CPU", 0))
+
+
 def _is_quiet(node: dict[str, Any]) -> bool:
     has = node.get("resources_total") or {}
-    return not has.get("GPU") and has.get("CPU", 0) >= 1 and (node.get("labels") or {}).get(MARKET) != SPOT
+    return not has.get("GPU") and _cpus(node) >= 1 and (node.get("labels") or {}).get(MARKET) != SPOT
 
 
 def _gpus(nodes: Sequence[dict[str, Any]]) -> float:

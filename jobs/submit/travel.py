@@ -20,6 +20,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.jobs.submit.order import FILE, PACKAGE, URI
 
 PARTS = ("engine", "jobs", "kernels")  # of poolscore
+STAYS = (".?*", "__pycache__", "*.pyc")  # of folders, as .gitignore has it: .env, .git and their kind
 STOP_SECONDS = 60  # that a job has to end in good order once it is told to; Ray's own default is 3
 Upload = Callable[[Path], str]  # an archive → its URI on the cluster
 
@@ -40,14 +41,21 @@ def runtime_env(config: Config, order: Mapping[str, Any], staging: Path, upload:
                 raise ConfigError(f"submit.{key}: there is no {path}")
     whole = [path for path in wanted.py_modules if re.match(URI, path) or Path(path).is_dir()]
     single = [Path(path) for path in wanted.py_modules if path not in whole]
+    if wrong := [path for path in single if path.suffix != ".py"]:
+        raise ConfigError(
+            f"submit.py_modules: {wrong[0]} is no folder and no .py file; unpack it, or name a package in submit.pip"
+        )
+    named = users_modules(config)
+    whole += [str(module) for module in named if module.is_dir()]
     told = {f"{PACKAGE}/{FILE}": json.dumps(order).encode()}
-    for module in [*single, *users_modules(config)]:
+    for module in [*single, *(module for module in named if module.is_file())]:
         told |= _files_of(module, module.name)
     modules = [upload(_archive(staging / "order.zip", told)), *whole]
     if wanted.bring == "package":
         modules.append(upload(_archive(staging / "poolscore.zip", own_package())))
     env: dict[str, Any] = {
         "py_modules": modules,
+        "excludes": list(STAYS),
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS), **wanted.env_vars},
     }
     if wanted.working_dir is not None:

@@ -11,14 +11,15 @@ from typing import Any
 from poolscore.engine.storage import Storage
 from poolscore.jobs.tasks.manifest import Tasks
 from poolscore.jobs.tasks.names import guarded
+from poolscore.jobs.tasks.question import SKIP, Question
 from poolscore.jobs.tasks.shown import Item, Shown
 
-CSV, JSONL = "tasks.csv", "tasks.jsonl"
+CSV, JSONL, HOW = "tasks.csv", "tasks.jsonl", "how-to-label.txt"
 
 
 def write_csv(tasks: Tasks, items: Sequence[Item], shown: Sequence[Shown], storage: Storage) -> list[str]:
-    """One file: task, id, what people see, prediction and confidence where they are shown, and an empty label. No cell
-    is a formula."""
+    """The table (task, id, what people see, prediction and confidence where they are shown, and an empty label; no cell
+    is a formula), and what to write into it."""
     out = io.StringIO(newline="")
     table = csv.writer(out, quoting=csv.QUOTE_ALL)
     shows = bool(tasks.options["predictions"])
@@ -29,12 +30,12 @@ def write_csv(tasks: Tasks, items: Sequence[Item], shown: Sequence[Shown], stora
         cells += [item.prediction, item.confidence] if shows else []
         table.writerow([*map(_cell, cells), ""])
     storage.publish(CSV, lambda file: file.write(out.getvalue().encode()))
-    return [CSV]
+    return [CSV, _write_how(CSV, tasks.question, storage)]
 
 
 def write_jsonl(tasks: Tasks, items: Sequence[Item], shown: Sequence[Shown], storage: Storage) -> list[str]:
-    """One file, a row a line: {"task", "id", "data": {column: value}, "label": null}, and prediction and confidence
-    where they are shown."""
+    """A row a line: {"task", "id", "data": {column: value}, "label": null}, and prediction and confidence where they
+    are shown; and what to write into it."""
     lines = []
     for item in items:
         row: dict[str, Any] = {"task": item.name, "id": item.id}
@@ -43,7 +44,27 @@ def write_jsonl(tasks: Tasks, items: Sequence[Item], shown: Sequence[Shown], sto
             row |= {"prediction": item.prediction, "confidence": item.confidence}
         lines.append(json.dumps({**row, "label": None}, default=str) + "\n")
     storage.publish(JSONL, lambda file: file.write("".join(lines).encode()))
-    return [JSONL]
+    return [JSONL, _write_how(JSONL, tasks.question, storage)]
+
+
+def _write_how(name: str, question: Question, storage: Storage) -> str:
+    """For the people who fill a file in."""
+    known = "\n".join(f"  {one}" for one in question.classes) or "  class numbers, from 0 on"
+    what = {
+        "one": f"Write the class of each row into 'label', as it stands here:\n{known}",
+        "several": "Write the labels that apply to each row into 'label', "
+        f"{'as a|b' if name == CSV else 'as a list of texts'}:\n{known}",
+        "number": "Write a number into 'label' of each row.",
+    }[question.kind]
+    text = (
+        f"{name}: what people are asked\n\n{what}\n\n"
+        f"{SKIP} says that a row cannot be labelled; where 'label' is left empty the row is still pending.\n"
+        "Leave the other columns and the order as they are or not: a row is known by 'task'. A column 'annotator' may "
+        "say who\nanswered. Send the file back; whoever made it takes it in with\n\n"
+        f"  poolscore label import FOLDER {name} --labels labels.parquet\n"
+    )
+    storage.publish(HOW, lambda file: file.write(text.encode()))
+    return HOW
 
 
 def _cell(value: Any) -> str:

@@ -32,12 +32,8 @@ def test_a_driver_without_gpu_prepares_a_job_for_workers_with_some(digit_config:
     assert prepared.scorer.decoder.device.type == "cpu"
     assert prepared.job.config.run.device == "cuda"
     assert prepared.job.compiled is None
-    assert prepared.uncompiled_because == "there is no GPU here to compile for"
-
-
-def test_nothing_is_compiled_for_gpus_without_one(digit_config: Configure) -> None:
-    with pytest.raises(ConfigError, match=r"passes.compile: .* \(there is no GPU here to compile for\); leave it out"):
-        prepare_job(on_a_cluster(digit_config, passes={"compile": True}))
+    assert prepared.compile_on  # by a worker's machine: test_compiled.py
+    assert prepare_job(on_a_cluster(digit_config, passes={"compile": True})).compile_on
 
 
 def test_without_a_cluster_cuda_needs_a_gpu_here(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -104,21 +104,21 @@ def test_a_run_goes_on_without_the_files_that_came(digit_config: Configure, digi
 
 
 def test_a_shard_that_is_being_written_is_kept(digit_config: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish, writing, interrupted = LocalStorage.publish, Event(), Event()
+    create, writing, interrupted = LocalStorage.create, Event(), Event()
 
-    def slowly(storage: LocalStorage, name: str, fill: Callable[[BinaryIO], object]) -> None:
+    def slowly(storage: LocalStorage, name: str, data: bytes) -> bool:
         if name.startswith("scores/") and not interrupted.is_set():
             writing.set()
             assert interrupted.wait(60)
             time.sleep(0.2)  # the fleet is closed meanwhile
-        publish(storage, name, fill)
+        return create(storage, name, data)
 
     def stop(state: State) -> None:
         if writing.is_set():
             interrupted.set()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(LocalStorage, "publish", slowly)
+    monkeypatch.setattr(LocalStorage, "create", slowly)
     config = digit_config()
     with pytest.raises(InterruptedRun):
         score_pool(config, on_progress=stop)

@@ -6,10 +6,14 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,7 @@ import yaml
 from conftest import TESTS, write_pool
 
 from poolscore.engine.config import PassesConfig, RunConfig, load_config
-from poolscore.engine.errors import PoolscoreError, StoppedError
+from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.jobs import cli
 from poolscore.jobs.cli.score import run_score
@@ -297,6 +301,7 @@ def test_init_writes_a_configuration_that_plans(tmp_path: Path, digits: pa.Table
     planned = poolscore("plan", out, "--set", f"model.path={TESTS}")
     assert planned.returncode == 0, planned.stderr
     assert poolscore("init", "pool", "nets:cnn", "--out", out, cwd=tmp_path).returncode == 2  # exists
+    assert str(tmp_path) not in out.read_text()  # the folder can be moved as a whole
 
 
 def told(
@@ -416,6 +421,66 @@ def test_init_cuts_a_small_pool_into_about_16_shards(tmp_path: Path, rows: int, 
     assert config.run.shard_rows == expected
     assert config.passes == PassesConfig()
     assert config.run.batch_size == RunConfig(dir="run").batch_size
+
+
+def test_init_names_what_lies_elsewhere_by_its_whole_path(tmp_path: Path, digits: pa.Table) -> None:
+    write_pool(tmp_path / "pool", digits.slice(0, 100))
+    (tmp_path / "jobs").mkdir()
+    out = tmp_path / "jobs" / "made.yaml"
+    write_configuration(str(tmp_path / "pool"), "net.onnx", weights=None, task="multiclass", k=5, out=out)
+    assert f"uri: {json.dumps(str(tmp_path / 'pool'))}" in out.read_text()
+    assert load_config(out).pool.uri == str(tmp_path / "pool")
+
+
+def test_the_version_is_told() -> None:
+    told = poolscore("--version")
+    assert (told.returncode, told.stdout) == (0, f"poolscore {version('poolscore')}\n")
+
+
+def test_who_is_asked_is_said_at_once_and_who_is_not_there_is_told_within_seconds(
+    configuration: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("poolscore.engine.prepare.prepare_job", lambda *_: pytest.fail("it looks at the pool first"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        began = time.monotonic()
+        message = refused(configuration(), "run.executor=ray", f"run.address={address}")
+        assert time.monotonic() - began < 20  # Ray's import included
+    assert re.search(rf"run.address: no Ray cluster answers at {address} \(.*refused\); give its HOST:PORT", message)
+    assert f"asking the Ray cluster at {address}" in capsys.readouterr().out
+
+
+def test_the_dashboard_is_no_address_of_the_cluster(answering_http: str) -> None:
+    from poolscore.engine.run.ray_cluster import require_answer
+
+    with pytest.raises(ConfigError, match=r"run.address: .* is a web page; is it the cluster's dashboard"):
+        require_answer(answering_http, "run.address")
+    require_answer("auto", "run.address")  # Ray knows better
+
+
+@pytest.fixture
+def answering_http() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_a_finished_run_is_said_to_be_finished(
+    configuration: Write, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = load_config(configuration())
+    assert run_score(config) == 0
+    before = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert "finished before" not in capsys.readouterr().out
+    assert run_score(config) == 0
+    told = capsys.readouterr().out
+    assert f"{tmp_path / 'run'} was finished before: nothing was left to score; the selection is as configured" in told
+    assert "starting workers" not in told
+    after = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert [event["what"] for event in before["events"]][-1] == "ended"
+    assert after["events"] == before["events"]
 
 
 def test_init_takes_a_file(tmp_path: Path, digits: pa.Table) -> None:

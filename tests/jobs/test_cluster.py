@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,6 +103,8 @@ def test_the_dashboard_is_for_the_namespace_alone(cluster: dict[str, Any]) -> No
     assert operator["ports"] == [{"protocol": "TCP", "port": 8265}]
     (who,) = operator["from"]
     assert who["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "kuberay-operator"}}
+    # Anybody may give a pod that label, but not in the operator's namespace.
+    assert who["namespaceSelector"] == {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-operator"}}
 
 
 def test_ray_wants_a_token(cluster: dict[str, Any]) -> None:
@@ -138,7 +141,10 @@ def test_a_driver_that_dies_gets_another_cluster_and_nothing_stays(cluster: dict
     spec = manifest("RayJob")["spec"]
     assert spec["backoffLimit"] > 0
     assert spec["shutdownAfterJobFinishes"] is True
-    assert spec["entrypoint"] == "poolscore score /etc/poolscore/poolscore.yaml"
+    assert spec["entrypoint"] == "poolscore score /etc/poolscore/poolscore.yaml || test $? -eq 3"
+    for code, to_kubernetes in ((0, 0), (3, 0), (2, 1), (4, 1), (130, 1)):
+        line = spec["entrypoint"].replace("poolscore score /etc/poolscore/poolscore.yaml", f"(exit {code})")
+        assert subprocess.run(line, shell=True, check=False).returncode == to_kubernetes  # as Ray starts it
     (mount,) = cluster["headGroupSpec"]["template"]["spec"]["containers"][0]["volumeMounts"]
     assert mount["mountPath"] == "/etc/poolscore"
 
@@ -166,6 +172,10 @@ def test_only_the_driver_has_the_identity_that_may_delete(cluster: dict[str, Any
     assert {head["serviceAccountName"], worker["serviceAccountName"]} == accounts
     assert (head["serviceAccountName"], worker["serviceAccountName"]) == ("poolscore-driver", "poolscore-worker")
     assert worker["automountServiceAccountToken"] is submitter["automountServiceAccountToken"] is False
+    keys = [pod["containers"][0]["envFrom"] for pod in (head, worker)]  # where the storage knows no such identities
+    assert keys == [
+        [{"secretRef": {"name": f"poolscore-storage-{role}", "optional": True}}] for role in ("driver", "worker")
+    ]
 
 
 def test_the_job_asks_for_what_a_pod_has(cluster: dict[str, Any], job: Config) -> None:

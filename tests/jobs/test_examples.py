@@ -6,12 +6,16 @@ import runpy
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from conftest import write_pool
 
+from poolscore.engine import load_config
 from poolscore.jobs.demo.model import digits_cnn
+from poolscore.jobs.examples import loop_code
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +76,16 @@ def test_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert shown[0] == "499 rows scored; set aside: {'ValueError: 6 bytes, not 64': 1}"
     assert "its 20 passes say [" in shown[1]
     assert float(shown[2].split()[-2]) < 1e-6
+
+
+def test_the_loop_and_its_training(digits: pa.Table, tmp_path: Path) -> None:
+    """The loop itself takes a minute; tests/jobs/test_loop.py has quicker ones."""
+    config = load_config(Path(loop_code.__file__).with_name("loop.yaml"))
+    assert config.loop is not None
+    assert config.loop.train == f"{loop_code.__name__}:train"
+    pq.write_table(digits.slice(0, 20), tmp_path / "labelled.parquet")
+    threads = torch.get_num_threads()
+    metrics = [loop_code.train(tmp_path / "labelled.parquet", tmp_path, 0, seed) for seed in (1, 1, 2)]
+    torch.set_num_threads(threads)
+    assert metrics[0] == metrics[1] != metrics[2]
+    assert 0.2 < metrics[0]["accuracy"] < 0.9

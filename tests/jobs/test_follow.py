@@ -25,12 +25,12 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.heartbeat import Driver, this_process
 from poolscore.engine.run.journal import Journal
-from poolscore.engine.run.live import Live
+from poolscore.engine.run.live import Live, at_stage
 from poolscore.jobs import follow as following
 from poolscore.jobs.cli import app
-from poolscore.jobs.follow import follow
+from poolscore.jobs.follow import BEGIN, follow
 from poolscore.jobs.show import progress
-from poolscore.jobs.status import run_of
+from poolscore.jobs.status import facts_of, run_of, state_of
 from poolscore.jobs.submit.job import Job
 
 Step = Callable[[], object]
@@ -178,6 +178,63 @@ def test_it_ends_after_the_driver_which_scores_rows_again_when_the_run_is_done(n
     night.begin()
     night.then(lambda: night.run.end("done", 0), lambda: (night.run.update(exit_code=3), night.journal.close()))
     assert follow(night.uri) == 3
+
+
+def test_a_run_whose_driver_died_before_it_began_is_not_followed_for_ever(
+    night: Night, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(following.time, "monotonic", lambda: now[0])
+    plan = make_plan(find_files(night.config.pool.uri, "pool.uri"), 100)
+    create_run(night.uri, night.config, "0", plan, {})
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    night.then(lambda: wait(BEGIN - 1), lambda: wait(2))
+    assert follow(night.uri) == 4
+    assert night.looks == 3
+    assert "no driver has begun with it; the same command goes on" in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_is_done_besides_scoring_is_shown(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
+    night.begin()
+
+    def verify() -> None:
+        night.run.end("done", 0, totals=asdict(night.run.totals()))
+        night.run.update(live=at_stage("verification"))
+
+    night.then(
+        lambda: night.run.update(live=at_stage("compiling")),
+        lambda: night.score(0, 10.0),
+        lambda: night.run.update(live=at_stage("shortlist", done=3, of=9, workers=2)),
+        verify,
+        lambda: (night.run.update(live=None), night.journal.close()),
+    )
+    assert follow(night.uri) == 0
+    lines = [line.partition("rejected  ")[2] for line in capsys.readouterr().out.splitlines() if "rejected  " in line]
+    assert [line[:42] for line in lines] == [
+        "0 rows/s per worker",
+        "the model is compiled on a worker's machin",
+        "10 rows/s  50.0 s left  2 workers  100 row",
+        "the shortlist is made of the best rows, 3 ",
+        "some rows are scored again",
+        "100 rows/s per worker",
+    ]
+
+
+def test_status_shows_the_stage_too(night: Night) -> None:
+    night.begin()
+    night.run.update(live=at_stage("shortlist", done=3, of=9, workers=2))
+    state = state_of(night.run, night.run.totals())
+    assert state["stage"] == {"stage": "shortlist", "done": 3, "of": 9}
+    assert dict(facts_of(state))["status"] == "running: the shortlist is made of the best rows, 3 of 9 tasks"
+    night.run.end("done", 0)
+    night.run.update(live=at_stage("verification"))
+    assert dict(facts_of(state_of(night.run, night.run.totals())))["status"] == "done: some rows are scored again"
+    night.journal.close()
+    after = state_of(night.run, night.run.totals(), ask=lambda *_: False)  # the driver died of it
+    assert dict(facts_of(after))["status"] == "done"
 
 
 def test_one_who_waits_for_a_job_waits_for_its_run_too(night: Night, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -367,6 +368,23 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(desk: Desk) -> None:
     with pytest.raises(ConfigError, match="there is no file of answers"):
         desk.come(str(desk.folder / "none.csv"))
     assert sorted(path.name for path in desk.folder.glob("labels*")) == []
+
+
+def test_bad_cells_are_told_of_all_at_once(desk: Desk) -> None:
+    names = desk.tasks.names[:5]
+    lines = "".join(f"{name},zebra-{i}\n" for i, name in enumerate(names))
+    with pytest.raises(ConfigError, match=r"^3 answers: ") as caught:
+        desk.come(desk.answers("a.csv", "task,label\n" + "".join(lines.splitlines(True)[:3])))
+    told = str(caught.value)
+    assert all(re.search(rf"a.csv, line {i + 2} .*?: the label 'zebra-{i}' is no class", told) for i in range(3))
+    assert told.count("the classes are: ") == 1
+    many = "".join(f"{name},zebra\n" for name in desk.tasks.names * 3)
+    with pytest.raises(ConfigError) as caught:
+        desk.come(desk.answers("a.csv", f"task,label\n{many}"))
+    count = 3 * len(desk.tasks.names)
+    assert f"{count} answers: " in str(caught.value)
+    assert f"and {count - 10} more; the classes are" in str(caught.value)
+    assert str(caught.value).count("zebra") == 10
 
 
 BOMB = """<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>

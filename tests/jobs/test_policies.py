@@ -38,9 +38,10 @@ class Request:
 
     action: str
     resource: str
+    new: bool = False  # it may write over nothing (If-None-Match)
 
     @classmethod
-    def of(cls, seen: str) -> Request:
+    def of(cls, seen: str, new: bool) -> Request:
         """From method and path of an HTTP request, path-style."""
         method, _, target = seen.partition(" ")
         bucket, _, key = unquote(urlsplit(target).path).removeprefix("/").partition("/")
@@ -49,7 +50,7 @@ class Request:
             assert not set(parse_qs(urlsplit(target).query)) - {"list-type", "prefix", "delimiter", "max-keys"}, seen
             return cls("s3:ListBucket", f"arn:aws:s3:::{bucket}")
         actions = {"GET": "s3:GetObject", "HEAD": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
-        return cls(actions[method], f"arn:aws:s3:::{bucket}/{key}")
+        return cls(actions[method], f"arn:aws:s3:::{bucket}/{key}", new)
 
 
 class Policy:
@@ -65,6 +66,7 @@ class Policy:
         return any(
             request.action in _list(one["Action"])
             and any(fnmatchcase(request.resource, pattern) for pattern in _list(one["Resource"]))
+            and (request.new or "Condition" not in one)
             for one in self.statements
         )
 
@@ -91,7 +93,7 @@ class Night:
 def requests_at(proxy: Proxy) -> list[Request]:
     """Of everything since the last look."""
     seen, proxy.seen[:] = list(proxy.seen), []
-    return [Request.of(one) for one in seen]
+    return [Request.of(one, one in proxy.new) for one in seen]
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +156,14 @@ def test_a_worker_needs_no_more_than_its_policy(night: Night) -> None:
     written = {request.resource.split("/", 1)[1] for request in asked if request.action == "s3:PutObject"}
     assert written == {f"night/1/{name}" for name in (report.scores, report.errors, looked.part.name)}
     assert report.errors is not None
+    for request in asked:
+        if request.action == "s3:PutObject":  # what is there is nobody's to write over
+            assert night.refused("worker", [replace(request, new=False)])
+
+
+def test_the_only_condition_of_the_policies_is_the_one_that_is_understood_here() -> None:
+    conditions = [one.get("Condition") for role in ("driver", "worker") for one in Policy(role).statements]
+    assert [one for one in conditions if one is not None] == [{"Null": {"s3:if-none-match": "false"}}]
 
 
 @pytest.mark.parametrize("name", ["run.json", "_log/000001/000000.json", "selection.parquet", "_SUCCESS"])

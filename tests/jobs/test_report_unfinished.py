@@ -151,7 +151,7 @@ def spoil(pool: Path) -> None:
         (spoil, "the picture cannot be decoded"),
     ],
 )
-def test_a_pool_that_is_gone_or_changed_costs_only_the_pictures(
+def test_a_pool_that_is_gone_or_changed_costs_only_pictures_that_the_shortlist_has_not(
     whole: RunDirectory, tmp_path: Path, change: Callable[[Path], None], says: str
 ) -> None:
     run = copied(whole, tmp_path / "run")
@@ -160,9 +160,10 @@ def test_a_pool_that_is_gone_or_changed_costs_only_the_pictures(
     plan = tmp_path / "run" / "plan.parquet"
     table = pq.read_table(plan)
     pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), b"root": str(pool).encode()}), plan)
-    assert len(Elements(page_of(run)).all("img")) == 40
     change(pool)
+    assert len(Elements(page_of(run)).all("img")) == 40
+    shutil.rmtree(tmp_path / "run" / "shortlist")
     page = require_harmless(page_of(RunDirectory(run.storage.root)))
     assert not page.all("img")
     assert f"No pictures: {says}" in page.text
-    assert "rank id score prediction confidence label" in page.text
+    assert "rank id score prediction confidence entropy expected label" in page.text

@@ -23,11 +23,20 @@ from poolscore.jobs.cli import COMMANDS, app
 from poolscore.jobs.show.terminal import console
 
 STATUS = {
-    *("status", "exit_code", "finished", "run", "id", "epoch", "shards", "rows", "rejected_by_stage", "workers"),
-    *("rows_per_second", "eta_seconds", "rows_per_worker_second", "stage_seconds", "idle_share", "set_aside", "mixed"),
+    *("status", "exit_code", "finished", "stage", "run", "id", "epoch", "shards", "rows", "rejected_by_stage"),
+    *(
+        "workers",
+        "rows_per_second",
+        "eta_seconds",
+        "rows_per_worker_second",
+        "stage_seconds",
+        "idle_share",
+        "set_aside",
+        "mixed",
+    ),
     *("stopped_by", "deadline", "extends", "driver", "events", "verified", "created", "updated"),
 }
-SCORED = STATUS | {"seconds", "selection", "report", "shortlist", "near_duplicates", "notes"}
+SCORED = STATUS | {"finished_before", "seconds", "selection", "report", "shortlist", "near_duplicates", "notes"}
 PLANNED = {
     *(
         "pool",
@@ -43,7 +52,7 @@ PLANNED = {
     ),
     *("batch_seconds", "rows_per_second", "seconds", "findings", "check", "advised", "preview"),
 }
-ON_A_CLUSTER = {"submit", "stop", "list"}  # asked in test_submit.py
+ASKED_ELSEWHERE = {"submit", "stop", "list", "bench", "loop"}  # in test_submit.py, test_bench.py, test_loop.py
 
 
 def value_of(*arguments: object, code: int = 0) -> Any:
@@ -69,7 +78,7 @@ def test_every_command_that_a_script_may_ask_gives_json_alone(
     values["export-tasks"] = value_of("export-tasks", run, "--to", "csv", "--out", tmp_path / "tasks")
     values["doctor"] = value_of("doctor", tmp_path / "pool")
     asked = {name for name, command in COMMANDS.items() if "as_json" in inspect.signature(command).parameters}
-    assert values.keys() == asked - ON_A_CLUSTER
+    assert values.keys() == asked - ASKED_ELSEWHERE
     assert values["plan"].keys() == PLANNED
     assert values["plan"]["preview"]["rows"] == 20
     assert 0 <= values["plan"]["check"]["quality"] <= 1

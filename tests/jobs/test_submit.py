@@ -59,9 +59,9 @@ def numbers(value):
 """
 
 
-@pytest.fixture(scope="module", params=[False, pytest.param(True, marks=pytest.mark.slow)], ids=["open", "token"])
+@pytest.fixture(scope="module", params=[True, pytest.param(False, marks=pytest.mark.slow)], ids=["token", "open"])
 def head(request: pytest.FixtureRequest) -> Iterator[Head]:
-    """A cluster of two CPUs; with a token or without."""
+    """A cluster of two CPUs, which wants a token. `make test-all` adds the same on one that is open."""
     with ray_head(token=request.param) as started:
         yield started
 
@@ -113,11 +113,11 @@ class Desk:
                 text=True,
             )
 
-    def run(self, *words: object, code: int = 0, **environment: str) -> str:
-        """What a command of this process says."""
+    def run(self, *words: object, code: int = 0, out_only: bool = False, **environment: str) -> str:
+        """What a command of this process says; `out_only`: on standard output."""
         with self.in_environment(**environment):
             result = CliRunner().invoke(app, [str(word) for word in words])
-        said = result.output
+        said = result.stdout if out_only else result.output
         if isinstance(result.exception, PoolscoreError):
             said, given = f"{said}\npoolscore: {result.exception}", result.exception.exit_code
         elif result.exception is None or isinstance(result.exception, SystemExit):
@@ -125,7 +125,7 @@ class Desk:
         else:
             raise result.exception
         assert given == code, said
-        assert TOKEN not in said
+        assert TOKEN not in result.output
         return said
 
     @contextmanager
@@ -185,8 +185,10 @@ def test_submitted_left_stopped_and_submitted_again(desk: Desk) -> None:
     job = desk.find("night-1")
     assert (job.state, job.run_dir, job.exit_code) == ("running", run_dir, None)
     assert "night-1 is at work" in desk.run("submit", config, code=2)  # no second one beside it
+    other = desk.config("other")
+    assert "--name: night-1 is at work" in desk.run("submit", other, "--name", "night-1", code=2)
     assert "checked on" in desk.run("logs", "night-1")
-    assert "night-1: stopped" in desk.run("stop", "night-1")
+    assert json.loads(desk.run("stop", "night-1", "--json", out_only=True))["state"] == "stopped"
     assert desk.find("night-1").exit_code == 130
     run = RunDirectory(run_dir)
     assert run.info["status"] == "interrupted"  # in good order
@@ -195,9 +197,13 @@ def test_submitted_left_stopped_and_submitted_again(desk: Desk) -> None:
     assert "has ended already: stopped" in desk.run("stop", "night-1")
 
     desk.hold.unlink()
-    said = desk.run("submit", desk.config("run"), "--name", "night-2", "--resume")
-    assert "night-2 is at work" in said
-    assert f"{ROWS} of {ROWS} rows" in desk.run("logs", "night-2", "--follow")
+    said = desk.run("submit", desk.config("run"), "--name", "night-1", "--resume", "--json", out_only=True)
+    told = json.loads(said)
+    assert (told["name"], told["called"], told["exit_code"]) == ("night-1-2", "night-1", None)
+    assert desk.find("night-1").name == "night-1-2"  # the name is that of the latest attempt
+    assert f"{ROWS} of {ROWS} rows" in desk.run("logs", "night-1", "--follow")
+    assert "job night-1-2: succeeded" in desk.run("status", "night-1")
+    assert "night-1-2 has ended already: succeeded" in desk.run("stop", "night-1")
     run = RunDirectory(run_dir)
     assert run.succeeded
     assert {shard: run.reports()[shard] for shard in done} == done  # none of them was scored again
@@ -216,7 +222,7 @@ def require_same_as_in_one_process(desk: Desk, run_dir: str) -> None:
 
 @pytest.mark.slow
 def test_from_an_environment_that_holds_only_the_wheel(desk: Desk, tmp_path: Path) -> None:
-    """Beside what poolscore requires."""
+    """Beside what poolscore requires. Slow: it builds and installs the wheel."""
     libraries = sysconfig.get_path("purelib")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
     packages = next((tmp_path / "venv").glob("lib/python*/site-packages"))
@@ -243,6 +249,7 @@ def test_from_an_environment_that_holds_only_the_wheel(desk: Desk, tmp_path: Pat
         ({"model": {"weights": "missing.pt"}}, "model.weights: there is no .*missing.pt on the cluster's machine"),
         ({"run": {"device": "cuda"}}, "run.device: 'cuda' is asked for, but the Ray cluster has no GPU"),
         ({"run": {"executor": "local"}}, "run.executor: 'local' scores in one process"),
+        ({"run": {"threads": 3}}, "a worker asks for 3 CPUs, the largest machine of the cluster has 2"),
     ],
 )
 def test_what_is_wrong_is_told_within_seconds(desk: Desk, sections: dict[str, dict[str, Any]], says: str) -> None:
@@ -252,10 +259,12 @@ def test_what_is_wrong_is_told_within_seconds(desk: Desk, sections: dict[str, di
     assert not exists(str(desk.folder / "wrong"))
 
 
-def test_a_name_is_taken_once(desk: Desk) -> None:
+def test_a_name_is_that_of_its_latest_attempt(desk: Desk) -> None:
+    """Whatever became of those before. A command that fails writes nothing to standard output."""
     config = desk.config("twice", model={"source": "nobody:net"})
-    desk.run("submit", config, "--name", "twice", code=2)
-    assert "twice already exists" in desk.run("submit", config, "--name", "twice", code=2)
+    assert desk.run("submit", config, "--name", "twice", "--json", code=2, out_only=True) == ""
+    assert "submitted twice-2" in desk.run("submit", config, "--name", "twice", code=2)
+    assert desk.find("twice").name == "twice-2"
 
 
 def test_a_job_that_nobody_knows(desk: Desk) -> None:

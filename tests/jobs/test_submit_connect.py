@@ -7,11 +7,17 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import requests
+from typer.testing import CliRunner
 
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.jobs.submit.cluster import _warn_of_listeners, connect
+from poolscore.jobs.cli import app
+from poolscore.jobs.submit.address import SECONDS
+from poolscore.jobs.submit.cluster import UPLOAD_SECONDS, _warn_of_listeners, connect
+from poolscore.jobs.submit.job import Job
 
 
 class Dashboard:
@@ -19,19 +25,24 @@ class Dashboard:
 
     Attributes:
         seen: path, Authorization and Cookie of each request.
+        of_rays: the token in Ray's own header, of each request.
         wants_cookie: as a proxy before it may.
+        version: what it says of itself.
         status, jobs: of the answers about one job, and about jobs.
     """
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, str | None, str | None]] = []
+        self.of_rays: list[str | None] = []
         self.wants_cookie = False
+        self.version = json.dumps({"ray_version": "2.60.0", "version": "4"})
         self.status = self.jobs = 200
         desk = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 cookie = self.headers.get("Cookie")
+                desk.of_rays.append(self.headers.get("X-Ray-Authorization"))
                 desk.seen.append((self.path, self.headers.get("Authorization"), cookie))
                 status, text = (401, "log in") if desk.wants_cookie and not cookie else desk.answer(self.path)
                 self.send_response(status)
@@ -51,7 +62,7 @@ class Dashboard:
         if path == "/api/authentication_mode":
             return 200, json.dumps({"authentication_mode": "token"})
         if path == "/api/version":
-            return 200, json.dumps({"ray_version": "2.60.0", "version": "4"})
+            return 200, self.version
         status = self.jobs if path == "/api/jobs/" else self.status
         return status, "[]" if status == 200 else "upstream is starting"
 
@@ -98,6 +109,23 @@ def test_a_proxy_before_the_cluster_has_its_headers_from_the_first_question_on(
     assert {cookie for *_, cookie in dashboard.seen} == {"session=1"}
 
 
+def test_a_proxy_that_wants_the_authorization_for_itself(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray takes its token from a header of its own, too."""
+    monkeypatch.setenv("RAY_JOB_HEADERS", '{"authorization": "Basic of-the-proxy"}')
+    connect(dashboard.url).jobs()
+    assert {authorization for _, authorization, _ in dashboard.seen} == {"Basic of-the-proxy"}
+    (first, *later) = dashboard.of_rays
+    assert first is None
+    assert set(later) == {"Bearer of-the-cluster"}
+
+
+@pytest.mark.parametrize("version", ["<html>", "{}", "[]"])
+def test_who_answers_but_is_no_dashboard(dashboard: Dashboard, version: str) -> None:
+    dashboard.version = version
+    with pytest.raises(ConfigError, match="answers, but not as a dashboard of Ray"):
+        connect(dashboard.url)
+
+
 def test_who_can_be_overheard_is_warned_before_anything_is_sent(
     dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,6 +151,57 @@ def test_trouble_of_the_cluster_is_no_wrong_configuration(dashboard: Dashboard, 
     for ask in (cluster.job, cluster.log, cluster.stop):
         with pytest.raises(StoppedError, match=f"is in trouble .status {status}: upstream is starting"):
             ask("night")
+
+
+def test_what_the_cluster_must_unpack_first_has_time(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = connect(dashboard.url)
+    limits: list[float] = []
+
+    def request(method: str, url: str, timeout: tuple[float, float], **_: object) -> object:
+        limits.append(timeout[1])
+        raise requests.ReadTimeout
+
+    monkeypatch.setattr(requests, "request", request)
+    for ask in (lambda: cluster.job("night"), lambda: cluster.submit("night", "true")):
+        with pytest.raises(StoppedError, match="does not answer any more"):
+            ask()
+    assert limits == [SECONDS[1], UPLOAD_SECONDS]
+
+
+def test_a_job_that_does_not_end_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can be resumed, but not yet: a script that goes on is to know."""
+    job = Job("night-1-2", "running", "s3://b/night", None, None, 1.0, None, "http://there", called="night-1")
+
+    class There:
+        told: ClassVar[list[str]] = []
+        stop = told.append
+
+        def require_found(self, name: str) -> Job:
+            assert name == "night-1"
+            return job
+
+        def require_job(self, name: str) -> Job:
+            assert name == "night-1-2"
+            return job
+
+    monkeypatch.setattr("poolscore.jobs.submit.cluster.connect", lambda address: There())
+    monkeypatch.setattr("poolscore.jobs.cli.cluster.END_SECONDS", 0.0)
+    result = CliRunner().invoke(app, ["stop", "night-1"])
+    assert (result.exit_code, There.told) == (4, ["night-1-2"])
+
+
+def test_the_name_of_a_job_is_that_of_its_latest_attempt(dashboard: Dashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = connect(dashboard.url)
+
+    def job(name: str, called: str | None) -> Job:
+        return Job(name, "stopped", None, 130, None, 1.0, 2.0, dashboard.url, called)
+
+    jobs = [job("night-2", "night"), job("night", "night"), job("other", None)]  # the latest first
+    monkeypatch.setattr(cluster, "jobs", lambda: jobs)
+    assert cluster.require_found("night").name == "night-2"
+    assert cluster.require_found("night-2").name == "night-2"
+    assert cluster.require_found("other").name == "other"
+    assert cluster.find("nobody's") is None
 
 
 def test_a_job_that_the_cluster_does_not_take(dashboard: Dashboard) -> None:

@@ -21,14 +21,14 @@ import pytest
 from conftest import TESTS
 
 from poolscore.engine.config import Config, RunConfig, SubmitConfig, parse_config
-from poolscore.engine.errors import ConfigError
+from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.jobs.cli.cluster import _last_part, entrypoint
 from poolscore.jobs.submit import driver
 from poolscore.jobs.submit.address import LOCAL, OPEN, authentication_mode, dashboard_address, is_loopback
 from poolscore.jobs.submit.check import _files, check_here, prepare_path, require_inputs
-from poolscore.jobs.submit.job import Job, exit_code_of, reason_of
+from poolscore.jobs.submit.job import Job, exit_code_of, next_id, reason_of
 from poolscore.jobs.submit.order import config_of, order_of, read_order
-from poolscore.jobs.submit.place import place_of_driver, require_gpu
+from poolscore.jobs.submit.place import place_of_driver, require_room
 from poolscore.jobs.submit.token import find_token, given_headers
 from poolscore.jobs.submit.travel import runtime_env, users_modules
 
@@ -111,10 +111,16 @@ def test_the_cluster_says_whether_it_wants_a_token(answering: Callable[[int, str
     assert authentication_mode(answering(404, "an older one")) == OPEN
 
 
-@pytest.mark.parametrize(("status", "text"), [(200, "<html>"), (200, "[1]"), (503, "busy"), (200, '{"a": 1}')])
+@pytest.mark.parametrize(("status", "text"), [(200, "<html>"), (200, "[1]"), (403, "no"), (200, '{"a": 1}')])
 def test_who_is_no_dashboard(answering: Callable[[int, str], str], status: int, text: str) -> None:
     with pytest.raises(ConfigError, match=r"not as a dashboard.*--address http://127.0.0.1:8265"):
         authentication_mode(answering(status, text))
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_cluster_that_is_away_behind_what_stands_before_it(answering: Callable[[int, str], str], status: int) -> None:
+    with pytest.raises(StoppedError, match=rf"is in trouble .status {status}: no upstream"):
+        authentication_mode(answering(status, "no upstream"))
 
 
 def test_nobody_is_there() -> None:
@@ -226,7 +232,7 @@ def test_what_ray_tells_of_a_job() -> None:
     told = SimpleNamespace(
         submission_id="night-1",
         status=SimpleNamespace(value="FAILED"),
-        metadata={"run_dir": "s3://b/night"},
+        metadata={"run_dir": "s3://b/night", "called": "night"},
         driver_exit_code=3,
         error_type="JOB_ENTRYPOINT_COMMAND_ERROR",
         message="…",
@@ -235,7 +241,16 @@ def test_what_ray_tells_of_a_job() -> None:
     )
     job = Job.of(told, "http://there")
     assert (job.name, job.state, job.run_dir, job.exit_code) == ("night-1", "failed", "s3://b/night", 3)
-    assert (job.started, job.ended, job.at_work) == (1.0, 2.5, False)
+    assert (job.started, job.ended, job.at_work, job.called) == (1.0, 2.5, False, "night")
+
+
+def test_a_further_attempt_has_an_id_that_is_free() -> None:
+    def named(*names: str) -> list[Job]:
+        return [Job(name, "stopped", None, 130, None, 1.0, 2.0, "http://there", called="night") for name in names]
+
+    assert next_id("night", named()) == "night"
+    assert next_id("night", named("night", "other")) == "night-2"
+    assert next_id("night", named("night", "night-2", "night-4")) == "night-3"
 
 
 def node(name: str, cpus: float = 0, gpus: float = 0, **labels: str) -> dict[str, Any]:
@@ -278,11 +293,18 @@ def test_the_drivers_place_can_be_configured() -> None:
 
 def test_gpus_that_are_asked_for_and_not_there() -> None:
     with pytest.raises(ConfigError, match=r"run\.device: 'cuda' is asked for, but the Ray cluster has no GPU"):
-        require_gpu(RunConfig(dir="r", device="cuda"), [HEAD, CPU])
-    require_gpu(RunConfig(dir="r", device="cuda"), [HEAD, GPU])
-    require_gpu(RunConfig(dir="r", device="cuda", max_workers=8), [HEAD, CPU])  # an autoscaler brings them
-    require_gpu(RunConfig(dir="r"), [HEAD, CPU])
-    require_gpu(RunConfig(dir="r", device="cuda"), [])  # nobody tells
+        require_room(RunConfig(dir="r", device="cuda"), [HEAD, CPU])
+    require_room(RunConfig(dir="r", device="cuda"), [HEAD, GPU])
+    require_room(RunConfig(dir="r", device="cuda", max_workers=8), [HEAD, CPU])  # an autoscaler brings them
+    require_room(RunConfig(dir="r"), [HEAD, CPU])
+    require_room(RunConfig(dir="r", device="cuda"), [])  # nobody tells
+
+
+def test_workers_that_are_larger_than_every_machine() -> None:
+    with pytest.raises(ConfigError, match=r"a worker asks for 6 CPUs, the largest machine of the cluster has 4; give"):
+        require_room(RunConfig(dir="r", threads=2, decode_threads=4), [HEAD, CPU])
+    require_room(RunConfig(dir="r", threads=2, decode_threads=2), [HEAD, CPU])
+    require_room(RunConfig(dir="r", threads=2, decode_threads=4, max_workers=8), [HEAD, CPU])  # of an autoscaler's
 
 
 def arrived(config: Config, cwd: Path) -> Config:
@@ -383,6 +405,7 @@ def test_poolscore_travels_whole_and_clean(digit_config: Configure, tmp_path: Pa
     env = runtime_env(config, {"config": {"a secret": "x"}}, tmp_path, sent)
     assert env == {
         "py_modules": ["gcs://order.zip", "gcs://poolscore.zip"],
+        "excludes": [".?*", "__pycache__", "*.pyc"],
         "env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "60", "A": "b"},
         "pip": ["small"],
     }
@@ -422,6 +445,45 @@ def test_folders_and_archives_are_left_to_ray(digit_config: Configure, tmp_path:
     assert env["py_modules"] == ["gcs://order.zip", str(tmp_path / "lib"), "s3://b/more.zip"]
     assert env["working_dir"] == str(tmp_path)
     assert sent.files("order.zip")["one.py"] == b"1"
+
+
+def test_of_a_package_that_is_named_no_secret_and_no_data_travels(digit_config: Configure, tmp_path: Path) -> None:
+    """It is left to Ray as a folder, with what stays; `.gitignore` counts there. See what Ray would send."""
+    from ray._private.runtime_env.packaging import create_package
+
+    package = tmp_path / "mynet"
+    for name, text in {
+        "__init__.py": "",
+        "net.py": "1",
+        "words.txt": "2",
+        ".gitignore": "data/",
+        ".env": "PASSWORD=x",
+        "sub/.env.local": "PASSWORD=x",
+        ".git/config": "x",
+        "data/rows.bin": "x",
+        "__pycache__/net.cpython-311.pyc": "x",
+    }.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text)
+    config = digit_config(model={"path": str(tmp_path), "source": "mynet.net:build"}, submit={"bring": "none"})
+    sent = Sent()
+    env = runtime_env(config, {}, tmp_path, sent)
+    assert env["py_modules"] == ["gcs://order.zip", str(package)]
+    assert set(sent.files("order.zip")) == {"poolscore_order/order.json"}
+    target = tmp_path / "sent.zip"
+    create_package(str(package), target, include_gitignore=True, include_parent_dir=True, excludes=env["excludes"])
+    with ZipFile(target) as archive:
+        assert {name for name in archive.namelist() if not name.endswith("/")} == {
+            "mynet/__init__.py",
+            "mynet/net.py",
+            "mynet/words.txt",
+        }
+
+
+def test_an_archive_here_is_no_module(digit_config: Configure, tmp_path: Path) -> None:
+    (tmp_path / "lib.whl").touch()
+    with pytest.raises(ConfigError, match=r"submit\.py_modules: .*lib\.whl is no folder and no \.py file"):
+        runtime_env(digit_config(submit={"py_modules": [str(tmp_path / "lib.whl")]}), {}, tmp_path, Sent())
 
 
 @pytest.mark.parametrize("key", ["working_dir", "py_modules"])
@@ -504,7 +566,9 @@ def test_code_that_does_not_import(digit_config: Configure, tmp_path: Path, monk
     config = digit_config(model={"source": "half_done:net", "path": str(tmp_path)})
     prepare_path(config)
     require_inputs(config)
-    with pytest.raises(ConfigError, match=r"model.source: cannot import 'half_done' .*nobodys_module"):
+    with pytest.raises(
+        ConfigError, match=r"model.source: cannot import 'half_done' .*nobodys_module.*submit.py_modules"
+    ):
         check_here(config)
 
 
@@ -523,10 +587,13 @@ def test_the_entry_point_says_what_is_missing(tmp_path: Path) -> None:
     )
 
 
+REQUIRED = ["torch>=2", "no-such-thing<3", 'other; extra == "s3"', 'of-another-system; sys_platform == "win32"']
+
+
 def test_a_machine_that_lacks_a_package_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(driver, "requires", lambda name: ["torch>=2", "no-such-thing<3", 'other; extra == "s3"'])
+    monkeypatch.setattr(driver, "requires", lambda name: REQUIRED)
     assert driver.lacking() == ["no-such-thing"]
     monkeypatch.setitem(sys.modules, "poolscore.jobs.cli", None)
     with pytest.raises(SystemExit) as ended:

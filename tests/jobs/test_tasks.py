@@ -126,6 +126,10 @@ def test_predictions_on_request(finished_run: str, tmp_path: Path) -> None:
     assert {ids[i.get("name", "")[:16]]: i.find("tag").get("label") for i in images} == predicted  # type: ignore[union-attr]
     assert images[0].get("width") == "8"
     rows = csv.DictReader(io.StringIO((tmp_path / "csv/tasks.csv").read_text()))
+    how = (tmp_path / "csv/how-to-label.txt").read_text()
+    assert "into 'label', as it stands here:\n" + "".join(f"  {c}\n" for c in CLASSES) in how
+    assert "_skip says that a row cannot be labelled" in how
+    assert "poolscore label import FOLDER tasks.csv --labels labels.parquet" in how
     assert {row["id"]: row["prediction"] for row in rows} == predicted
     lines = [json.loads(line) for line in (tmp_path / "jsonl/tasks.jsonl").read_text().splitlines()]
     assert {line["id"]: line["prediction"] for line in lines} == predicted

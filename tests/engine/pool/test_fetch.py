@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from poolscore.engine import filesystem
 from poolscore.engine.errors import UnreadableShard
 from poolscore.engine.keys import IdSet
 from poolscore.engine.pool import chunks, fetch
@@ -151,6 +152,39 @@ def test_slow_storage_is_asked_for_many_pieces_at_a_time(pool: Pool) -> None:
     assert rows == plan.rows
     assert len(reads) >= 8 * 6 * 2
     assert took < (len(reads) + 8) * 0.05 / 4  # one after the other it would be four times as long, and more
+
+
+class Busy(Slow):
+    """A file whose every request is refused at first."""
+
+    def __init__(self, file: Any, reads: list[tuple[int, int]], times: int) -> None:
+        super().__init__(file, reads, 0)
+        self._times = times
+
+    def get_stream(self, offset: int, length: int) -> Any:
+        stream = super().get_stream(offset, length)
+        if self._reads.count((offset, length)) <= self._times:
+            raise OSError("When reading 'bucket/key': AWS Error SLOW_DOWN during GetObject operation")
+        return stream
+
+
+@pytest.mark.parametrize("times", [2, 1000])
+def test_each_request_has_a_moment_to_succeed(pool: Pool, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    monkeypatch.setattr(filesystem, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(filesystem, "MOMENT", 0.5)
+    plan, reads = pool(files=1), list[tuple[int, int]]()
+
+    def opened(path: str) -> OpenFile:
+        file = pa.OSFile(f"{plan.root}/{path}")
+        return OpenFile(Busy(file, reads, times), pq.read_metadata(file))
+
+    with ReadAhead(opened, plan.shards[0].pieces, ["one", "two", "id"], 1 << 20) as source:
+        blocks = reader_of(plan).blocks(plan.shards[0], 16, source)
+        if times == 2:
+            assert pa.concat_tables(rows.table for rows in blocks).equals(whole(plan))
+        else:
+            with pytest.raises(UnreadableShard, match=r"^0.parquet cannot be read: the storage is too busy"):
+                list(blocks)
 
 
 def test_threads_end_when_the_reader_leaves_in_the_middle(pool: Pool) -> None:

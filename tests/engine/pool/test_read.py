@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from poolscore.engine.errors import ConfigError, UnreadableShard
+from poolscore.engine.errors import ConfigError, PoolAway, PoolscoreError, UnreadableShard
 from poolscore.engine.keys import IdSet, keys_of
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.plan import Plan, Shard
-from poolscore.engine.pool.read import Rows, ShardReader
+from poolscore.engine.pool.read import Rows, ShardReader, of_user
 
 
 def write(folder: Path, shape: Sequence[Sequence[int]]) -> None:
@@ -274,3 +274,21 @@ def test_only_the_rows_that_are_wanted(
     assert np.concatenate([block.keys for block in found]).tolist() == whole.keys[there].tolist()
     assert [i for block in found for i in block.ids.to_pylist()] == whole.ids.filter(pa.array(there)).to_pylist()
     assert [len(block) for block in found[:-1]] == [block_rows] * (len(found) - 1)
+
+
+@pytest.mark.parametrize(
+    ("cause", "kind", "advice"),
+    [
+        (OSError("AWS Error SLOW_DOWN during GetObject operation"), PoolAway, "mend the storage"),
+        (pa.ArrowInvalid("Parquet magic bytes not found in footer"), ConfigError, "write it again"),
+        (None, ConfigError, "write it again"),
+    ],
+)
+def test_what_the_user_is_told_before_there_is_a_run(
+    cause: Exception | None, kind: type[PoolscoreError], advice: str
+) -> None:
+    error = UnreadableShard("a.parquet cannot be read")
+    error.__cause__ = cause
+    told = of_user(error, "pool.uri", "write it again")
+    assert type(told) is kind
+    assert str(told).startswith(f"pool.uri: a.parquet cannot be read; {advice}")

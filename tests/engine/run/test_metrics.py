@@ -144,6 +144,17 @@ def test_gauges_tell_of_the_workers_that_are_there(shown: Shown) -> None:
         assert (there > 0) == (gone == 1), "worker 1 is another one"
 
 
+def test_a_late_report_of_a_worker_that_is_gone_counts_and_brings_it_not_back(shown: Shown) -> None:
+    shown.metrics.report(rich(0, "worker-1@here"))
+    shown.metrics.event(RunEvent("killed", 1))
+    shown.metrics.report(rich(1, "worker-1@here"))
+    shown.metrics.report(rich(2, "worker-10@here"))
+    shown.metrics.progress(state())
+    assert shown.sum("poolscore_shards_done", worker="worker-1@here") == 2
+    there = {dict(labels)["worker"] for name, labels in shown.series if name == "poolscore_worker_rows_per_second"}
+    assert there == {"worker-10@here"}
+
+
 def test_gauges_are_set_again_now_and_then_so_that_ray_does_not_forget_them(shown: Shown) -> None:
     shown.metrics.report(rich(0))
     refreshed = 0
