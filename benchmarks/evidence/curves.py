@@ -10,7 +10,7 @@ import numpy as np
 Curve = Mapping[str, Sequence[float]]  # labels, quality: one value a round
 Seeds = Mapping[str, Curve]  # seed → curve
 Curves = Mapping[str, Seeds]  # by method
-Column = tuple[str, Callable[[Seeds], str]]  # head, and the cell of a method
+Column = tuple[str, Callable[[str, Seeds], str]]  # head, and the cell of a method and its curves
 
 
 def labels_to(curve: Curve, quality: float) -> float:
@@ -19,16 +19,13 @@ def labels_to(curve: Curve, quality: float) -> float:
     return next(reached, math.inf)
 
 
-def quartiles(values: Sequence[float]) -> list[float]:
-    """Three of the values: those nearest to the quartiles. Up to three values: these, in their order."""
-    if len(values) <= 3:
-        return sorted(values)
-    return [float(q) for q in np.quantile(np.array(values), [0.25, 0.5, 0.75], method="nearest")]
-
-
-def quartiles_to(quality: float, seeds: Seeds) -> list[float | None]:
-    """Quartiles over the seeds of the labels to a quality; None: not reached."""
-    return [None if math.isinf(n) else n for n in quartiles([labels_to(curve, quality) for curve in seeds.values()])]
+def reached(quality: float, seeds: Seeds) -> str:
+    """Labels to a quality, such as 120 / 130 / > 360, where the last curve ended without it: quartiles over the seeds,
+    those of a seed each; up to three seeds are these, in their order."""
+    found = sorted((labels_to(curve, quality), curve["labels"][-1]) for curve in seeds.values())
+    if len(found) > 3:
+        found = [found[round(q * (len(found) - 1))] for q in (0.25, 0.5, 0.75)]
+    return " / ".join(f"> {end}" if math.isinf(n) else f"{n:.0f}" for n, end in found)
 
 
 def in_words(three: Sequence[float | None]) -> str:
@@ -47,32 +44,24 @@ def goals_table(
     """
 
     def ours(goal: float) -> Column:
-        return f"{goal:.0%}, here", lambda seeds: in_words(quartiles_to(goal, seeds))
+        return f"{goal:.0%}, here", lambda method, seeds: reached(goal, seeds)
 
-    columns = [(ours(goal), goal) for goal in goals]
-    head = [name for (name, _), goal in columns for name in (name, f"{goal:.0%}, authors")]
-    rows = {
-        method: [
-            cell
-            for (_, of), goal in columns
-            for cell in (of(seeds), in_words(theirs.get(method, {}).get(str(goal), [])))
-        ]
-        + [of(seeds) for _, of in more]
-        for method, seeds in curves.items()
-    }
-    return markdown(["", *head, *(name for name, _ in more)], [[method, *cells] for method, cells in rows.items()])
+    def known(goal: float) -> Column:
+        return f"{goal:.0%}, authors", lambda method, seeds: in_words(theirs.get(method, {}).get(str(goal), ()))
+
+    return columns_table(curves, *(of(goal) for goal in goals for of in (ours, known)), *more)
 
 
 def columns_table(curves: Curves, *columns: Column) -> str:
     """Markdown: a row for each method."""
-    rows = [[method, *(of(seeds) for _, of in columns)] for method, seeds in curves.items()]
+    rows = [[method, *(of(method, seeds) for _, of in columns)] for method, seeds in curves.items()]
     return markdown(["", *(name for name, _ in columns)], rows)
 
 
 def quality_at(labels: int, form: str = ".3f") -> Column:
     """Mean and range over the seeds of the models with so many labels."""
 
-    def cell(seeds: Seeds) -> str:
+    def cell(method: str, seeds: Seeds) -> str:
         return spread(at(seeds, labels, "quality"), form)
 
     return f"{labels} labels", cell
@@ -87,7 +76,7 @@ def at(seeds: Seeds, labels: int, measure: str) -> list[float]:
 def mean_quality(form: str = ".3f") -> Column:
     """The mean of a curve from its first to its last model (the normalised area under it)."""
 
-    def cell(seeds: Seeds) -> str:
+    def cell(method: str, seeds: Seeds) -> str:
         return spread([float(np.mean(curve["quality"])) for curve in seeds.values()], form)
 
     return "mean over the curve", cell

@@ -17,7 +17,6 @@ import importlib
 import json
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -28,7 +27,6 @@ from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # numpy's, before it is imported
-sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 import torch
 from loop import Round, Sections, Subject, cut, read_rounds, run_curve

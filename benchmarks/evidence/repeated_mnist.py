@@ -104,7 +104,7 @@ def repeats(folder: Path, setting: RepeatedSetting, method: str, seed: int, roun
     return {"repeats": found}
 
 
-def _share_of_copies(seeds: Seeds) -> str:
+def _share_of_copies(method: str, seeds: Seeds) -> str:
     return f"{np.mean([np.sum(curve['repeats']) / np.ptp(curve['labels']) for curve in seeds.values()]):.0%}"
 
 

@@ -23,7 +23,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from curves import markdown, spread
-from environment import environment
 from experiment import Result
 from loop import Sections, inference, network
 from measures import auroc
@@ -33,6 +32,8 @@ from picture import matplotlib_or_none
 from report import report
 from scoring import scores_of
 from training import Steps, outputs, save, train
+
+from poolscore.jobs.bench.environment import environment
 
 Floats = NDArray[np.float64]
 POINTS, NOISE, REACH, SIDE = 200, 0.1, 4.0, 81  # of training; standard deviation; the map: -REACH to REACH, SIDE x SIDE

@@ -116,7 +116,7 @@ def found(folder: Path, setting: VehicleSetting, method: str, seed: int, rounds:
 def found_at(labels: int) -> Column:
     """Recall of the rare class among the selected."""
 
-    def cell(seeds: Seeds) -> str:
+    def cell(method: str, seeds: Seeds) -> str:
         return spread(at(seeds, labels, "found"), ".0%")
 
     return f"cyclists found, {labels} labels", cell
@@ -124,7 +124,7 @@ def found_at(labels: int) -> Column:
 
 def cyclists() -> Column:
     """Average precision of the rare class, from the first to the last model."""
-    return "AP of cyclists, over the curve", lambda seeds: spread(
+    return "AP of cyclists, over the curve", lambda method, seeds: spread(
         [float(np.mean(curve["cyclist"])) for curve in seeds.values()], ".2f"
     )
 

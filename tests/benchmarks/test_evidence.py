@@ -122,9 +122,11 @@ def test_labels_to_a_quality() -> None:
     curve = {"labels": [20, 30, 40], "quality": [0.7, 0.91, 0.89]}
     assert curves.labels_to(curve, 0.9) == 30
     assert curves.labels_to(curve, 0.95) == float("inf")
-    never = {"labels": [20, 30, 40], "quality": [0.1, 0.1, 0.1]}
+    never = {"labels": [20, 30], "quality": [0.1, 0.1]}
     seeds = {"0": never, "1": curve, "2": {**curve, "quality": [0.92, 0.9, 0.9]}}
-    assert curves.quartiles_to(0.9, seeds) == [20, 30, None]
+    assert curves.reached(0.9, seeds) == "20 / 30 / > 30"
+    many = {str(n): {"labels": [n], "quality": [1.0]} for n in range(9)}
+    assert curves.reached(0.9, many) == "2 / 4 / 6"
     assert curves.in_words([20, 30, None]) == "20 / 30 / not reached"
 
 
@@ -135,8 +137,8 @@ def test_the_quality_on_the_way() -> None:
         "2": {"labels": [20], "quality": [0.6]},
     }
     head, cell = curves.quality_at(30, ".2f")
-    assert (head, cell(seeds)) == ("30 labels", "0.85 (0.80-0.90)")
-    assert curves.mean_quality(".2f")[1](seeds) == "0.68 (0.60-0.80)"
+    assert (head, cell("bald", seeds)) == ("30 labels", "0.85 (0.80-0.90)")
+    assert curves.mean_quality(".2f")[1]("bald", seeds) == "0.68 (0.60-0.80)"
     lines = curves.columns_table({"bald": seeds}, curves.quality_at(20, ".1f"), curves.quality_at(40))
     assert lines.splitlines() == ["| | 20 labels | 40 labels |", "|---|---|---|", "| bald | 0.6 (0.5-0.7) |  |"]
 
@@ -161,7 +163,7 @@ def test_the_report_fills_its_own_place_alone(tmp_path: Path) -> None:
     assert (lines[:3], lines[-1]) == (["before", "<!-- x reduced -->", "reduced"], "after")
     assert "full" not in lines
     assert "**Not whole.** Still to be run: bald seed 2: not begun." in lines
-    assert "| bald | 30 / 30 | 270 / 290 / not reached | not reached / not reached |  | 50% |" in lines
+    assert "| bald | 30 / 30 | 270 / 290 / not reached | > 30 / > 30 |  | 50% |" in lines
     with pytest.raises(SystemExit, match="no place for 'y full'"):
         report("y", repeated_mnist.table, None, tmp_path / "result.json", readme)
 

@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,15 +40,6 @@ from training import Epochs, Steps, train
 from uci_data import read_uci
 
 RNG = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the experiments run; and small steps on two threads wait for one another on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def mnist(folder: Path) -> None:
