@@ -53,7 +53,7 @@ def _heading(told: Told) -> str:
 def _curves(told: Told) -> str:
     names = metrics_of(told.points)
     seeds = len({point.seed for point in told.points})
-    band = " The line is the mean over the seeds that have come so far, the band goes from the least to the largest."
+    band = " The line is the mean over the seeds as far as all have come, the band goes from the least to the largest."
     lead = (
         f"Each point is a model, trained on the labels so far.{band * (seeds > 1)}"
         if names

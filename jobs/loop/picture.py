@@ -8,7 +8,7 @@ from pathlib import Path
 
 from poolscore.engine.storage import LocalStorage
 from poolscore.jobs.loop.curve import Point, metrics_of
-from poolscore.jobs.report.curve import spread_of
+from poolscore.jobs.report.curve import spread_of, tails_of
 
 PICTURE = "curve.png"
 
@@ -37,6 +37,8 @@ def draw(root: Path, points: Sequence[Point]) -> str | None:
             x = [point.x for point in spread]
             axes.plot(x, [point.mean for point in spread], marker=".", label=f"{arm} ({len(seeds)} seeds)")
             axes.fill_between(x, [p.least for p in spread], [p.most for p in spread], alpha=0.2)
+            for tail in tails_of(seeds):  # of seeds that go on where others have ended
+                axes.plot(*zip(*tail, strict=True), color=axes.lines[-1].get_color(), linewidth=0.7, alpha=0.6)
         axes.set(xlabel="labels", ylabel=metric)
         axes.legend()
     LocalStorage(root).publish(PICTURE, lambda file: figure.savefig(file, format="png", dpi=120))

@@ -106,8 +106,8 @@ def _enough(rules: StopConfig, at: Round, scored: dict[str, Any]) -> str | None:
 
 
 def _score(loop: Loop, at: Round, k: int) -> dict[str, Any] | None:
-    """The main job, for as many rows as there are, up to k; None: there are none. A run that was stopped goes on, by its
-    own directory."""
+    """The main job, for as many rows as there are, up to k; None: there are none. A run that was stopped goes on, by
+    its own directory."""
     loop.tell(f"{at.name}: scoring the pool")
     began = time.monotonic()
     while True:

@@ -6,9 +6,10 @@ Colours and dashes of the arms are in style.css: they can be told apart in greys
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from poolscore.engine.words import amount
 from poolscore.jobs.report.axes import FULL, Axis, grid_line, ticks_below
@@ -19,7 +20,8 @@ INNER = 1000  # units of the lines' own width, which is stretched to the drawing
 ARMS = 6  # styles in style.css; further arms begin again
 NAME = 60  # characters
 
-Curves = Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]  # arm → seed → points
+Seeds = Mapping[str, Sequence[tuple[float, float]]]  # seed → points
+Curves = Mapping[str, Seeds]  # by arm
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,24 @@ class Point:
     seeds: int
 
 
+@dataclass(frozen=True)
+class Arm:
+    """What is drawn of it."""
+
+    points: Sequence[Point]
+    tails: Sequence[Sequence[tuple[float, float]]]
+
+    def places(self) -> Iterator[tuple[float, float]]:
+        """All that must lie inside the drawing."""
+        for point in self.points:
+            yield from ((point.x, point.least), (point.x, point.most))
+        for tail in self.tails:
+            yield from tail
+
+
 def curves_svg(curves: Curves, x: str, y: str) -> str:
-    """A line chart: for each arm its mean over the seeds, and a band from the least to the largest of them.
+    """A line chart: for each arm its mean over the seeds as far as all have come, a band from the least to the largest
+    of them, and beyond that a thin line for each seed that goes on.
 
     Args:
         curves: arm → seed → (x, y) points, in any order; those that are not finite are left out.
@@ -43,13 +61,12 @@ def curves_svg(curves: Curves, x: str, y: str) -> str:
     Returns:
         HTML of a card with the drawing and its legend; "" where there is no point. All text is escaped.
     """
-    arms = {name: points for name, seeds in curves.items() if (points := spread_of(seeds))}
+    arms = {name: Arm(spread_of(seeds), tails_of(seeds)) for name, seeds in curves.items() if _curves(seeds)}
     if not arms:
         return ""
-    every = [point for points in arms.values() for point in points]
-    across = Axis.of(point.x for point in every)
-    up = Axis.of(value for point in every for value in (point.least, point.most))
-    label = f"{y} over {x}. " + "; ".join(_last_words(name, points) for name, points in arms.items())
+    places = [place for arm in arms.values() for place in arm.places()]
+    across, up = Axis.of(x for x, _ in places), Axis.of(y for _, y in places)
+    label = f"{y} over {x}. " + "; ".join(_last_words(name, arm) for name, arm in arms.items())
     legend = "".join(f'<li class="arm-{i % ARMS}">{_swatch()}{esc(name, NAME)}</li>' for i, name in enumerate(arms))
     return "".join(
         [
@@ -58,7 +75,7 @@ def curves_svg(curves: Curves, x: str, y: str) -> str:
             *(grid_line(_y(value, up), f"{value:.6g}") for value in up.ticks(5)),
             f'<line class="axis" x1="0" x2="100%" y1="{HEIGHT}" y2="{HEIGHT}"/>',
             ticks_below(across, HEIGHT),
-            *(_arm(i % ARMS, name, points, across, up) for i, (name, points) in enumerate(arms.items())),
+            *(_arm(i % ARMS, name, arm, across, up) for i, (name, arm) in enumerate(arms.items())),
             f'<text class="name" x="-48" y="-18">{esc(y, NAME)}</text>',
             f'<text class="name mid" x="50%" y="{HEIGHT + 42}">{esc(x, NAME)}</text>',
             f'</svg><ul class="legend">{legend}</ul></div>',
@@ -66,19 +83,47 @@ def curves_svg(curves: Curves, x: str, y: str) -> str:
     )
 
 
-def spread_of(seeds: Mapping[str, Sequence[tuple[float, float]]]) -> list[Point]:
-    """An arm's points in ascending order of x. A seed that ended early says nothing of what comes later."""
-    at: dict[float, list[float]] = defaultdict(list)
-    for points in seeds.values():
-        for x, y in points:
-            if math.isfinite(x) and math.isfinite(y):
-                at[x].append(y)
-    return [Point(x, math.fsum(ys) / len(ys), min(ys), max(ys), len(ys)) for x, ys in sorted(at.items())]
+def spread_of(seeds: Seeds) -> list[Point]:
+    """An arm's points in ascending order of x, where all of its seeds have come: a mean over those that happen to go on
+    would compare others than before. Between its own points a seed counts by the straight line."""
+    curves, (first, last) = _curves(seeds), shared_range(seeds)
+    at = sorted({x for curve in curves for x, _ in curve if first <= x <= last})
+    values = [[_value(curve, x) for curve in curves] for x in at]
+    return [Point(x, math.fsum(ys) / len(ys), min(ys), max(ys), len(ys)) for x, ys in zip(at, values, strict=True)]
 
 
-def _last_words(name: str, points: Sequence[Point]) -> str:
-    last = points[-1]
-    return f"{name} ends at {_said(last)}"
+def tails_of(seeds: Seeds) -> list[list[tuple[float, float]]]:
+    """What single seeds have beyond the last point that all of them have come to; each begins there."""
+    last = shared_range(seeds)[1]
+    tails = []
+    for curve in _curves(seeds):
+        if curve[-1][0] > last:
+            begin = [(last, _value(curve, last))] if last >= curve[0][0] else []
+            tails.append([*begin, *(point for point in curve if point[0] > last)])
+    return tails
+
+
+def shared_range(seeds: Seeds) -> tuple[float, float]:
+    """From where to where all seeds have points; the end is before the begin where nowhere."""
+    curves = _curves(seeds)
+    first = max((curve[0][0] for curve in curves), default=math.inf)
+    last = min((curve[-1][0] for curve in curves), default=-math.inf)
+    return (first, last) if first <= last else (first, -math.inf)
+
+
+def _value(curve: Sequence[tuple[float, float]], at: float) -> float:
+    x, y = zip(*curve, strict=True)
+    return float(np.interp(at, x, y))
+
+
+def _curves(seeds: Seeds) -> list[list[tuple[float, float]]]:
+    """Finite points in ascending order, of seeds that have any."""
+    finite = ({x: y for x, y in points if math.isfinite(x) and math.isfinite(y)} for points in seeds.values())
+    return [sorted(curve.items()) for curve in finite if curve]
+
+
+def _last_words(name: str, arm: Arm) -> str:
+    return f"{name} ends at {_said(arm.points[-1])}" if arm.points else f"{name} has no point that all seeds share"
 
 
 def _said(point: Point) -> str:
@@ -87,8 +132,12 @@ def _said(point: Point) -> str:
     return f"{number(point.mean)} at {point.x:.6g}" + (spread if point.seeds > 1 else "")
 
 
-def _arm(style: int, name: str, points: Sequence[Point], across: Axis, up: Axis) -> str:
-    """Band, line, and a dot at each point whose title tells it in words."""
+def _arm(style: int, name: str, arm: Arm, across: Axis, up: Axis) -> str:
+    """Band, line, and a dot at each point whose title tells it in words; thin lines where single seeds go on."""
+    points = arm.points
+    tails = "".join(
+        f'<polyline class="tail" points="{" ".join(_at(x, y, across, up) for x, y in tail)}"/>' for tail in arm.tails
+    )
     upper = [_at(point.x, point.most, across, up) for point in points]
     lower = [_at(point.x, point.least, across, up) for point in reversed(points)]
     mean = [_at(point.x, point.mean, across, up) for point in points]
@@ -100,7 +149,7 @@ def _arm(style: int, name: str, points: Sequence[Point], across: Axis, up: Axis)
     return (
         f'<g class="arm-{style}">'
         f'<svg width="100%" height="{HEIGHT}" viewBox="0 0 {INNER} {HEIGHT}" preserveAspectRatio="none">'
-        f'<polygon points="{" ".join([*upper, *lower])}"/><polyline points="{" ".join(mean)}"/></svg>{dots}</g>'
+        f'<polygon points="{" ".join([*upper, *lower])}"/><polyline points="{" ".join(mean)}"/>{tails}</svg>{dots}</g>'
     )
 
 

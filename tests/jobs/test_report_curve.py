@@ -10,7 +10,7 @@ from report_workshop import Elements, require_harmless
 
 from poolscore.jobs.report import page
 from poolscore.jobs.report.axes import Axis
-from poolscore.jobs.report.curve import HEIGHT, Point, curves_svg, spread_of
+from poolscore.jobs.report.curve import HEIGHT, Point, curves_svg, spread_of, tails_of
 
 CURVES = {
     "bald": {"0": [(20, 0.2), (40, 0.8)], "1": [(40, 0.6), (20, 0.4), (60, math.nan)]},
@@ -18,9 +18,23 @@ CURVES = {
 }
 
 
-def test_the_spread_is_over_the_seeds_that_have_a_value() -> None:
+def test_the_spread_is_over_the_seeds() -> None:
     points = spread_of(CURVES["bald"])
     assert points == [Point(20, pytest.approx(0.3), 0.2, 0.4, 2), Point(40, pytest.approx(0.7), 0.6, 0.8, 2)]
+
+
+def test_seeds_of_different_lengths_and_labels() -> None:
+    seeds = {"0": [(20, 0.0), (40, 0.2), (80, 0.4)], "1": [(30, 1.0), (50, 0.8)]}
+    assert spread_of(seeds) == [  # from 30, where both have begun, to 50, where one ends; 0.25 by the straight line
+        Point(30, pytest.approx(0.55), pytest.approx(0.1), 1.0, 2),
+        Point(40, pytest.approx(0.55), pytest.approx(0.2), pytest.approx(0.9), 2),
+        Point(50, pytest.approx(0.525), pytest.approx(0.25), 0.8, 2),
+    ]
+    assert tails_of(seeds) == [[(50, pytest.approx(0.25)), (80, 0.4)]]
+    assert curves_svg({"a": seeds}, "x", "y").count('class="tail"') == 1
+    apart = {"0": [(1, 0.0)], "1": [(2, 1.0)]}
+    assert (spread_of(apart), tails_of(apart)) == ([], [[(1, 0.0)], [(2, 1.0)]])
+    assert "no point that all seeds share" in curves_svg({"a": apart}, "x", "y")
 
 
 def test_lines_and_bands_lie_where_the_values_are() -> None:
