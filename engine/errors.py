@@ -2,6 +2,7 @@
 
 x PoolscoreError
   + ConfigError        exit code 2: the configuration or the input is wrong; nothing was started or spent
+    + TooFewRows       the pool has fewer rows left than are asked for
   + StoppedError       exit code 4: storage or cluster failed; the run directory can be resumed
     + PoolAway         the pool's storage is busy or away: waited for, before the job stops
     + BrokenDevice     a GPU is of no more use to its process; on Ray the worker is replaced and the job goes on
@@ -33,6 +34,18 @@ class ConfigError(PoolscoreError):
     """The configuration or the input is wrong."""
 
     exit_code = WRONG_INPUT
+
+
+class TooFewRows(ConfigError):
+    """The pool has fewer rows left than are asked for.
+
+    Args:
+        left: rows, at most.
+    """
+
+    def __init__(self, message: str, left: int) -> None:
+        super().__init__(message)
+        self.left = left
 
 
 class StoppedError(PoolscoreError):

@@ -24,21 +24,32 @@ from poolscore.jobs.loop import run_loop
 def die_at(stage: str) -> None:
     """'before NAME' or 'after NAME': of the first object that is written whose name begins so."""
     when, name = stage.split()
-    publish = LocalStorage.publish
+    publish, create = LocalStorage.publish, LocalStorage.create
 
-    def deadly(self: LocalStorage, written: str, fill: Callable[[BinaryIO], object]) -> None:
-        if when == "before" and written.startswith(name):
+    def die(now: str, written: str) -> None:
+        if now == when and written.startswith(name):
+            print(stage, flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def publishing(self: LocalStorage, written: str, fill: Callable[[BinaryIO], object]) -> None:
+        die("before", written)
         publish(self, written, fill)
-        if when == "after" and written.startswith(name):
-            os.kill(os.getpid(), signal.SIGKILL)
+        die("after", written)
 
-    LocalStorage.publish = deadly  # type: ignore[method-assign]
+    def creating(self: LocalStorage, written: str, data: bytes) -> bool:
+        die("before", written)
+        created = create(self, written, data)
+        die("after", written)
+        return created
+
+    LocalStorage.publish, LocalStorage.create = publishing, creating  # type: ignore[method-assign]
 
 
 def live(data: dict[str, Any], base: Path, stage: str) -> None:
-    """One life; `stage` may also be 'never', for a training that kills it."""
-    if stage != "never":
+    """One life; `stage` may also be 'training', which then kills it."""
+    if stage == "training":
+        print(stage, flush=True)
+    else:
         die_at(stage)
     run_loop(parse_config(data, base=base))
 
@@ -52,7 +63,6 @@ def main() -> None:
         _, status = os.waitpid(pid, 0)
         if not os.WIFSIGNALED(status) or os.WTERMSIG(status) != signal.SIGKILL:
             sys.exit(f"{stage}: was not reached ({status})")
-        print(stage, flush=True)
 
 
 if __name__ == "__main__":

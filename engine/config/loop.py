@@ -90,9 +90,7 @@ class StopConfig(Section):
     budget: Positive | None = None  # labels in all, the first ones among them
     rounds: Annotated[Positive, Field(le=MOST_ROUNDS)] | None = None  # batches; one more model is trained on the last
     target: TargetConfig | None = None
-    score_mass: Annotated[PositiveNumber, Field(lt=1)] | None = (
-        None  # sum of the pool's scores, as a share of the first
-    )
+    score_mass: Annotated[PositiveNumber, Field(lt=1)] | None = None  # mean score of the pool, as a share of the first
 
     @model_validator(mode="after")
     def _it_ends(self) -> StopConfig:

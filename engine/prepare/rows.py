@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from poolscore.engine.config import Config
-from poolscore.engine.errors import ConfigError, UnreadableShard
+from poolscore.engine.errors import ConfigError, TooFewRows, UnreadableShard
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import Decoder, RowSpec
@@ -89,9 +89,10 @@ def _from_first_row(config: Config, plan: Plan, narrow: ShardReader, shards: Seq
     for place, index in enumerate(shards):
         if any(len(rows) for rows in narrow.blocks(plan.shards[index], config.run.shard_rows)):
             return shards[place:]
-    raise ConfigError(
+    raise TooFewRows(
         f"{_leaving_out(config)}: all {plan.rows + plan.passed_over} rows of the pool are excluded; there is nothing "
-        "to score"
+        "to score",
+        left=0,
     )
 
 
@@ -110,7 +111,7 @@ def require_rows(config: Config, plan: Plan, narrow: ShardReader, listed: int) -
     k = config.select.k
     if k > plan.rows:
         of = f"{plan.rows} are left after {_leaving_out(config)}" if plan.passed_over else f"the pool has {plan.rows}"
-        raise ConfigError(f"select.k: {k} rows are asked for, {of}")
+        raise TooFewRows(f"select.k: {k} rows are asked for, {of}", plan.rows)
     whole = config.pool.filter is None and config.pool.sample is None
     if (whole and plan.rows - listed >= k) or plan.pieces.num_rows > COUNTED_PIECES:
         return
@@ -119,7 +120,7 @@ def require_rows(config: Config, plan: Plan, narrow: ShardReader, listed: int) -
         left += len(rows)
         if left >= k:
             return
-    raise ConfigError(f"select.k: {k} rows are asked for, {left} are left after {_leaving_out(config)}")
+    raise TooFewRows(f"select.k: {k} rows are asked for, {left} are left after {_leaving_out(config)}", left)
 
 
 def _leaving_out(config: Config) -> str:

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from poolscore.engine.errors import InterruptedRun
-
-GRACE = 10.0  # seconds from SIGTERM to SIGKILL
 
 
 def run_logged(
@@ -46,13 +42,13 @@ def run_logged(
             stderr=subprocess.STDOUT,
             cwd=cwd,
             env={**os.environ, **(env or {})},
-            start_new_session=True,  # Ctrl-C in a terminal is for this process, which ends the other
+            start_new_session=True,  # Ctrl-C in a terminal is for this process alone
         ) as process,
     ):
         try:
             return process.wait()
         except KeyboardInterrupt as error:
-            _end(process)
+            # Its standard input is closed here, of which it ends itself, and all that it has started.
             raise InterruptedRun(f"interrupted while {what}; the same command goes on") from error
 
 
@@ -60,12 +56,3 @@ def last_line(log: Path) -> str:
     """The last thing that it said."""
     lines = log.read_text(errors="replace").split("\n") if log.exists() else []
     return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "it printed nothing")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """With all that it has started."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(GRACE)

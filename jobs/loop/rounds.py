@@ -13,12 +13,14 @@ from typing import Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from poolscore.engine.config import Config
+from poolscore.engine.config import Config, StopConfig
+from poolscore.engine.errors import TooFewRows
 from poolscore.engine.finish import RunResult
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.words import amount
 from poolscore.jobs.loop import stop
 from poolscore.jobs.loop.arms import RANDOM, config_of_round
-from poolscore.jobs.loop.first import FirstLabels
+from poolscore.jobs.loop.first import FirstLabels, ids_as
 from poolscore.jobs.loop.folders import DONE, SCORED, TRAINED, Round
 from poolscore.jobs.loop.labelled import begin_round, selection_of
 from poolscore.jobs.loop.training import train_round
@@ -70,16 +72,13 @@ def run_round(loop: Loop, at: Round) -> Ended | None:
     rules = loop.config.loop.stop
     begin_round(at, loop.first[at.seed], loop.question)
     trained = _train(loop, at)
-    labels, left = trained["labels"], _rows_left(loop, at)
+    labels = trained["labels"]
     scored, batch = None, None
     why = stop.after_training(rules, at.number, labels, trained["metrics"])
-    if why is None and left == 0:
-        why = "the pool has no rows left"
     if why is None:
-        k = min(n for n in (loop.config.select.k, rules.budget and rules.budget - labels, left) if n is not None)
+        k = min(loop.config.select.k, rules.budget - labels if rules.budget is not None else loop.config.select.k)
         scored = at.read(SCORED) or _score(loop, at, k)
-        opening = replace(at, number=0).read(SCORED) or scored
-        why = stop.after_scoring(rules, scored["score"], scored["mass"], opening["mass"])
+        why = "the pool has no rows left" if scored is None else _enough(rules, at, scored)
     if why is None:
         answered = label_batch(loop.config, loop.question, at)
         if isinstance(answered, Waiting):
@@ -101,12 +100,31 @@ def _train(loop: Loop, at: Round) -> dict[str, Any]:
     return trained
 
 
-def _score(loop: Loop, at: Round, k: int) -> dict[str, Any]:
-    """The main job. A run that was stopped goes on, by its own directory."""
+def _enough(rules: StopConfig, at: Round, scored: dict[str, Any]) -> str | None:
+    opening = replace(at, number=0).read(SCORED) or scored
+    return stop.after_scoring(rules, scored["score"], scored["mass"], opening["mass"])
+
+
+def _score(loop: Loop, at: Round, k: int) -> dict[str, Any] | None:
+    """The main job, for as many rows as there are, up to k; None: there are none. A run that was stopped goes on, by its
+    own directory."""
     loop.tell(f"{at.name}: scoring the pool")
-    config = config_of_round(loop.config, at, k, bool(loop.first[at.seed].inputs))
     began = time.monotonic()
-    result = loop.score(config)
+    while True:
+        config = config_of_round(loop.config, at, k, bool(loop.first[at.seed].inputs))
+        try:
+            result = loop.score(config)
+            break
+        except TooFewRows as error:
+            if not error.left:
+                return None
+            k = error.left
+    if not at.number:
+        listed = amount(result.listed, "id") + (" of pool.exclude and" if loop.config.pool.exclude else "")
+        loop.tell(
+            f"{at.name}: {listed} with first labels leave out {amount(result.totals.excluded, 'row')} of the pool"
+        )
+    ids_as(selection_of(at)["id"], loop.first[at.seed].ids.type)  # before anybody labels them
     mass = None if at.arm == RANDOM else _mass(RunDirectory(config.run.dir), config.selected_by)
     return at.write(
         SCORED,
@@ -115,7 +133,6 @@ def _score(loop: Loop, at: Round, k: int) -> dict[str, Any]:
             "mass": mass,
             "rows": result.totals.scored,
             "batch": len(selection_of(at)),
-            "whole": not (result.set_aside or result.shards_left),
             "exit_code": result.exit_code,
             "seconds": round(time.monotonic() - began, 3),
         },
@@ -123,17 +140,16 @@ def _score(loop: Loop, at: Round, k: int) -> dict[str, Any]:
 
 
 def _mass(run: RunDirectory, score: str) -> float:
-    """The sum of a score over the pool, in the order of shards."""
+    """The mean of a score over the scored rows, in the order of shards: the sum would fall with every row that is
+    labelled."""
     reports = run.reports()
-    parts = (pq.read_table(run.storage.path(reports[shard].scores), columns=[score]) for shard in sorted(reports))
-    return fsum(float(pc.sum(part[score].cast("float64")).as_py() or 0.0) for part in parts)
-
-
-def _rows_left(loop: Loop, at: Round) -> int | None:
-    """Rows that the pool has for a batch, as the round before has left them; None: nobody knows, for it was not scored
-    as a whole, or a sample is drawn anew in each round."""
-    scored = at.earlier()[-1].read(SCORED) if at.number and loop.config.pool.sample is None else None
-    return scored["rows"] - scored["batch"] if scored is not None and scored["whole"] else None
+    rows, sums = 0, []
+    for shard in sorted(reports):
+        column = pq.read_table(run.storage.path(reports[shard].scores), columns=[score])[score].cast("float64")
+        finite = column.filter(pc.is_finite(column))
+        rows += len(finite)
+        sums.append(float(pc.sum(finite).as_py() or 0.0))
+    return fsum(sums) / max(1, rows)
 
 
 def _in_words(answered: Answered) -> str:

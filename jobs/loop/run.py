@@ -143,7 +143,7 @@ def _claim(root: Path, settings: Mapping[str, Any]) -> None:
                 f"loop.dir: {root} holds other files ({others[0]}, …); choose an empty or new folder"
             ) from error
         about = {"format": FORMAT, "poolscore": version("poolscore"), "created": now()}
-        there = settings
+        there = {}
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"{root / ABOUT} is damaged: {one_line(error)}; bring it back") from error
     if about["format"] > FORMAT:
@@ -155,7 +155,7 @@ def _claim(root: Path, settings: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"loop.dir: {root} holds a loop that differs in {told}; choose another loop.dir, or set it as it was"
         )
-    if not here.keys() <= there.keys() or ABOUT not in storage.names(""):
+    if not here.keys() <= there.keys():
         write_json(storage, ABOUT, {**about, "settings": {**there, **here}})
 
 

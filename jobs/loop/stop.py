@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from poolscore.engine.config import StopConfig
+from poolscore.engine.config.loop import MOST_ROUNDS
 from poolscore.engine.errors import ConfigError
 
 
@@ -29,6 +30,8 @@ def after_training(stop: StopConfig, number: int, labels: int, metrics: Mapping[
         return f"the budget of {stop.budget} labels is used up"
     if stop.rounds is not None and number >= stop.rounds:
         return f"all of loop.stop.rounds={stop.rounds} are done"
+    if number >= MOST_ROUNDS:
+        return f"a curve has {MOST_ROUNDS} rounds at most"
     return None
 
 
@@ -36,7 +39,7 @@ def after_scoring(stop: StopConfig, score: str, mass: float | None, first: float
     """
     Args:
         score: that the batch is selected by.
-        mass: its sum over the pool; None: of an arm that selects at random.
+        mass: its mean over the pool; None: of an arm that selects at random.
         first: the same in the first round.
     """
     if stop.score_mass is None or mass is None or first is None or mass >= stop.score_mass * first:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pyarrow as pa
@@ -57,7 +58,8 @@ class Waiting:
         return [
             f"{self.round} waits for people: {done:,} of {amount(self.so_far.rows, 'row')} answered",
             f"they label what is in {self.tasks} ({', '.join(self.files)})",
-            f"then: poolscore label import {self.tasks} ANSWERS --labels {self.labels} --round {self.number}",
+            f"then: poolscore label import {quote(self.tasks)} ANSWERS --labels {quote(self.labels)} "
+            f"--round {self.number}",
             "and the same command goes on",
         ]
 
@@ -66,7 +68,7 @@ def label_batch(config: Config, question: Question, at: Round) -> Answered | Wai
     """Get the labels of a round's batch; what is there already is not asked for again.
 
     Raises:
-        ConfigError: answers are wrong, or there is not a single label.
+        ConfigError: answers are wrong, or there are none. Rows that are skipped, even all of them, are answered.
         StoppedError, InterruptedRun: the command failed, or was interrupted.
     """
     assert config.loop is not None
@@ -74,13 +76,9 @@ def label_batch(config: Config, question: Question, at: Round) -> Answered | Wai
     if way.pause is not None:
         return _ask_people(config, way.pause, at)
     if way.oracle is not None:
-        answered = _ask_oracle(config, way.oracle, question, at)
-    else:
-        assert way.command is not None
-        answered = _ask_command(config, way.command, at)
-    if not answered.labelled:
-        raise ConfigError(f"loop.label: none of the {amount(answered.rows, 'row')} of {at.name} got a label")
-    return answered
+        return _ask_oracle(config, way.oracle, question, at)
+    assert way.command is not None
+    return _ask_command(config, way.command, at)
 
 
 def require_askable(config: Config, question: Question) -> None:
@@ -133,7 +131,11 @@ def _ask_command(config: Config, command: CommandConfig, at: Round) -> Answered:
             raise ConfigError(f"loop.label.command: it wrote no {answers}; its last argument says where to")
         # What it said before it was called again does not count.
         import_labels(str(tasks), str(answers), str(labels), replace_old=True, round_number=at.number)
-    return _answered(at)
+    answered = _answered(at)
+    if answered.pending == answered.rows:
+        labels.unlink()
+        raise ConfigError(f"loop.label.command: it answered none of {amount(answered.rows, 'row')}; see {at.path(LOG)}")
+    return answered
 
 
 def _run(config: Config, command: CommandConfig, at: Round, tasks: Path, answers: Path) -> None:

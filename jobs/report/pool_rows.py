@@ -39,10 +39,10 @@ def each_row(
     for (path, group), places in _places(run.plan, ids).items():
         try:
             with open_parquet(join(run.plan.root, path)) as file:
-                budget -= _bytes_of(file, group, columns)
-                if budget < 0:
+                if (size := _bytes_of(file, group, columns)) > budget:
                     problems[f"more than {MOST_BYTES >> 30} GiB of the pool would have to be read"] += len(places)
                     continue
+                budget -= size
                 for row_id, row in _rows(file, group, places, read):
                     # Another row's picture would mislead.
                     if id_column is not None and row[id_column][0].as_py() != ids[row_id].as_py():

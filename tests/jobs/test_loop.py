@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +155,19 @@ def test_score_mass(shop: Workshop) -> None:
     masses = [json.loads((shop.round(n) / "scored.json").read_text())["mass"] for n in range(last + 1)]
     assert masses[-1] < 0.999 * masses[0] <= min(masses[:-1])
     parts = [pq.read_table(path)["bald"] for path in (shop.round(0) / "run" / "scores").glob("*.parquet")]
-    assert masses[0] == pytest.approx(sum(float(v) for part in parts for v in part.to_pylist()))
+    values = [float(v) for part in parts for v in part.to_pylist()]
+    assert masses[0] == pytest.approx(sum(values) / len(values))
     assert not (shop.round(last) / "labels.parquet").exists()
     shop.loop({"stop": {"rounds": last + 1}})  # another rule: the batch that is there is labelled
     assert (shop.round(last) / "labels.parquet").exists()
+
+
+def test_the_end_of_a_sample(shop: Workshop) -> None:
+    """Drawn among all rows, the labelled ones too: a batch is what of it is left."""
+    result = shop.loop({"stop": {"rounds": 4}}, select={"k": 8}, pool={"sample": 10})
+    labels = [point.labels for point in result.points]
+    assert all(0 < after - before <= 8 for before, after in pairwise(labels))
+    assert min(after - before for before, after in pairwise(labels)) < 8
 
 
 def test_rules_in_words() -> None:

@@ -35,7 +35,7 @@ STAGES = [  # each of them is reached by the next process after the one before w
     "before round.json",
     "after round.json",
     "after excluded.parquet",
-    "never",  # killed by its training
+    "training",  # which kills it
     "after curve.csv",
     "before selection.parquet",
     "after report.html",
