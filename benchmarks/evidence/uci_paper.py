@@ -5,9 +5,9 @@
     python benchmarks/evidence/uci_paper.py --report RESULT.json
 
 A check of the uncertainty itself. As in their code: one hidden layer of 50, batches of 128, dropout and precision tau
-from their grid by log-likelihood on a fifth of the training part, then trained on the whole of it. The networks are then
-scored by poolscore: RMSE of its prediction, and a Gaussian likelihood with its predictive variance. A set that is done is
-kept in DIR, so that an interrupted run goes on.
+from their grid by log-likelihood on a fifth of the training part, then trained on the whole of it. The networks are
+then scored by poolscore: RMSE of its prediction, and a Gaussian likelihood with its predictive variance. A set that is
+done is kept in DIR, so that an interrupted run goes on.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ TAUS = {  # the grid of the paper's code, in the targets' own units
 EPOCHS = {"reduced": 400, "full": 4000}
 SPLITS = {"reduced": 5, "full": 20}
 Figures = dict[str, tuple[tuple[float, float], tuple[float, float]]]  # set → RMSE and log-likelihood, mean and error
-# reduced: the paper, 400 epochs, from the read-me of yaringal/DropoutUncertaintyExps at 04604eb ("original"; the deviation
-# over 20 splits by the root of 20). full: the repository's rerun with a grid a split (../shared/data/uci/README.md), whose
-# "10x epochs" are ten times the paper's 400: its result files are called 100_xepochs, of 40.
+# reduced: the paper, 400 epochs, from the read-me of yaringal/DropoutUncertaintyExps at 04604eb ("original"; their
+# deviation over 20 splits by the root of 20). full: the repository's rerun with a grid a split, from
+# ../shared/data/uci/README.md. Its "10x epochs" are ten times these 400: its result files say 100 times 40.
 AUTHORS: dict[str, Figures] = {
     "reduced": {
         "concrete": ((5.23, 0.12), (-3.04, 0.02)),
