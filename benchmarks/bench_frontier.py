@@ -1,5 +1,5 @@
-"""What the split at the stochastic frontier is worth: ResNet-50 at 224x224 with dropout before its head, T=1, 20 and 100
-passes, and 20 repeated at the input.
+"""What the split at the stochastic frontier is worth: ResNet-50 at 224x224 with dropout before its head, T=1, 20 and
+100 passes, and 20 repeated at the input.
 
     python benchmarks/bench_frontier.py --out FILE.json
 

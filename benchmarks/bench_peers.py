@@ -5,9 +5,9 @@
 `peers/requirements.txt` says how the peers' interpreter is made. Every process has the same weights, pool, batch size
 and number of threads; one computes at a time, in turn. The scores are compared before anything is said about time.
 
-A rate is rows by the median of the rounds. Who reads the pool from Parquet is timed end to end, and has a marginal rate,
-too: in each round it also scores a pool of one batch, and what that takes is its start. Who runs the whole network T
-times scores fewer rows.
+A rate is rows by the median of the rounds. Who reads the pool from Parquet is timed end to end, and has a marginal
+rate, too: in each round it also scores a pool of one batch, and what that takes is its start. Who runs the whole
+network T times scores fewer rows.
 """
 
 from __future__ import annotations
@@ -33,6 +33,16 @@ from write_pools import write_subject
 
 from poolscore.jobs.bench.environment import environment
 
+COLUMNS = (
+    "pool",
+    "rows",
+    "rows/s in all",
+    "rows/s without its start",
+    "poolscore is faster, in all",
+    "poolscore is faster, without starts",
+    "mean BALD, nats",
+    "rank correlation with poolscore",
+)
 Seconds = Mapping[int, Sequence[float]]  # rows of the pool → of each round
 
 
@@ -127,8 +137,8 @@ def table(result: Mapping[str, Any]) -> str:
     lines = [
         f"{result['workload']}; T={result['passes']}, batch {result['batch']}, {result['threads']} threads",
         "",
-        "| | pool | rows | rows/s in all | without its start | poolscore is faster, in all | without starts | BALD, nats | rank correlation |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| | " + " | ".join(COLUMNS) + " |",
+        "|---" * (len(COLUMNS) + 1) + "|",
     ]
     for name, one in result["contestants"].items():
         times = [result.get(f"{prefix}times", {}).get(name, "") for prefix in ("", "marginal_")]
@@ -143,9 +153,7 @@ def table(result: Mapping[str, Any]) -> str:
 def main() -> None:
     """Measure what is asked for; print and write it."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument(
-        "--peers", type=Path, help="the peers' interpreter; without it only what needs none takes part"
-    )
+    arguments.add_argument("--peers", type=Path, help="the peers' interpreter; default: only who needs none")
     arguments.add_argument("--data", type=Path, default=Path("../shared/data/mnist"), help="without it random pictures")
     arguments.add_argument("--workload", choices=list(WORKLOADS), action="append", help="default: all")
     arguments.add_argument("--contestant", choices=list(WAYS), action="append", help="default: all")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -50,9 +51,9 @@ class Baal:
 if __name__ == "__main__":
     serve(
         {
-            "replicated": lambda *subject: Baal(*subject, replicate=True, cache=False),
-            "loop": lambda *subject: Baal(*subject, replicate=False, cache=False),
-            "cached": lambda *subject: Baal(*subject, replicate=False, cache=True),
+            "replicated": partial(Baal, replicate=True, cache=False),
+            "loop": partial(Baal, replicate=False, cache=False),
+            "cached": partial(Baal, replicate=False, cache=True),
         },
         packages=("baal", "torch", "numpy"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ class Redux:
 if __name__ == "__main__":
     serve(
         {
-            "repeated": lambda *subject: Redux(*subject, cut=False),
-            "cut by hand": lambda *subject: Redux(*subject, cut=True),
+            "repeated": partial(Redux, cut=False),
+            "cut by hand": partial(Redux, cut=True),
         },
         packages=("batchbald_redux", "torch", "numpy"),
     )

@@ -1,7 +1,8 @@
-"""A loop over a Parquet pool as one writes it by hand, with torch and pyarrow alone; or one that cuts the network, too."""
+"""A loop over a Parquet pool as one writes it by hand, with torch and pyarrow; or one that cuts the network, too."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -67,8 +68,8 @@ class Loop:
 if __name__ == "__main__":
     serve(
         {
-            "loop": lambda *subject: Loop(*subject, cut=False),
-            "cut by hand": lambda *subject: Loop(*subject, cut=True),
+            "loop": partial(Loop, cut=False),
+            "cut by hand": partial(Loop, cut=True),
         },
         packages=("torch", "pyarrow", "numpy"),
     )

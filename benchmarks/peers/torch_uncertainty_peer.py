@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -47,8 +48,8 @@ class TorchUncertainty:
 if __name__ == "__main__":
     serve(
         {
-            "repeated": lambda *subject: TorchUncertainty(*subject, on_batch=True),
-            "loop": lambda *subject: TorchUncertainty(*subject, on_batch=False),
+            "repeated": partial(TorchUncertainty, on_batch=True),
+            "loop": partial(TorchUncertainty, on_batch=False),
         },
         packages=("torch_uncertainty", "torch", "numpy"),
     )

@@ -1,11 +1,11 @@
-"""What every contestant scores: four networks, and what a row of each one's pool is. Plain torch, for any interpreter."""
+"""What every contestant scores: four networks, and what a row of their pools is. Plain torch, for any interpreter."""
 
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-sys.path.append(str(Path(__file__).parents[2] / "jobs" / "bench"))
-
-from networks import mlp, resnet50  # of `poolscore bench`; the peers' interpreter has no poolscore
-
 PASSES = 20  # T
 CLASSES = 10  # but for ResNet-50, which has 1,000
 GREY_MEAN, GREY_STD = 33.3, 78.6  # of MNIST, as 0 … 255
@@ -28,6 +24,20 @@ JPEG_PIXELS, PIXELS = 256, 224  # edge of a JPEG, and of the middle that the net
 FEATURES = 64
 VOCABULARY, LENGTH = 1000, 32  # token ids, all of them read
 WIDTH, HEADS, DEPTH = 128, 4, 4  # of the transformer
+
+
+def _bench_networks() -> Any:
+    """Those of `poolscore bench`, by their file: the peers' interpreter has no poolscore."""
+    file = Path(__file__).parents[2] / "jobs" / "bench" / "networks.py"
+    spec = spec_from_file_location("bench_networks", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+BENCH = _bench_networks()
 
 
 @dataclass(frozen=True)
@@ -83,13 +93,13 @@ def small_cnn() -> nn.Sequential:
 
 def resnet() -> nn.Sequential:
     """[N, 3, 224, 224] → logits [N, 1000]."""
-    network: nn.Sequential = resnet50()
+    network: nn.Sequential = BENCH.resnet50()
     return network
 
 
 def perceptron() -> nn.Sequential:
     """[N, 64] → logits [N, 10]."""
-    network: nn.Sequential = mlp(CLASSES, FEATURES)
+    network: nn.Sequential = BENCH.mlp(CLASSES, FEATURES)
     return network.requires_grad_(True)
 
 
