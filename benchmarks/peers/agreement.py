@@ -20,7 +20,7 @@ def agreement(scores: Scores) -> dict[str, Any]:
         RuntimeError: a mean is further from the median of all than MEANS_DIFFER, or a score is no number.
     """
     means = {name: float(bald_N.mean()) for name, bald_N in scores.items()}
-    middle = float(np.median(list(means.values())))
+    middle = float(np.nanmedian(list(means.values())))
     for name, mean in means.items():
         if not abs(mean - middle) <= MEANS_DIFFER * middle:
             raise RuntimeError(f"mean BALD of {name} is {mean:.4g} nats, the median of all contestants {middle:.4g}")
