@@ -7,7 +7,7 @@ and number of threads; one computes at a time, in turn. The scores are compared 
 
 A rate is rows by the median of the rounds. Who reads the pool from Parquet is timed end to end, and has a marginal
 rate, too: in each round it also scores a pool of one batch, and what that takes is its start. Who runs the whole
-network T times scores fewer rows.
+network (or most of it) T times scores fewer rows.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ class Way:
     file: str
     contestant: str  # in it
     parquet: bool = False  # reads the pool itself; the others have it in memory, decoded
-    once: bool = False  # does not run the whole network T times
+    once: bool = False  # runs what no dropout reaches once a row, and nothing of it again
     cut: bool = False  # has its network cut by hand
 
     def rows(self, workload: Workload) -> int:
@@ -38,7 +38,7 @@ WAYS = {
     "poolscore, from memory": Way("poolscore_peer.py", "memory", once=True),
     "baal, replicated": Way("baal_peer.py", "replicated"),
     "baal, loop": Way("baal_peer.py", "loop"),
-    "baal, loop with its cache": Way("baal_peer.py", "cached", once=True),
+    "baal, loop with its cache": Way("baal_peer.py", "cached"),
     "batchbald_redux": Way("redux_peer.py", "repeated"),
     "batchbald_redux, cut by hand": Way("redux_peer.py", "cut by hand", once=True, cut=True),
     "torch-uncertainty, repeated": Way("torch_uncertainty_peer.py", "repeated"),

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import torch
 from protocol import serve
 from torch import Tensor, nn
+from torch.special import entr
 from workloads import PASSES, Workload, frontier, pool_file
 
 
@@ -34,10 +35,8 @@ class MonteCarlo:
     @torch.inference_mode()
     def bald(self, x: Tensor) -> Tensor:
         """[N, …] → nats [N]."""
-        log_p = self.logits(x, PASSES).log_softmax(-1)
-        p = log_p.exp()
-        mean = p.mean(0)
-        entropy, expected_entropy = -(mean * mean.log()).sum(-1), -(p * log_p).sum(-1).mean(0)
+        p = self.logits(x, PASSES).softmax(-1)
+        entropy, expected_entropy = entr(p.mean(0)).sum(-1), entr(p).sum(-1).mean(0)
         return entropy - expected_entropy
 
 

@@ -204,7 +204,7 @@ WORKLOADS = {
             "decode": {"kind": "image", "crop": PIXELS, "mean": list(RGB_MEAN), "std": list(RGB_STD)},
         },
         batch=8,
-        rows=192,
+        rows=128,
         few=8,
     ),
     "transformer": Workload(
@@ -214,8 +214,8 @@ WORKLOADS = {
         decode=decode_tokens,
         pool={"input": "tokens", "decode": {"kind": "tensor", "shape": [LENGTH], "dtype": "int64"}},
         batch=64,
-        rows=512,
-        few=512,
+        rows=256,
+        few=256,
     ),
     "mlp": Workload(
         "perceptron of 64-512-512-10 on 64 columns of features",
@@ -224,7 +224,7 @@ WORKLOADS = {
         decode=decode_features,
         pool={"input": [f"f{i}" for i in range(FEATURES)], "decode": {"kind": "features"}},
         batch=256,
-        rows=50_000,
-        few=10_240,
+        rows=51_200,
+        few=5120,
     ),
 }

@@ -27,11 +27,14 @@ NOWHERE = Path("nowhere")  # no MNIST: random pictures
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders with every workload's pools of 3 and 5 rows."""
+    """Folders with every workload's pools of 3 and 5 rows; networks that were hardly trained."""
     folder = tmp_path_factory.mktemp("peers")
-    for name in WORKLOADS:
-        if name != "resnet50":
-            write_subject(name, folder / name, NOWHERE, [3, 5])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("write_pools.EPOCHS", 1)
+        patch.setattr("write_pools.LABELLED", 8)
+        for name in WORKLOADS:
+            if name != "resnet50":
+                write_subject(name, folder / name, NOWHERE, [3, 5])
     return folder
 
 
