@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from batchbald_redux.batchbald import compute_conditional_entropy, compute_entropy
 from batchbald_redux.consistent_mc_dropout import BayesianModule, ConsistentMCDropout
-from protocol import SOME, serve
-from subject import FRONTIER, PASSES, load_network, load_pool
+from protocol import serve
 from torch import Tensor, nn
+from workloads import PASSES, Workload, frontier
 
 
 class Network(BayesianModule):  # type: ignore[misc]
@@ -20,10 +21,9 @@ class Network(BayesianModule):  # type: ignore[misc]
         before: layers that run once, moved out of it by hand.
     """
 
-    def __init__(self, folder: Path, before: int) -> None:
+    def __init__(self, network: nn.Sequential, before: int) -> None:
         super().__init__()
-        layers = [ConsistentMCDropout(x.p) if isinstance(x, nn.Dropout) else x for x in load_network(folder)]
-        self.once, self.repeated = nn.Sequential(*layers[:before]), nn.Sequential(*layers[before:])
+        self.once, self.repeated = network[:before], with_its_dropout(network[before:])
         self.eval()
 
     def forward(self, x: Tensor, k: int) -> Any:
@@ -35,38 +35,47 @@ class Network(BayesianModule):  # type: ignore[misc]
         return self.repeated(x).log_softmax(1)
 
 
+def with_its_dropout(module: nn.Module) -> nn.Module:
+    """The module, every `nn.Dropout` in it replaced."""
+    for name, child in module.named_children():
+        new = ConsistentMCDropout(child.p) if isinstance(child, nn.Dropout) else with_its_dropout(child)
+        setattr(module, name, new)
+    return module
+
+
 class Redux:
     """See Contestant."""
 
-    def __init__(self, folder: Path, before: int) -> None:
-        self._model = Network(folder, before)
-        self._pool = load_pool(folder)
+    def __init__(self, workload: Workload, folder: Path, cut: bool) -> None:
+        self._workload, self._folder = workload, folder
+        network = workload.load_network(folder)
+        self._model = Network(network, before=frontier(network) if cut else 0)
 
-    def ready(self, batch: int) -> None:
+    def ready(self, rows: int, few: int) -> None:
         """See Contestant."""
-        self._batch = batch
-        self._log_probs(self._pool[: 2 * batch])
+        self._few, self._pool = few, self._workload.load_pool(self._folder, rows)
+        self.score(few)
 
-    def score(self) -> object:
+    def score(self, rows: int) -> object:
         """See Contestant: what `get_bald_batch` ranks by."""
-        log_probs_N_K_C = self._log_probs(self._pool)
+        log_probs_N_K_C = self._log_probs(self._pool[:rows])
         return compute_entropy(log_probs_N_K_C) - compute_conditional_entropy(log_probs_N_K_C)
 
     def two_passes(self) -> tuple[Tensor, Tensor]:
         """See Contestant."""
-        log_probs_N_K_C = self._log_probs(self._pool[:SOME])
+        log_probs_N_K_C = self._log_probs(self._pool[: self._few])
         return log_probs_N_K_C[:, 0], log_probs_N_K_C[:, 1]
 
     def _log_probs(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            return torch.cat([self._model(part, PASSES) for part in x.split(self._batch)])
+            return torch.cat([self._model(part, PASSES) for part in x.split(self._workload.batch)])
 
 
 if __name__ == "__main__":
     serve(
         {
-            "repeated": lambda folder: Redux(folder, before=0),
-            "cut by hand": lambda folder: Redux(folder, before=FRONTIER),
+            "repeated": partial(Redux, cut=False),
+            "cut by hand": partial(Redux, cut=True),
         },
         packages=("batchbald_redux", "torch", "numpy"),
     )
