@@ -130,7 +130,8 @@ def _limits(config: Config, run: RunDirectory | None, shards: int) -> Limits:
 
 def _new_run(config: Config, prepared: Prepared) -> RunDirectory:
     extends = prepared.extension.runs if prepared.extension is not None else ()
-    return create_run(config.run.dir, config, version("poolscore"), prepared.plan, prepared.identity, extends)
+    outputs = prepared.job.probe.outputs
+    return create_run(config.run.dir, config, version("poolscore"), prepared.plan, prepared.identity, extends, outputs)
 
 
 def _score(

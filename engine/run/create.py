@@ -38,9 +38,13 @@ def create_run(
     plan: Plan,
     identity: Mapping[str, Any],
     extends: Sequence[Mapping[str, str]] = (),
+    outputs: int | None = None,
 ) -> RunDirectory:
-    """Start a run in an empty directory; `extends` are the place and id of the runs that it goes on with, the latest
-    first.
+    """Start a run in an empty directory.
+
+    Args:
+        extends: place and id of the runs that it goes on with, the latest first.
+        outputs: of the model, where they are known.
 
     Raises:
         StoppedError: another job started one there at the same moment.
@@ -67,6 +71,7 @@ def create_run(
             "passed_over": plan.passed_over,
             "bad_files": len(plan.unreadable),
         },
+        "outputs": outputs,
         "profile": None,  # the first; older readers know of no other
         "profiles": {},
         "totals": asdict(Totals()),

@@ -24,7 +24,7 @@ def tell_comparison(compared: Mapping[str, Any]) -> None:
         a, b = point["rows_per_second"]
         sure = "" if point["rounds_apart"] else "  (rounds overlap: it may be chance)"
         lines = [("rows/s", f"{a:,.0f}  →  {b:,.0f}   {point['ratio']:.2f}x{sure}")]
-        lines += [(f"{part}, time", f"{ratio:.2f}x") for part, ratio in point["time_of_parts"].items()]
+        lines += [(part, f"takes {ratio:.2f} times as long a batch") for part, ratio in point["time_of_parts"].items()]
         show.facts(f"T = {point['passes']}, batches of {point['batch']}", lines)
 
 

@@ -1,7 +1,7 @@
 """What a round begins with: `labelled.parquet`, all labels so far, and `excluded.parquet`, all rows that were sent.
 
 Both are made anew for each round, from the first labels and from what the rounds before have left in their folders. So
-labels that come late, or are corrected, count from the next round on.
+labels that come late, or are corrected, count from the next training on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.read import read_selection
 from poolscore.jobs.loop.first import FirstLabels, ids_as, label_of
-from poolscore.jobs.loop.folders import EXCLUDED, LABELLED, LABELS, RUN, Round
+from poolscore.jobs.loop.folders import EXCLUDED, LABELLED, LABELS, RUN, TRAINED, Round
 from poolscore.jobs.tasks.question import Question
 from poolscore.jobs.tasks.rows import read_rows
 
@@ -28,13 +28,14 @@ Id = str | int | bytes
 
 
 def begin_round(at: Round, first: FirstLabels, question: Question) -> None:
-    """Write both tables, unless they are there. `labelled.parquet` has id, label (as `label import` writes it), round
-    (by which it came; null: a first label), and the model's inputs where the first labels carry them.
+    """Write both tables, unless a model was trained on them: labels may be corrected till then. `labelled.parquet` has
+    id, label (as `label import` writes it), round (by which it came; null: a first label), and the model's inputs where
+    the first labels carry them.
 
     Raises:
         ConfigError: a label is of no class, or inputs of new rows cannot be read.
     """
-    if at.path(LABELLED).exists():
+    if at.read(TRAINED) is not None:
         return
     sent = first.ids
     if at.number:

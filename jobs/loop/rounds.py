@@ -80,7 +80,7 @@ def run_round(loop: Loop, at: Round) -> Ended | None:
         scored = at.read(SCORED) or _score(loop, at, k)
         why = "the pool has no rows left" if scored is None else _enough(rules, at, scored)
     if why is None:
-        answered = label_batch(loop.config, loop.question, at)
+        answered = label_batch(loop.config, at)
         if isinstance(answered, Waiting):
             return Ended(answered.lines[0], answered)
         batch = answered

@@ -15,15 +15,18 @@ from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.finish import RunResult
 from poolscore.engine.identity import settings_of
+from poolscore.engine.prepare import read_sample
 from poolscore.engine.run.directory import RunDirectory, now, redacted, write_json
 from poolscore.engine.score import score_pool
 from poolscore.engine.storage import LocalStorage
 from poolscore.engine.uri import lies_in, local_path
 from poolscore.jobs.loop.arms import arms_of
 from poolscore.jobs.loop.first import read_first
+from poolscore.jobs.loop.folders import TRAINED
 from poolscore.jobs.loop.outputs import LoopResult, write_outputs
 from poolscore.jobs.loop.picture import can_draw
 from poolscore.jobs.loop.rounds import Loop, run_curve
+from poolscore.jobs.loop.training import require_training
 from poolscore.jobs.loop.ways import Waiting, require_askable
 from poolscore.jobs.report import write_report
 from poolscore.jobs.tasks.question import Question
@@ -64,6 +67,9 @@ def run_loop(
     first = {seed: read_first(config, question, seed) for seed in section.seeds}
     digests = {f"the first labels of seed {seed}": labels.digest for seed, labels in first.items()}
     with _alone(root):
+        if not _has_begun(root):
+            read_sample(config)
+            require_training(config)
         _claim(root, {**_settings(config, section), **digests})
         if not can_draw():
             on_progress("there will be no curve.png: matplotlib is not installed (pip install 'poolscore[plots]')")
@@ -117,6 +123,10 @@ def _alone(root: Path) -> Iterator[None]:
         yield
 
 
+def _has_begun(root: Path) -> bool:
+    return any(root.glob(f"*/seed-*/round-*/{TRAINED}"))
+
+
 def _settings(config: Config, section: LoopConfig) -> dict[str, Any]:
     """What the curves depend on, beside labels and first labels: by it a loop is continued or refused."""
     of_select = {f"select.{name}": value for name, value in config.select.model_dump(mode="json").items()}
@@ -149,13 +159,15 @@ def _claim(root: Path, settings: Mapping[str, Any]) -> None:
     if about["format"] > FORMAT:
         raise ConfigError(f"{root / ABOUT} was written by a newer poolscore; upgrade poolscore to go on")
     here = json.loads(json.dumps(settings))
+    if not _has_begun(root):  # nothing depends on them yet
+        there = {}
     different = [key for key in here if key in there and here[key] != there[key]]
     if different:
         told = ", ".join(_in_words(key, there[key], here[key]) for key in different)
         raise ConfigError(
             f"loop.dir: {root} holds a loop that differs in {told}; choose another loop.dir, or set it as it was"
         )
-    if not here.keys() <= there.keys():
+    if not here.keys() <= there.keys() or {**there, **here} != about.get("settings"):
         write_json(storage, ABOUT, {**about, "settings": {**there, **here}})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -41,23 +42,31 @@ def train_round(config: Config, at: Round) -> dict[str, Any]:
     return at.write(TRAINED, {"labels": count_labelled(at), "metrics": metrics, "seconds": seconds})
 
 
+def require_training(config: Config) -> None:
+    """Find out before anything is spent whether the function can be imported.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _called(config, {}, Path(folder) / LOG, Path(folder) / ANSWER, "importing")
+
+
 def _train(config: Config, at: Round, out: Path) -> dict[str, float]:
+    task = {"labelled": str(at.path(LABELLED)), "out": str(out), "round": at.number, "seed": at.own_seed}
+    return _called(config, task, at.path(LOG), at.path(ANSWER), at.name)
+
+
+def _called(config: Config, task: dict[str, Any], log: Path, answer: Path, where: str) -> dict[str, float]:
+    """The function's metrics, from its own process."""
     assert config.loop is not None
-    name, log, answer = config.loop.train, at.path(LOG), at.path(ANSWER)
+    name = config.loop.train
     answer.unlink(missing_ok=True)
-    task = {
-        "path": config.model.path,
-        "train": name,
-        "labelled": str(at.path(LABELLED)),
-        "out": str(out),
-        "round": at.number,
-        "seed": at.own_seed,
-        "answer": str(answer),
-    }
-    code = run_logged("poolscore.jobs.loop.training_process", [json.dumps(task)], log, f"training ({at.name})")
+    task = {"path": config.model.path, "train": name, **task, "answer": str(answer)}
+    code = run_logged("poolscore.jobs.loop.training_process", [json.dumps(task)], log, f"training ({where})")
     if not answer.exists():
         raise StoppedError(
-            f"loop.train: the process of {name} {_died(code)} in {at.name} ({last_line(log)}); see {log}; the same "
+            f"loop.train: the process of {name} {_died(code)} in {where} ({last_line(log)}); see {log}; the same "
             "command trains again"
         )
     said = json.loads(answer.read_bytes())

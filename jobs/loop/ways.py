@@ -15,6 +15,7 @@ from poolscore.engine.config import Config
 from poolscore.engine.config.loop import CommandConfig, OracleConfig, PauseConfig
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.keys import id_text
+from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.words import amount
 from poolscore.jobs.label import import_labels, label_status
 from poolscore.jobs.loop.first import label_of, read_pairs
@@ -47,8 +48,7 @@ class Waiting:
     round: str
     tasks: str  # folder
     files: tuple[str, ...]  # in it, that people or their tools are given
-    labels: str  # to be written by `poolscore label import`
-    number: int
+    imported_by: str  # the command that takes their answers in
     so_far: Answered
 
     @property
@@ -58,13 +58,12 @@ class Waiting:
         return [
             f"{self.round} waits for people: {done:,} of {amount(self.so_far.rows, 'row')} answered",
             f"they label what is in {self.tasks} ({', '.join(self.files)})",
-            f"then: poolscore label import {quote(self.tasks)} ANSWERS --labels {quote(self.labels)} "
-            f"--round {self.number}",
+            f"then: {self.imported_by}",
             "and the same command goes on",
         ]
 
 
-def label_batch(config: Config, question: Question, at: Round) -> Answered | Waiting:
+def label_batch(config: Config, at: Round) -> Answered | Waiting:
     """Get the labels of a round's batch; what is there already is not asked for again.
 
     Raises:
@@ -76,18 +75,20 @@ def label_batch(config: Config, question: Question, at: Round) -> Answered | Wai
     if way.pause is not None:
         return _ask_people(config, way.pause, at)
     if way.oracle is not None:
-        return _ask_oracle(config, way.oracle, question, at)
+        return _ask_oracle(config, way.oracle, at)
     assert way.command is not None
     return _ask_command(config, way.command, at)
 
 
 def require_askable(config: Config, question: Question) -> None:
-    """Find out before hours are spent whether the tool can ask the question.
+    """Find out before hours are spent whether the oracle has labels, or the tool can ask the question.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: not so.
     """
     assert config.loop is not None
+    if (oracle := config.loop.label.oracle) is not None:
+        _require_oracle(config, oracle)
     way = config.loop.label.pause or config.loop.label.command
     if way is None:
         return
@@ -97,13 +98,21 @@ def require_askable(config: Config, question: Question) -> None:
         raise ConfigError(f"model.classes: name the classes, or give their number, to ask for them with {way.to}")
 
 
-def _ask_oracle(config: Config, oracle: OracleConfig, question: Question, at: Round) -> Answered:
+def _require_oracle(config: Config, oracle: OracleConfig) -> None:
+    if oracle.table is not None:
+        read_pairs(oracle.table, (oracle.id,), oracle.label, "loop.label.oracle")
+    elif oracle.label not in config.pool.keep:
+        raise ConfigError(
+            f"loop.label.oracle: the pool's column '{oracle.label}' must be in pool.keep; or give a table as "
+            "loop.label.oracle.table"
+        )
+
+
+def _ask_oracle(config: Config, oracle: OracleConfig, at: Round) -> Answered:
     batch = selection_of(at)
     ids = id_text(batch["id"].combine_chunks(), "id")
     if oracle.table is None:
         where = f"loop.label.oracle: the pool's column '{oracle.label}'"
-        if oracle.label not in config.pool.keep:
-            raise ConfigError(f"{where} must be in pool.keep; or give loop.label.oracle.table")
         found: Sequence[Any] = batch[oracle.label].to_pylist()
     else:
         where = f"loop.label.oracle: {oracle.table}"
@@ -114,6 +123,7 @@ def _ask_oracle(config: Config, oracle: OracleConfig, question: Question, at: Ro
                 f"{where} has no row with the id {unknown[0]!r} ({len(unknown)} of {len(ids)} are missing)"
             )
         found = [by_id[i] for i in ids]
+    question = Question.of(config, outputs=RunDirectory(str(at.path(RUN))).info.get("outputs"))
     labels = [label_of(value, question, f"{where} ({i!r})") for i, value in zip(ids, found, strict=True)]
     table = pa.table({"id": batch["id"], "key": batch["key"], "label": pa.array(labels, question.arrow_type)})
     given = table.filter(table["label"].is_valid())
@@ -160,12 +170,18 @@ def _ask_people(config: Config, pause: PauseConfig, at: Round) -> Answered | Wai
     exported = _export(at, pause.to, show=pause.show, url_column=pause.url_column, files_at=files_at)
     answered = _answered(at)
     if answered.rows - answered.pending < pause.answered * answered.rows:
-        return Waiting(at.name, exported.out, exported.files, str(at.path(LABELS)), at.number, answered)
+        return Waiting(at.name, exported.out, exported.files, _import_command(at), answered)
     return answered
 
 
+def _import_command(at: Round) -> str:
+    tasks, labels = quote(str(at.path(TASKS))), quote(str(at.path(LABELS)))
+    return f"poolscore label import {tasks} ANSWERS --labels {labels} --round {at.number}"
+
+
 def _export(at: Round, to: str, **options: Any) -> Exported:
-    return export_tasks(str(at.path(RUN)), str(at.path(TASKS)), to, seed=at.own_seed, **options)
+    how = _import_command(at)
+    return export_tasks(str(at.path(RUN)), str(at.path(TASKS)), to, seed=at.own_seed, imported_by=how, **options)
 
 
 def _answered(at: Round) -> Answered:

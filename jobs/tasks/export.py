@@ -57,6 +57,7 @@ def export_tasks(
     classes: Sequence[str] | None = None,
     files_at: str | None = None,
     seed: int = 0,
+    imported_by: str | None = None,
 ) -> Exported:
     """Write what people need to label a selection into a folder, and `tasks.json`, which their answers are imported by.
     The same call again writes nothing, or the rest of what a call that was stopped has left.
@@ -75,6 +76,7 @@ def export_tasks(
         files_at: what stands before `files/…` in Label Studio's tasks; default: the folder in object storage, else what
             its local storage calls it.
         seed: of the order.
+        imported_by: the command that takes the answers in, where it is known; it is told in how-to-label.txt.
 
     Raises:
         ConfigError: the selection, the pool or the folder is not what it must be.
@@ -84,7 +86,7 @@ def export_tasks(
         raise ConfigError(f"--to {to}: there are {', '.join(get_args(To))}")
     selected = find_selection(selection, name, run)
     first = selected.runs[0]
-    question = Question.of(first.config, classes)
+    question = Question.of(first.config, classes, first.info.get("outputs"))
     if to in NEED_CLASSES and question.kind != "number" and not question.classes:
         raise ConfigError("--classes: name the classes in their order; the run's model.classes does not")
     if to in ("cvat", "folder") and question.kind == "number":
@@ -96,6 +98,8 @@ def export_tasks(
     shown = shown_columns(selected, [*show] or ([] if url_column else input_columns(first)), url_column)
     options: dict[str, Any] = {"predictions": predictions}
     options["shown"] = {each.name: [each.column, each.form] for each in shown}
+    if imported_by is not None:
+        options["imported_by"] = imported_by
     if to == "labelstudio":
         options["files_at"] = files_at if files_at is not None else _files_at(out)
     order = np.random.default_rng(seed).permutation(len(selected.table))

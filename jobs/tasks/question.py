@@ -31,11 +31,12 @@ class Question:
     numbered: bool  # the model's classes have no names
 
     @classmethod
-    def of(cls, config: Config, classes: Sequence[str] | None = None) -> Question:
+    def of(cls, config: Config, classes: Sequence[str] | None = None, outputs: int | None = None) -> Question:
         """What a run's model answers.
 
         Args:
             classes: names of the model's classes in their order, where the configuration has none.
+            outputs: of the model, as its run found them, where the configuration does not say.
 
         Raises:
             ConfigError: names that cannot be, or a regression of several outputs.
@@ -48,7 +49,7 @@ class Question:
         if task is Task.BINARY:
             count, names = 2, names if names is not None and len(names) == 2 else None
         else:
-            count = config.model.outputs or 0
+            count = config.model.outputs or outputs or 0
         given = tuple(classes) if classes else names
         if given is not None and count and len(given) != count:
             raise ConfigError(f"--classes: {len(given)} names are given, the model has {count} classes")

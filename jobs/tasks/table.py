@@ -11,7 +11,7 @@ from typing import Any
 from poolscore.engine.storage import Storage
 from poolscore.jobs.tasks.manifest import Tasks
 from poolscore.jobs.tasks.names import guarded
-from poolscore.jobs.tasks.question import SKIP, Question
+from poolscore.jobs.tasks.question import SKIP
 from poolscore.jobs.tasks.shown import Item, Shown
 
 CSV, JSONL, HOW = "tasks.csv", "tasks.jsonl", "how-to-label.txt"
@@ -30,7 +30,7 @@ def write_csv(tasks: Tasks, items: Sequence[Item], shown: Sequence[Shown], stora
         cells += [item.prediction, item.confidence] if shows else []
         table.writerow([*map(_cell, cells), ""])
     storage.publish(CSV, lambda file: file.write(out.getvalue().encode()))
-    return [CSV, _write_how(CSV, tasks.question, storage)]
+    return [CSV, _write_how(CSV, tasks, storage)]
 
 
 def write_jsonl(tasks: Tasks, items: Sequence[Item], shown: Sequence[Shown], storage: Storage) -> list[str]:
@@ -44,12 +44,17 @@ def write_jsonl(tasks: Tasks, items: Sequence[Item], shown: Sequence[Shown], sto
             row |= {"prediction": item.prediction, "confidence": item.confidence}
         lines.append(json.dumps({**row, "label": None}, default=str) + "\n")
     storage.publish(JSONL, lambda file: file.write("".join(lines).encode()))
-    return [JSONL, _write_how(JSONL, tasks.question, storage)]
+    return [JSONL, _write_how(JSONL, tasks, storage)]
 
 
-def _write_how(name: str, question: Question, storage: Storage) -> str:
+def _write_how(name: str, tasks: Tasks, storage: Storage) -> str:
     """For the people who fill a file in."""
-    known = "\n".join(f"  {one}" for one in question.classes) or "  class numbers, from 0 on"
+    question = tasks.question
+    known = "\n".join(f"  {one}" for one in question.classes)
+    if question.numbered:
+        last = f"to {len(question.classes) - 1}" if question.classes else "on"
+        known = f"  class numbers, from 0 {last}"
+    command = tasks.options.get("imported_by", f"poolscore label import FOLDER {name} --labels labels.parquet")
     what = {
         "one": f"Write the class of each row into 'label', as it stands here:\n{known}",
         "several": "Write the labels that apply to each row into 'label', "
@@ -61,7 +66,7 @@ def _write_how(name: str, question: Question, storage: Storage) -> str:
         f"{SKIP} says that a row cannot be labelled; where 'label' is left empty the row is still pending.\n"
         "Leave the other columns and the order as they are or not: a row is known by 'task'. A column 'annotator' may "
         "say who\nanswered. Send the file back; whoever made it takes it in with\n\n"
-        f"  poolscore label import FOLDER {name} --labels labels.parquet\n"
+        f"  {command}\n"
     )
     storage.publish(HOW, lambda file: file.write(text.encode()))
     return HOW

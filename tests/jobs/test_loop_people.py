@@ -111,6 +111,9 @@ def test_some_of_a_batch_may_be_enough_and_the_rest_comes_later(shop: Workshop) 
     loop = {"label": {"pause": {"to": "csv", "answered": 0.6}}, "stop": {"rounds": 2}}
     shop.loop(loop)
     tasks, answers = shop.round(0) / "tasks", shop.folder / "answers.csv"
+    how = (tasks / "how-to-label.txt").read_text()
+    assert f"poolscore label import {tasks} ANSWERS --labels {shop.round(0) / 'labels.parquet'} --round 0" in how
+    assert "  class numbers, from 0 to 2\n" in how
     answer(tasks, answers, shop.truth, left_out=1)
     come(shop, 0, answers)
     assert [point.labels for point in shop.loop(loop).points] == [FIRST, FIRST + K - 2]

@@ -11,9 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from loop_workshop import ROWS, Workshop, train_here
 
+from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.jobs.loop import run, run_loop, training
+from poolscore.jobs.loop import rounds, run, run_loop, training
 from poolscore.jobs.loop.first import label_of
+from poolscore.jobs.loop.folders import Round
 from poolscore.jobs.tasks.question import Question
 
 
@@ -76,6 +78,58 @@ def test_what_is_wrong_is_told_in_a_line(shop: Workshop, change: Change, message
     with pytest.raises(ConfigError, match=message) as error:
         shop.loop(change(shop))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("loop", "sections", "message"),
+    [
+        ({"train": "nowhere:train"}, {}, "cannot import 'nowhere'"),
+        ({"label": {"oracle": {"table": "truth.parquet", "label": "lable"}}}, {}, "has no column 'lable'"),
+        ({}, {"pool": {"input": ["a", "c"]}}, "'c'"),
+    ],
+)
+def test_what_can_be_known_is_told_before_anything_is_trained(
+    shop: Workshop, loop: dict[str, Any], sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        shop.loop(loop, **sections)
+    assert not (shop.folder / "loop" / "loop.json").exists()
+    shop.loop()
+
+
+def test_settings_may_be_mended_until_something_was_trained(shop: Workshop) -> None:
+    with pytest.raises(ConfigError, match=r"wrote no weights.safetensors .* name its file in loop.weights"):
+        shop.loop({"train": "loop_parts:train_nothing"})
+    assert len(shop.loop().points) == 3
+    with pytest.raises(ConfigError, match=r"differs in loop.train \(loop_parts:train, now"):
+        shop.loop({"train": "loop_parts:train_nothing"})
+
+
+def test_a_label_that_made_training_fail_can_be_corrected(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = shop.round(0) / "labels.parquet"
+
+    def train(config: Config, at: Round) -> dict[str, Any]:
+        if at.number:
+            raise ConfigError("IndexError: Target 2 is out of bounds")
+        return training.train_round(config, at)
+
+    monkeypatch.setattr(rounds, "train_round", train)
+    with pytest.raises(ConfigError, match="out of bounds"):
+        shop.loop()
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "run_logged", train_here)
+    table = pq.read_table(labels)
+    pq.write_table(table.set_column(2, "label", pa.array([1] * len(table))), labels)
+    shop.loop()
+    new = pq.read_table(shop.round(1) / "labelled.parquet").slice(6)
+    assert new["label"].to_pylist() == [1] * 5
+
+
+def test_outputs_that_only_the_model_knows(shop: Workshop) -> None:
+    table = pq.read_table(shop.folder / "truth.parquet")
+    pq.write_table(table.set_column(1, "label", pa.array([42] * ROWS)), shop.folder / "truth.parquet")
+    with pytest.raises(ConfigError, match="the label '42' is no class; the classes are: 0, 1, 2"):
+        shop.loop(model={"classes": None})
 
 
 def test_a_label_outside_the_classes(shop: Workshop) -> None:
