@@ -26,7 +26,7 @@ from poolscore.jobs.verified import RANDOM_PART, verified_in_words
 SHOWN = 5  # events, the latest
 ASIDE = 20  # shards
 STAGES = {  # of engine/run/live.py
-    "compiling": "the model is compiled on a worker's machine",
+    "compiling": "a machine with the workers' device is asked to compile the model, if there is one",
     "shortlist": "the shortlist is made of the best rows",
     "verification": "some rows are scored again",
 }
