@@ -215,7 +215,7 @@ def test_what_is_done_besides_scoring_is_shown(night: Night, capsys: pytest.Capt
     lines = [line.partition("rejected  ")[2] for line in capsys.readouterr().out.splitlines() if "rejected  " in line]
     assert [line[:42] for line in lines] == [
         "0 rows/s per worker",
-        "the model is compiled on a worker's machin",
+        "a machine with the workers' device is aske",
         "10 rows/s  50.0 s left  2 workers  100 row",
         "the shortlist is made of the best rows, 3 ",
         "some rows are scored again",
