@@ -66,11 +66,11 @@ def prepare(folder: Path, data: Path, setting: UciSetting) -> None:
 
 
 def subject(folder: Path, setting: UciSetting, method: str, split: int) -> Subject:
-    """One of the sets. The network sees features scaled by the whole pool, targets by the labelled rows."""
+    """One of the sets. The network sees features scaled by the pool, which has no test row, targets by the labelled rows."""
     name = method.split("/")[0]
     kept = np.load(folder / f"{name}.npz")
     table = Table(kept["x"], kept["y"], [np.flatnonzero(rows) for rows in kept["tests"]])
-    mean, std = scale_of(table.x)
+    mean, std = scale_of(table.x[table.training(split)])
     x = torch.from_numpy((table.x - mean) / std).to(setting.device)
     y = torch.from_numpy(table.y).to(setting.device)
     net = partial(uci_net, table.x.shape[1], setting.dropout)
