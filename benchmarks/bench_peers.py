@@ -59,7 +59,7 @@ def compare(
         most: rows that anybody scores.
 
     Raises:
-        RuntimeError: a contestant fails, its passes do not differ, or its scores are others' scores no more.
+        RuntimeError: a contestant fails, its passes do not differ, or its mean score is not that of the others.
     """
     workload = WORKLOADS[name]
     rows = {one: min(WAYS[one].rows(workload), most or workload.rows) for one in contestants}
@@ -71,14 +71,9 @@ def compare(
         for one in contestants:
             processes[one] = Process(one, name, peers, folder, threads)
             stack.callback(processes[one].close)
-        for one, process in processes.items():
-            process.ask("ready", rows[one], few)
+        checks = {one: check(process, rows[one], few) for one, process in processes.items()}
+        agree = agreement({one: np.array(found["bald"]) for one, found in checks.items()})
         seconds = measure(processes, rows, few, rounds)
-        checks = {one: process.ask("check") for one, process in processes.items()}
-    if same := [one for one, check in checks.items() if not check["passes_differ"] > 0]:
-        raise RuntimeError(f"two passes of {same[0]} are the same: its dropout is off")
-    shared = min(rows.values())
-    agree = agreement({one: np.array(check["bald"][:shared]) for one, check in checks.items()})
     results = {one: timed(one, seconds[one]) | {"packages": checks[one]["packages"]} for one in contestants}
     return {
         "workload": workload.about,
@@ -90,6 +85,20 @@ def compare(
         **ratios({one: result["marginal_rows_per_s"] for one, result in results.items()}, "marginal_"),
         **ratios({one: result["rows_per_s"] for one, result in results.items()}),
     }
+
+
+def check(process: Process, rows: int, few: int) -> dict[str, Any]:
+    """What a contestant says of its scores of the small pool, which warm it up, too.
+
+    Raises:
+        RuntimeError: its passes do not differ.
+    """
+    process.ask("ready", rows, few)
+    process.ask("score", few)
+    found = process.ask("check")
+    if not found["passes_differ"] > 0:
+        raise RuntimeError(f"two passes of {process.name} are the same: its dropout is off")
+    return found
 
 
 def measure(
@@ -105,7 +114,7 @@ def measure(
 
 
 def timed(name: str, seconds: Seconds) -> dict[str, Any]:
-    """A contestant's rates."""
+    """The rates of a contestant."""
     medians = {rows: statistics.median(values) for rows, values in seconds.items()}
     few, rows = min(medians), max(medians)
     rate = rows / medians[rows]
@@ -150,7 +159,7 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
+def main() -> int:
     """Measure what is asked for; print and write it."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--peers", type=Path, help="the peers' interpreter; default: only who needs none")
@@ -171,12 +180,17 @@ def main() -> None:
             and (given.peers or not of_library(one))
             and (WORKLOADS[name].cut or not way.cut)
         ]
-        results[name] = compare(name, contestants, given.peers, given.data, given.rounds, given.threads, given.rows)
-        print(table(results[name]), flush=True)
+        try:
+            results[name] = compare(name, contestants, given.peers, given.data, given.rounds, given.threads, given.rows)
+            print(table(results[name]), flush=True)
+        except RuntimeError as error:  # the other workloads are measured all the same
+            results[name] = {"error": str(error)}
+            print(f"{name}: {error}", flush=True)
         if given.out:
             given.out.parent.mkdir(parents=True, exist_ok=True)
             given.out.write_text(json.dumps({"environment": environment(), "results": results}, indent=2) + "\n")
+    return 1 if any("error" in result for result in results.values()) else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -34,7 +34,6 @@ class Baal:
     def ready(self, rows: int, few: int) -> None:
         """See Contestant."""
         self._few, self._pool = few, self._workload.load_pool(self._folder, rows)
-        self.score(few)
 
     def score(self, rows: int) -> object:
         """See Contestant."""

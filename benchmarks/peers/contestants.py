@@ -59,7 +59,7 @@ class Process:
 
     def __init__(self, name: str, workload: str, peers: Path, folder: Path, threads: int) -> None:
         way, python = WAYS[name], peers if of_library(name) else Path(sys.executable)
-        self._name = name
+        self.name = name
         self._process = subprocess.Popen(
             [python, HERE / way.file, way.contestant, workload, folder, str(threads)],
             stdin=subprocess.PIPE,
@@ -83,7 +83,7 @@ class Process:
             pass
         reply = self._process.stdout.readline()
         if not reply:
-            raise RuntimeError(f"{self._name} ended with exit code {self._process.wait()}")
+            raise RuntimeError(f"{self.name} ended with exit code {self._process.wait()}")
         return dict(json.loads(reply))
 
     def close(self) -> None:

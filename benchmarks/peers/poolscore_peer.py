@@ -54,7 +54,6 @@ class FromMemory(FromParquet):
         """See Contestant."""
         super().ready(rows, few)
         self._pool = self._workload.load_pool(self._folder, rows)
-        self.score(few)
 
     def score(self, rows: int) -> object:
         """See Contestant."""

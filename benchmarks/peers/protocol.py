@@ -1,8 +1,8 @@
 """How the benchmark talks to a contestant, which lives in an interpreter of its own: one line in, one line of JSON out.
 
-ready 5000 64   get ready for the pools of 5,000 and 64 rows, and run once on the small one   {}
-score 5000      score the pool of 5,000 rows                        {"seconds": 3.1}
-check           of what was scored last                             {"bald": [...], "passes_differ": 0.4, …}
+ready 5000 64   get ready for the pools of 5,000 and 64 rows     {}
+score 5000      score the pool of 5,000 rows                      {"seconds": 3.1}
+check           of what was scored last                           {"bald": [...], "passes_differ": 0.4, …}
 
 python baal_peer.py CONTESTANT WORKLOAD FOLDER THREADS
 """
@@ -28,7 +28,7 @@ class Contestant(Protocol):
     """One way to score the pools of a workload, which lie in a folder beside the weights."""
 
     def ready(self, rows: int, few: int) -> None:
-        """Load what lies in memory, at most so many rows of the pool; run once on the pool of a few rows."""
+        """Load what lies in memory: at most so many rows of the pool. One of a few rows is scored first."""
 
     def score(self, rows: int) -> Any:
         """BALD of every row of the pool of so many rows, array [rows]; this is timed."""
@@ -43,6 +43,7 @@ def serve(contestants: Mapping[str, Callable[[Workload, Path], Contestant]], pac
     os.dup2(2, 1)
     name, workload, folder, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
+    torch.manual_seed(0)
     contestant = contestants[name](WORKLOADS[workload], Path(folder))
     bald_N: Any = None
     for line in sys.stdin:

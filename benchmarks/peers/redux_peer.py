@@ -54,7 +54,6 @@ class Redux:
     def ready(self, rows: int, few: int) -> None:
         """See Contestant."""
         self._few, self._pool = few, self._workload.load_pool(self._folder, rows)
-        self.score(few)
 
     def score(self, rows: int) -> object:
         """See Contestant: what `get_bald_batch` ranks by."""

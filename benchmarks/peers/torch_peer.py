@@ -51,7 +51,6 @@ class Loop:
     def ready(self, rows: int, few: int) -> None:
         """See Contestant."""
         self._few = few
-        self.score(few)
 
     def score(self, rows: int) -> object:
         """See Contestant."""

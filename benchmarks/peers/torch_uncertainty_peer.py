@@ -24,7 +24,6 @@ class TorchUncertainty:
     def ready(self, rows: int, few: int) -> None:
         """See Contestant."""
         self._few, self._pool = few, self._workload.load_pool(self._folder, rows)
-        self.score(few)
 
     @torch.no_grad()
     def score(self, rows: int) -> object:
