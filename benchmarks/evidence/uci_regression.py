@@ -66,7 +66,8 @@ def prepare(folder: Path, data: Path, setting: UciSetting) -> None:
 
 
 def subject(folder: Path, setting: UciSetting, method: str, split: int) -> Subject:
-    """One of the sets. The network sees features scaled by the pool, which has no test row, targets by the labelled rows."""
+    """One of the sets. The network sees features scaled by the pool, which has no test row, and targets by the labelled
+    rows."""
     name = method.split("/")[0]
     kept = np.load(folder / f"{name}.npz")
     table = Table(kept["x"], kept["y"], [np.flatnonzero(rows) for rows in kept["tests"]])

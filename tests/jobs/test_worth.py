@@ -149,7 +149,10 @@ def test_the_commands(labelled: Labelled, tmp_path: Path) -> None:
     tasks, answers = str(tmp_path / "tasks"), str(tmp_path / "answers.jsonl")
     shown = " ".join(poolscore("label", "import", tasks, answers, "--labels", labels).split())
     count = len(pq.read_table(labels))
-    assert f"{count} answers, 0 of them new; of the export {count} labelled, 0 skipped, 0 disputed, {120 - count} pending" in shown
+    assert (
+        f"{count} answers, 0 of them new; of the export {count} labelled, 0 skipped, 0 disputed, {120 - count} pending"
+        in shown
+    )
     found = json.loads(poolscore("label", "import", tasks, answers, "--labels", labels, "--json"))
     assert (found["labelled"], found["new"]) == (count, 0)
     shown = " ".join(poolscore("label", "status", tasks, "--labels", labels).split())
