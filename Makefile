@@ -31,7 +31,7 @@ imports: $(STAMP)
 
 # Two files at a time: many tests wait for processes more than they compute.
 unit: $(STAMP)
-	$(BIN)/python -m pytest -m "not gpu and not slow and not chaos" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not gpu and not slow and not chaos" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu and not chaos"
@@ -41,15 +41,20 @@ SEED ?= $(shell date +%s)
 chaos: $(STAMP)
 	$(BIN)/python -m pytest tests/chaos --chaos-seed $(SEED)
 
-# On a machine with a GPU. Where nothing can be fetched, use its own interpreter with what it holds, and a folder of
-# wheels for the rest (also pytest, pytest-timeout and hypothesis, where they are missing):  make gpu PYTHON=python3 WHEELS=wheels   (PART=bits for one part)
+# On a machine with a GPU: all parts, or PART="bits soak"; MINUTES=8.5 starts nothing that does not fit; results go to OUT,
+# and the same command goes on there (benchmarks/NOTES.md, "On a GPU: what to run"). Where nothing can be fetched, the
+# machine's own interpreter and a folder of wheels do:  make gpu PYTHON=python3 WHEELS=.whl
+OUT ?= benchmarks/results
+SITE ?= /tmp/poolscore-site
+GPU := benchmarks/gpu.py --out $(OUT) $(addprefix --minutes ,$(MINUTES)) $(addprefix --part ,$(PART)) $(if $(AGAIN),--again)
+INSTALL := -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade --target $(SITE)
 gpu: $(if $(WHEELS),,$(STAMP))
 ifdef WHEELS
-	$(PYTHON) -m pip install --quiet --no-index --no-deps $(wildcard $(WHEELS)/*.whl)
-	$(PYTHON) -m pip install --quiet --no-index --no-deps --no-build-isolation .
-	$(PYTHON) benchmarks/gpu.py $(addprefix --part ,$(PART))
+	$(PYTHON) $(INSTALL) $(wildcard $(WHEELS)/*.whl)
+	$(PYTHON) $(INSTALL) --no-build-isolation .
+	PYTHONPATH=$(SITE) $(PYTHON) $(GPU)
 else
-	$(BIN)/python benchmarks/gpu.py $(addprefix --part ,$(PART))
+	$(BIN)/python $(GPU)
 endif
 
 clean:

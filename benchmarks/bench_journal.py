@@ -4,9 +4,9 @@
 
 On the local disk, and on moto's S3 server on loopback behind a proxy that holds each request back for 0 or 80 ms. For
 each: milliseconds of a part's write (200 kB), of the look behind it whether the run goes on, and of a record, and their
-share of a 60-second shard; seconds and requests to open the journal of a run whose driver died with all shards in one
-each: milliseconds of a part's write (200 kB), of the look behind it whether the run goes on and of a record, and their
-reports are fabricated, of a usual size.
+share of a 60-second shard; shards a second that the journal takes where each has a record of its own, and where GROUP
+of them have one; seconds and requests to open the journal of a run whose driver died with all shards in one epoch, or
+whose drivers died in ten. Reports are fabricated, of a usual size.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from poolscore.jobs.bench.environment import environment
 SHARDS = 5_000
 SHARD_SECONDS = 60
 PART = 200_000  # bytes
+GROUP = 64  # shards that are finished while a record is written
 TARGETS = {"resume_seconds": 10.0, "share_of_shard": 0.01}
 RUNS = {"one epoch": 1, "ten epochs": 10}
 SCORES = ("entropy", "expected_entropy", "bald", "variation_ratio", "mean_std", "least_confidence", "margin", "random")
@@ -105,6 +106,8 @@ def costs_of_a_shard(storage: Storage, appends: int) -> dict[str, float]:
     with Journal(storage) as journal:
         looks = [milliseconds(partial(keep_unless_sealed, storage, journal.epoch, [f"scores/{i}"])) for i in range(20)]
         records = [milliseconds(partial(journal.append, report(i))) for i in range(appends)]
+        first = range(appends, appends + 10 * GROUP, GROUP)
+        groups = [milliseconds(partial(journal.append, *map(report, range(i, i + GROUP)))) for i in first]
     commit, look = statistics.median(commits), statistics.median(looks)
     record = statistics.fmean(records)  # the mean: every 64th compacts
     share = (commit + look + record) / 1000 / SHARD_SECONDS
@@ -113,6 +116,9 @@ def costs_of_a_shard(storage: Storage, appends: int) -> dict[str, float]:
         "look_ms": look,
         "record_ms": record,
         "slowest_record_ms": max(records),
+        "group_record_ms": statistics.fmean(groups),
+        "shards_per_second": 1000 / record,
+        "shards_per_second_in_groups": 1000 * GROUP / statistics.fmean(groups),
         "share_of_shard": share,
     }
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -25,6 +26,8 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
+if "--device" in sys.argv[:-1]:  # before the workloads are read, which it changes
+    os.environ["PEERS_DEVICE"] = sys.argv[sys.argv.index("--device") + 1]
 
 from agreement import agreement
 from contestants import OURS, WAYS, Process, of_library
@@ -169,6 +172,7 @@ def main() -> int:
     arguments.add_argument("--rows", type=int, help="that anybody scores at most, to try whether everything runs")
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of those who need no library")
     arguments.add_argument("--out", type=Path, help="JSON, with the environment beside the figures")
     given = arguments.parse_args()
     results: dict[str, Any] = {}

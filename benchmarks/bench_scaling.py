@@ -1,12 +1,14 @@
 """How far one driver goes: hand-out, reports and journal for 1 to 256 workers, on a real Ray cluster of this machine.
 
     python benchmarks/bench_scaling.py --out benchmarks/results/scaling_DATE.json
+    python benchmarks/bench_scaling.py --journal-ms 80 --rate 10000 --out benchmarks/results/scaling_slow_DATE.json
 
 Nobody has 256 GPUs for this, so a device is a sleep: a worker takes rows / RATE seconds for a shard, two shards are in
 its hands at a time, and each ends with a part of usual size on the disk and a report. All else is the product's:
 RayFleet, Coordinator, Journal, leases, metrics; tasks and reports go through Ray to other processes and back. Workers
 are threads in HOSTS processes, because 256 processes with torch do not fit here; so starting workers and what they
-compute is not measured. The ideal is that every device is busy from the first shard to the last.
+compute is not measured. The ideal is that every device is busy from the first shard to the last. With --journal-ms each
+request of the journal takes so long, as on object storage: a record is four of them (write, list, and two to read).
 """
 
 from __future__ import annotations
@@ -36,9 +38,10 @@ from poolscore.engine.run.metrics import Metrics
 from poolscore.engine.run.ray_actor import RayWorker
 from poolscore.engine.run.ray_cluster import Counter, Gauge
 from poolscore.engine.run.ray_fleet import RayFleet
+from poolscore.engine.run.records import folder_of
 from poolscore.engine.run.task import ScoreShard
 from poolscore.engine.run.totals import Totals
-from poolscore.engine.storage import open_storage
+from poolscore.engine.storage import LocalStorage, open_storage
 from poolscore.jobs.bench.environment import environment
 
 WORKERS = (1, 4, 16, 64, 128, 256)
@@ -48,6 +51,26 @@ ROUNDS = 6  # shards of each worker
 HOSTS = 4  # processes that the workers live in
 PART_BYTES = 70  # of a row in scores/: key, row_id, id, seven scores, prediction, confidence
 TARGETS = {"efficiency": 0.95, "driver_cores": 1.0, "at_workers": 64}
+
+
+class SlowStorage(LocalStorage):
+    """Each request takes so long; reading an object takes two."""
+
+    def __init__(self, root: str, seconds: float) -> None:
+        super().__init__(root)
+        self._seconds = seconds
+
+    def create(self, name: str, data: bytes) -> bool:
+        time.sleep(self._seconds)
+        return super().create(name, data)
+
+    def read(self, name: str) -> bytes:
+        time.sleep(2 * self._seconds)
+        return super().read(name)
+
+    def names(self, folder: str) -> list[str]:
+        time.sleep(self._seconds)
+        return super().names(folder)
 
 
 class Host:
@@ -116,7 +139,7 @@ class SimulatedFleet(RayFleet):
         """The hosts are ended by whoever started them."""
 
 
-def measure(workers: int, folder: Path) -> dict[str, Any]:
+def measure(workers: int, folder: Path, rate: float, journal_seconds: float) -> dict[str, Any]:
     """Seconds from the first shard that is handed out to the last that counts, and the driver's processor time."""
     root = str(folder / f"run-{workers}")
     config = parse_config(
@@ -130,11 +153,11 @@ def measure(workers: int, folder: Path) -> dict[str, Any]:
     unused = cast(Any, None)
     job = Job(config, str(folder), EVERY_ROW, {}, unused, "", "", None, None)
     actor = cast(Any, ray).remote(num_cpus=0, max_concurrency=4 + 2 * -(-workers // HOSTS))(Host)
-    hosts = [actor.remote(root, RATE) for _ in range(min(HOSTS, workers))]
+    hosts = [actor.remote(root, rate) for _ in range(min(HOSTS, workers))]
     ray.get([host.node.remote() for host in hosts])
     shards = [_shard(i) for i in range(ROUNDS * workers)]
     fleet = SimulatedFleet(job, hosts)
-    with Journal(open_storage(root)) as journal:
+    with Journal(SlowStorage(root, journal_seconds)) as journal:
         metrics = Metrics(Counter, Gauge, f"scaling-{workers}", len(shards) * SHARD_ROWS, len(shards))
         coordinator = Coordinator(
             fleet,
@@ -152,10 +175,11 @@ def measure(workers: int, folder: Path) -> dict[str, Any]:
         cpu, started = time.process_time(), time.perf_counter()
         coordinator.run(shards, seed=0)
         seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+        records = sum(at.stem.isdecimal() for at in Path(root, folder_of(journal.epoch)).iterdir()) - 1  # but record 0
     assert coordinator.totals.shards == len(shards)
     for host in hosts:
         ray.kill(host)
-    ideal = ROUNDS * SHARD_ROWS / RATE
+    ideal = ROUNDS * SHARD_ROWS / rate
     return {
         "workers": workers,
         "shards": len(shards),
@@ -164,6 +188,7 @@ def measure(workers: int, folder: Path) -> dict[str, Any]:
         "efficiency": round(ideal / seconds, 4),
         "rows_per_second": round(len(shards) * SHARD_ROWS / seconds),
         "shards_per_second": round(len(shards) / seconds, 2),
+        "records_per_second": round(records / seconds, 2),
         "driver_cores": round(cpu / seconds, 3),
         "driver_ms_per_shard": round(cpu / len(shards) * 1e3, 2),
     }
@@ -207,6 +232,8 @@ def main() -> None:
     """Measure; print and write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=list(WORKERS))
+    parser.add_argument("--rate", type=float, default=RATE, help="rows a second of a worker")
+    parser.add_argument("--journal-ms", type=float, default=0.0, help="of each request of the journal to its storage")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -214,10 +241,17 @@ def main() -> None:
     results = []
     with tempfile.TemporaryDirectory() as folder:
         for workers in given.workers:
-            results.append(measure(workers, Path(folder)))
+            results.append(measure(workers, Path(folder), given.rate, given.journal_ms / 1000))
             print(json.dumps(results[-1]), flush=True)
     ray.shutdown()
-    setting = {"rate": RATE, "shard_rows": SHARD_ROWS, "rounds": ROUNDS, "hosts": HOSTS, "part_bytes_a_row": PART_BYTES}
+    setting = {
+        "rate": given.rate,
+        "journal_ms": given.journal_ms,
+        "shard_rows": SHARD_ROWS,
+        "rounds": ROUNDS,
+        "hosts": HOSTS,
+        "part_bytes_a_row": PART_BYTES,
+    }
     about = {"environment": environment(), "load": os.getloadavg(), "targets": TARGETS, "setting": setting}
     if given.out:
         given.out.write_text(json.dumps(about | {"results": results}, indent=2) + "\n")

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from by_hand import DTYPES, loop
 from resnet import export_onnx
 from torch import Tensor
 
@@ -25,7 +26,6 @@ from poolscore.jobs.bench.timing import interleaved_ms, medians
 Precision = Literal["fp32", "bf16", "fp16"]
 Batch = tuple[dict[str, Tensor], Tensor]  # inputs by name, bits of the rows' keys
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PASSES = (1, 20, 100)  # T
 REPEATED = 20  # the T that is also repeated at the input
 GEMM_SIZE = {"cuda": 8192, "cpu": 2048}
@@ -39,6 +39,7 @@ def measure(
     repeats: int = 5,
     threads: int = 2,
     onnx: bool = False,
+    by_hand: bool = False,
 ) -> dict[str, Any]:
     """Milliseconds of a batch under each way, scores included; ratios, FLOP/s, the GEMM roofline of the same minutes.
 
@@ -46,6 +47,7 @@ def measure(
         batch: rows. On a CPU repeating 64 of them takes minutes.
         pixels: edge of a picture.
         onnx: also the same model through ONNX Runtime, in fp32.
+        by_hand: also a loop over the whole model, as it is and by torch.compile.
     """
     with tempfile.TemporaryDirectory() as folder, numeric_settings(threads):
         write_pool(Path(folder), batch, pixels)
@@ -60,6 +62,12 @@ def measure(
         given = first_batch(jobs["split, T=1"])
         ways: dict[str, Callable[[], object]] = {name: partial(score, job.scorer, given) for name, job in jobs.items()}
         ways["the model, one pass"] = untouched(jobs["split, T=1"].scorer, given, device, precision)
+        if by_hand:
+            for how in ("", ", compiled"):
+                (x,) = given[0].values()
+                ways[f"a loop by hand{how}, T={REPEATED}"] = loop(
+                    resnet50().to(device), x, precision, REPEATED, compiled=bool(how)
+                )
         ways["gemm"] = gemm(device, precision)
         peaks = {name: peak_bytes(way) for name, way in ways.items()} if device == "cuda" else {}
         ms = medians(interleaved_ms(ways, repeats, warm_up=1, device=device))
@@ -67,6 +75,7 @@ def measure(
         difference = float((split.logits(*given) - plain.logits(*given)).abs().max())
     flops = {name: job.cost.all_passes * batch for name, job in jobs.items()}
     flops["the model, one pass"] = jobs["split, T=1"].cost.one_pass * batch
+    flops |= {name: flops["the model, one pass"] * REPEATED for name in ways if name.startswith("a loop")}
     flops["gemm"] = 2 * GEMM_SIZE[device] ** 3
     rate = {name: flops[name] / ms[name] / 1e6 for name in ms}
     return {

@@ -4,7 +4,8 @@
 
 Random shapes, lags and numbers of rows, beside matrix products on another stream that take processors away from it at
 random moments. Every result must equal, bit for bit, the first one of its rows. A hang shows as a process that does not
-end: `make gpu` gives it a deadline. `--device cpu` runs a little of it in Triton's interpreter.
+end: `make gpu` gives it a deadline. `--device cpu` runs a little of it in Triton's interpreter. `--few` runs small
+shapes once, for compute-sanitizer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 
 WANT = ("entropy", "expected_entropy", "bald", "variation_ratio", "mean_std", "least_confidence", "margin")
+FEW_NTC = {"cuda": ((33, 3, 10), (5, 3, 1000), (3, 3, 9000), (3, 2, 65537)), "cpu": ((2, 1, 8200),)}
 SHAPES_TC = {"cuda": ((20, 21841), (16, 128256), (1, 9000), (100, 8193), (3, 262144)), "cpu": ((1, 8200),)}
 
 
@@ -52,6 +54,21 @@ def soak(device: str, seconds: float) -> dict[str, float | int | bool]:
     return {"rounds": rounds, "rows": rows, "seconds": round(time.monotonic() - started, 1), "ok": equal}
 
 
+def few(device: str) -> dict[str, float | int | bool]:
+    """Both kernels of the softmax once, on shapes so small that a sanitizer gets through them."""
+    from poolscore.kernels.row_stats_triton import launch_softmax
+    from poolscore.kernels.row_stats_triton_plan import Strides, softmax_plan
+
+    equal = True
+    for N, T, C in FEW_NTC[device]:
+        for dtype in (torch.float32, torch.bfloat16):
+            logits_NTC = torch.randn(N, T, C, device=device, generator=_generator(device, 0)).to(dtype)
+            plan = softmax_plan(T, C, Strides.of(logits_NTC), WANT)
+            one, other = (launch_softmax(logits_NTC, plan, WANT) for _ in range(2))
+            equal &= all(torch.equal(one.scores[name], other.scores[name]) for name in WANT)
+    return {"shapes": len(FEW_NTC[device]), "ok": equal}
+
+
 def _generator(device: str, seed: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
@@ -76,10 +93,11 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     arguments.add_argument("--seconds", type=float, default=60)
+    arguments.add_argument("--few", action="store_true")
     given = arguments.parse_args()
     if given.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
-    print(json.dumps(soak(given.device, given.seconds)))
+    print(json.dumps(few(given.device) if given.few else soak(given.device, given.seconds)))
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ def _render(files: PoolFiles, pool: str, model: str, weights: str | None, task: 
         f"#   rows: {shortlist.rows}         # at most; 0: none",
         "#   labelled: labelled.parquet # rows that have labels already: kcenter begins with them",
         *_check_lines(schema),
+        *_loop_lines(model),
         "run:",
         "  dir: run",
         "  # workers: 4            # default: one per GPU, or one per core without GPUs",
@@ -112,6 +113,19 @@ def _check_lines(schema: pa.Schema) -> list[str]:
         "#   labelled: labelled.parquet",
         f"#   label: {label}",
         "#   min_accuracy: 0.5",
+    ]
+
+
+def _loop_lines(model: str) -> list[str]:
+    module, _, factory = ("mynet", "", "") if model.endswith((".pt2", ".onnx")) else model.partition(":")
+    written = [] if factory else [f"#   weights: {quoted(Path(model).name)}     # what train writes into out"]
+    return [
+        "# loop:                  # `poolscore loop`: rounds of train, score, select, label, add",
+        "#   labelled: first.parquet    # the first labels: id, label",
+        f"#   train: {quoted(f'{module}:train')}   # called train(labelled, out, round, seed)",
+        *written,
+        "#   label: {pause: {to: labelstudio}}  # by people; or oracle, or command",
+        "#   stop: {budget: 1000}       # labels in all; or rounds, and target",
     ]
 
 

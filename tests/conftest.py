@@ -33,6 +33,14 @@ TESTS = Path(__file__).parent
 ROWS_PER_GROUP = 50
 
 
+LONGEST = ("test_interpreter.py", "test_nodes.py", "test_driver_steps.py", "test_storage_fails.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of few but long tests first: where two processes share the files, one would be left alone with the last."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--chaos-seed", default="0", help="of the random choices in tests/chaos")
 

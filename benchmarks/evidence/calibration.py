@@ -31,13 +31,11 @@ from measures import auroc, calibration_error, reliability
 from networks import IntentNet, gal_cnn
 from numpy.typing import NDArray
 from picture import matplotlib_or_none
-from report import report
 from safetensors.torch import load_file
 from scoring import scores_of
 from torch import Tensor, nn
 from training import outputs
 
-from poolscore.jobs.bench.environment import environment
 from poolscore.jobs.pack import pack
 
 PASSES = 50
@@ -173,31 +171,13 @@ def picture(result: Result, out: Path) -> None:
 
 def main() -> None:
     """Run, or report of a result."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--data", type=Path, default=Path("../shared/data"))
-    arguments.add_argument("--dir", type=Path, help="folder to work in, which an interrupted run goes on with")
-    arguments.add_argument("--out", type=Path, help="result; default: benchmarks/results/, named after the day")
-    arguments.add_argument(
-        "--report", type=Path, metavar="RESULT", help="picture and README.md from a result; runs nothing"
-    )
-    given = arguments.parse_args()
-    if given.report:
-        report("calibration", table, picture, given.report)
-        return
-    if not given.dir:
-        arguments.error("--dir is needed to run")
-    torch.set_num_threads(1)
-    models = run(given.dir.resolve(), given.data)
-    seconds = sum(seed["seconds"] for seeds in models.values() for seed in seeds)
-    result = {
-        "environment": environment(),
-        "minutes_of_work": round(seconds / 60, 1),
-        "passes": PASSES,
-        "models": models,
-    }
-    out = given.out or experiment.HERE.parent / "results" / f"calibration_cpu_{time.strftime('%Y-%m-%d')}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{table(result)}\n{out}")
+
+    def judge(given: argparse.Namespace) -> Result:
+        models = run(given.dir, given.data)
+        seconds = sum(seed["seconds"] for seeds in models.values() for seed in seeds)
+        return {"minutes_of_work": round(seconds / 60, 1), "passes": PASSES, "models": models}
+
+    experiment.obey(experiment.command(__doc__, ""), "calibration", judge, table, picture)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,15 @@ def reached(quality: float, seeds: Seeds) -> str:
     return " / ".join(f"> {end}" if math.isinf(n) else f"{n:.0f}" for n, end in found)
 
 
+def reached_by_mean(quality: float, seeds: Seeds) -> str:
+    """Labels to a quality of the mean curve, as far as all seeds have come. Noise of a seed makes its first crossing
+    early; the mean has less of it."""
+    n = min(len(curve["labels"]) for curve in seeds.values())
+    mean = np.mean([curve["quality"][:n] for curve in seeds.values()], 0)
+    labels = next(iter(seeds.values()))["labels"][:n]
+    return reached(quality, {"mean": {"labels": labels, "quality": mean}})
+
+
 def in_words(three: Sequence[float | None]) -> str:
     """Such as 120 / 130 / not reached."""
     return " / ".join("not reached" if n is None else f"{n:.0f}" for n in three)
@@ -36,7 +45,7 @@ def in_words(three: Sequence[float | None]) -> str:
 def goals_table(
     curves: Curves, goals: Sequence[float], theirs: Mapping[str, Mapping[str, Sequence[float | None]]], *more: Column
 ) -> str:
-    """Markdown: labels to each goal, ours beside theirs.
+    """Markdown: labels to each goal, ours (of each seed, and of the mean curve) beside theirs.
 
     Args:
         theirs: method → goal as text → quartiles, or the one number that is known.
@@ -44,12 +53,15 @@ def goals_table(
     """
 
     def ours(goal: float) -> Column:
-        return f"{goal:.0%}, here", lambda method, seeds: reached(goal, seeds)
+        return f"{goal:.0%}, each seed", lambda method, seeds: reached(goal, seeds)
+
+    def mean(goal: float) -> Column:
+        return f"{goal:.0%}, mean curve", lambda method, seeds: reached_by_mean(goal, seeds)
 
     def known(goal: float) -> Column:
         return f"{goal:.0%}, authors", lambda method, seeds: in_words(theirs.get(method, {}).get(str(goal), ()))
 
-    return columns_table(curves, *(of(goal) for goal in goals for of in (ours, known)), *more)
+    return columns_table(curves, *(of(goal) for goal in goals for of in (ours, mean, known)), *more)
 
 
 def columns_table(curves: Curves, *columns: Column) -> str:
@@ -80,6 +92,25 @@ def mean_quality(form: str = ".3f") -> Column:
         return spread([float(np.mean(curve["quality"])) for curve in seeds.values()], form)
 
     return "mean over the curve", cell
+
+
+def minus_random(curves: Curves, form: str = ".3f") -> Column:
+    """How far the mean of a curve lies above that of random with the same seed, which began with the same labels and
+    weights. A method PANEL/method has a control of its own. Curves of other lengths are no pairs."""
+
+    def cell(method: str, seeds: Seeds) -> str:
+        control = curves.get(f"{''.join(method.rpartition('/')[:2])}random", {})
+        pairs = [(seeds[seed], control[seed]) for seed in seeds if seed in control]
+        above = [
+            float(np.mean(ours["quality"]) - np.mean(other["quality"]))
+            for ours, other in pairs
+            if list(ours["labels"]) == list(other["labels"])
+        ]
+        if seeds is control or not above:
+            return ""
+        return f"{np.mean(above):+{form}} ({min(above):+{form}} to {max(above):+{form}})"
+
+    return "minus random, per seed", cell
 
 
 def spread(values: Sequence[float], form: str) -> str:

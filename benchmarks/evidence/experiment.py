@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +61,12 @@ class Experiment:
     plot: Callable[[Result, Path], None]  # PNG
     authors: Mapping[str, Any]  # numbers of a paper, kept beside ours
     more: Callable[[Path, Any, str, int, list[Round]], dict[str, Any]] = lambda *_: {}  # kept of a curve
+    extra: Sequence[str] = ()  # methods that run when --methods names them
+
+    @property
+    def usual(self) -> list[str]:
+        """The methods of a run that names none."""
+        return [method for method in self.methods if method not in self.extra]
 
 
 def prepare(experiment: Experiment, folder: Path, data: Path, setting: Setting) -> None:
@@ -108,7 +113,6 @@ def gather(experiment: Experiment, folder: Path, setting: Setting, methods: Sequ
                 curves.setdefault(method, {})[str(seed)] = of_seed
     seconds = sum(sum(curve["seconds"].values()) for of in curves.values() for curve in of.values())
     return {
-        "environment": environment(),
         "minutes_of_work": round(seconds / 60, 1),
         "missing": missing(curves, setting.labels, methods, seeds),
         "setting": asdict(setting),
@@ -145,41 +149,64 @@ def as_curve(rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
+def command(about: str | None, data: str) -> argparse.ArgumentParser:
+    """What every command takes; `data`: its folder of the data sets."""
+    arguments = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--data", type=Path, default=Path("../shared/data") / data)
+    arguments.add_argument("--dir", type=Path, help="folder to work in, which an interrupted run goes on with")
+    arguments.add_argument("--note", help="what a reader should know of this run; kept in the result")
+    arguments.add_argument("--out", type=Path, help="result; default: benchmarks/results/, named after the day")
+    arguments.add_argument(
+        "--report", type=Path, metavar="RESULT", help="picture and README.md from a result; runs nothing"
+    )
+    return arguments
+
+
+def obey(
+    arguments: argparse.ArgumentParser,
+    name: str,
+    run: Callable[[argparse.Namespace], Result],
+    table: Callable[[Result], str],
+    plot: Callable[[Result, Path], None] | None,
+    indent: int | None = 1,
+) -> None:
+    """Report of a result, or run and write one: the environment, and what `run` gives for the arguments (of which `dir`
+    is absolute). `setting.device` tells a result of a GPU."""
+    given = arguments.parse_args()
+    if given.report:
+        report(name, table, plot, given.report)
+        return
+    if not given.dir:
+        arguments.error("--dir is needed to run")
+    given.dir = given.dir.resolve()
+    torch.set_num_threads(1)
+    result = {"environment": environment(), **run(given)}
+    if given.note:
+        result["note"] = given.note
+    device = "gpu" if result.get("setting", {}).get("device") == "cuda" else "cpu"
+    out = given.out or HERE.parent / "results" / f"{name}_{device}_{time.strftime('%Y-%m-%d')}.json"
+    out.write_text(json.dumps(result, indent=indent) + "\n")
+    print(f"{table(result)}\n{out}")
+
+
 def main(experiment: Experiment, about: str | None) -> None:
     """The command of an experiment."""
-    arguments = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--data", type=Path, default=Path("../shared/data") / experiment.data)
-    arguments.add_argument("--dir", type=Path, help="folder to work in, which an interrupted run goes on with")
+    arguments = command(about, experiment.data)
     arguments.add_argument("--full", action="store_true", help="the full form, on a GPU")
-    arguments.add_argument("--methods", nargs="+", choices=list(experiment.methods), default=list(experiment.methods))
+    arguments.add_argument("--methods", nargs="+", choices=list(experiment.methods), default=experiment.usual)
     arguments.add_argument("--seeds", type=int, default=3)
     arguments.add_argument("--labels", type=int, help="of the last model")
     arguments.add_argument("--processes", type=int, default=2, help="of one thread each")
     arguments.add_argument("--so-far", action="store_true", help="put together what --dir holds; runs nothing")
-    arguments.add_argument("--note", help="what a reader should know of this run; kept in the result")
-    arguments.add_argument("--out", type=Path, help="result; default: benchmarks/results/, named after the day")
-    arguments.add_argument(
-        "--report", type=Path, metavar="RESULT", help="plot and README.md from a result; runs nothing"
-    )
-    given = arguments.parse_args()
-    say = partial(report, experiment.name, experiment.table, experiment.plot)
-    if given.report:
-        say(given.report)
-        return
-    if not given.dir:
-        arguments.error("--dir is needed to run")
-    setting = experiment.full if given.full else experiment.reduced
-    setting = replace(setting, labels=given.labels or setting.labels)
-    folder = given.dir.resolve()
-    if not given.so_far:
-        prepare(experiment, folder, given.data, setting)
-        tasks = [(method, seed) for seed in range(given.seeds) for method in given.methods]
-        run(experiment, folder, setting, tasks, given.processes)
-    result = gather(experiment, folder, setting, given.methods, given.seeds)
-    result["form"] = "full" if given.full else "reduced"
-    if given.note:
-        result["note"] = given.note
-    device = "gpu" if setting.device == "cuda" else "cpu"
-    out = given.out or HERE.parent / "results" / f"{experiment.name}_{device}_{time.strftime('%Y-%m-%d')}.json"
-    out.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"{experiment.table(result)}\n{out}")
+
+    def curves(given: argparse.Namespace) -> Result:
+        setting = experiment.full if given.full else experiment.reduced
+        setting = replace(setting, labels=given.labels or setting.labels)
+        if not given.so_far:
+            prepare(experiment, given.dir, given.data, setting)
+            tasks = [(method, seed) for seed in range(given.seeds) for method in given.methods]
+            run(experiment, given.dir, setting, tasks, given.processes)
+        result = gather(experiment, given.dir, setting, given.methods, given.seeds)
+        return {"form": "full" if given.full else "reduced", **result}
+
+    obey(arguments, experiment.name, curves, experiment.table, experiment.plot)

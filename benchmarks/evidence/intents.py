@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from curves import columns_table, mean_quality, quality_at
+from curves import columns_table, mean_quality, minus_random, quality_at
 from experiment import Experiment, Result, Setting
 from loop import WITHOUT, Sections, Subject, inference, network
 from mnist_data import balanced
@@ -97,7 +97,7 @@ def text_decode(folder: Path) -> dict[str, object]:
 def table(result: Result) -> str:
     """Accuracy on the way."""
     stops = [quality_at(labels) for labels in (154, 354, 554, 754)]
-    return columns_table(result["curves"], *stops, mean_quality())
+    return columns_table(result["curves"], *stops, mean_quality(), minus_random(result["curves"]))
 
 
 def picture(result: Result, out: Path) -> None:

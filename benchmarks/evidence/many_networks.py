@@ -60,7 +60,7 @@ class ManyNetworks(nn.Module):
         return made.eval()
 
 
-def train_many(x_SND: Tensor, y_SN1: Tensor, hypers: list[list[Hyper]], epochs: int, batch: int = 128) -> ManyNetworks:
+def train_many(x_SND: Tensor, y_SN1: Tensor, hypers: list[list[Hyper]], epochs: int, batch: int) -> ManyNetworks:
     """For each of S training sets of N rows the networks of its hypers (as many for all), with Adam on the mean squared
     error; every row once an epoch. They come in the order of the sets."""
     sets, rows, features = x_SND.shape

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from curves import columns_table, mean_quality, quality_at
+from curves import columns_table, mean_quality, minus_random, quality_at
 from experiment import Experiment, Result, Setting
 from loop import WITHOUT, Sections, Subject, inference, network
 from measures import average_precision
@@ -105,7 +105,7 @@ def subject(folder: Path, setting: RelevanceSetting, method: str, seed: int) -> 
 def table(result: Result) -> str:
     """Mean average precision on the way."""
     stops = [quality_at(labels) for labels in (FIRST, 120, 200, 280)]
-    return columns_table(result["curves"], *stops, mean_quality())
+    return columns_table(result["curves"], *stops, mean_quality(), minus_random(result["curves"]))
 
 
 def picture(result: Result, out: Path) -> None:

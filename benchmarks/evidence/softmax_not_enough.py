@@ -11,8 +11,6 @@ function (Houlsby et al. 2011).
 
 from __future__ import annotations
 
-import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -29,11 +27,8 @@ from measures import auroc
 from networks import moons_net
 from numpy.typing import NDArray
 from picture import matplotlib_or_none
-from report import report
 from scoring import scores_of
 from training import Steps, outputs, save, train
-
-from poolscore.jobs.bench.environment import environment
 
 Floats = NDArray[np.float64]
 POINTS, NOISE, REACH, SIDE = 200, 0.1, 4.0, 81  # of training; standard deviation; the map: -REACH to REACH, SIDE x SIDE
@@ -164,26 +159,6 @@ def run(folder: Path) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Run, or report of a result."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--dir", type=Path, help="folder to work in")
-    arguments.add_argument("--out", type=Path, help="result; default: benchmarks/results/, named after the day")
-    arguments.add_argument(
-        "--report", type=Path, metavar="RESULT", help="picture and README.md from a result; runs nothing"
-    )
-    given = arguments.parse_args()
-    if given.report:
-        report("softmax_not_enough", table, picture, given.report)
-        return
-    if not given.dir:
-        arguments.error("--dir is needed to run")
-    torch.set_num_threads(1)
-    result = {"environment": environment(), **run(given.dir.resolve())}
-    out = given.out or experiment.HERE.parent / "results" / f"softmax_not_enough_cpu_{time.strftime('%Y-%m-%d')}.json"
-    out.write_text(json.dumps(result) + "\n")
-    print(f"{table(result)}\n{out}")
-
-
 if __name__ == "__main__":
-    main()
+    arguments = experiment.command(__doc__, "")
+    experiment.obey(arguments, "softmax_not_enough", lambda given: run(given.dir), table, picture, indent=None)

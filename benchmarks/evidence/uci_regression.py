@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from curves import columns_table, mean_quality, quality_at
+from curves import columns_table, mean_quality, minus_random, quality_at
 from experiment import Experiment, Result, Setting
 from loop import WITHOUT, Sections, Subject, inference, network
 from networks import uci_net
@@ -35,6 +35,7 @@ WAYS: dict[str, Sections] = {
     "power": {"select": {"score": "predictive_variance", "method": "power"}},
     "random": {"select": {"score": "random"}, "passes": {"count": 1}},
 }
+EXTRA = [f"{name}/power" for name in SETS]  # came when the result of variance was known
 METHODS = {f"{name}/{way}": sections for name in SETS for way, sections in WAYS.items()}
 FIRST = 20  # labels, at random
 L2 = 1e-4  # of the weights
@@ -104,9 +105,9 @@ def subject(folder: Path, setting: UciSetting, method: str, split: int) -> Subje
 
 
 def table(result: Result) -> str:
-    """RMSE on the way, the smaller the better."""
+    """RMSE on the way, the smaller the better; a difference above 0 is worse than random."""
     stops = [quality_at(labels) for labels in (FIRST, 60, 100, 160)]
-    return columns_table(result["curves"], *stops, mean_quality())
+    return columns_table(result["curves"], *stops, mean_quality(), minus_random(result["curves"]))
 
 
 def picture(result: Result, out: Path) -> None:
@@ -125,6 +126,7 @@ EXPERIMENT = Experiment(
     table=table,
     plot=picture,
     authors={},
+    extra=EXTRA,
 )
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from curves import Column, Seeds, at, columns_table, mean_quality, quality_at, spread
+from curves import Column, Seeds, at, columns_table, mean_quality, minus_random, quality_at, spread
 from experiment import Experiment, Result, Setting
 from loop import WITHOUT, Round, Sections, Subject, inference, network
 from measures import average_precision
@@ -131,8 +131,10 @@ def cyclists() -> Column:
 
 def table(result: Result) -> str:
     """What was found, and the average precision that came of it."""
-    stops = [found_at(61), found_at(121), found_at(181), quality_at(121), quality_at(181), mean_quality(), cyclists()]
-    return columns_table(result["curves"], *stops)
+    curves = result["curves"]
+    recall = [found_at(labels) for labels in (61, 121, 181)]
+    quality = [quality_at(121), quality_at(181), mean_quality(), minus_random(curves)]
+    return columns_table(curves, *recall, *quality, cyclists())
 
 
 def picture(result: Result, out: Path) -> None:

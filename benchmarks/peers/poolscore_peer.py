@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from protocol import serve
 from torch import Tensor
-from workloads import PASSES, Workload, pool_file
+from workloads import DEVICE, PASSES, Workload, pool_file
 
 from poolscore.engine import Config, RunDirectory, parse_config, prepare_job, score_pool
 
@@ -43,8 +43,8 @@ class FromParquet:
     def _logits(self, x: Tensor) -> Tensor:
         batch = self._workload.batch
         padded = x if len(x) == batch else torch.cat([x, x.new_zeros(batch - len(x), *x.shape[1:])])
-        keys = torch.zeros(batch, dtype=torch.int64)  # shared masks do not look at them
-        return self._scorer.model.logits({"": padded}, keys)[: len(x)]
+        keys = torch.zeros(batch, dtype=torch.int64, device=DEVICE)  # shared masks do not look at them
+        return self._scorer.model.logits({"": padded.to(DEVICE)}, keys)[: len(x)]
 
 
 class FromMemory(FromParquet):
@@ -58,7 +58,7 @@ class FromMemory(FromParquet):
     def score(self, rows: int) -> object:
         """See Contestant."""
         batches = self._pool[:rows].split(self._workload.batch)
-        return torch.cat([self._scorer.statistics(self._logits(x)).scores["bald"] for x in batches])
+        return torch.cat([self._scorer.statistics(self._logits(x)).scores["bald"] for x in batches]).cpu()
 
 
 def configuration(workload: Workload, folder: Path, rows: int) -> Config:
@@ -78,7 +78,7 @@ def configuration(workload: Workload, folder: Path, rows: int) -> Config:
             "run": {
                 "dir": str(folder / "run"),
                 "executor": "local",
-                "device": "cpu",
+                "device": DEVICE,
                 "batch_size": workload.batch,
                 "threads": torch.get_num_threads(),
                 "verify_rows": 0,

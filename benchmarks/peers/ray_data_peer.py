@@ -17,7 +17,7 @@ import ray.data
 import torch
 from protocol import serve
 from torch_peer import Loop, MonteCarlo
-from workloads import WORKLOADS, Workload, pool_file
+from workloads import DEVICE, WORKLOADS, Workload, pool_file
 
 
 class Actor:
@@ -67,6 +67,7 @@ class RayData(Loop):
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=1),
             num_cpus=threads,
+            num_gpus=1 if DEVICE == "cuda" else None,
         ).write_parquet(str(scores))
         return pq.read_table(scores).sort_by("id")["bald"].to_numpy()
 

@@ -10,7 +10,7 @@ import torch
 from protocol import serve
 from torch import Tensor, nn
 from torch.special import entr
-from workloads import PASSES, Workload, frontier, pool_file
+from workloads import DEVICE, PASSES, Workload, frontier, pool_file
 
 
 class MonteCarlo:
@@ -29,7 +29,7 @@ class MonteCarlo:
     @torch.inference_mode()
     def logits(self, x: Tensor, passes: int) -> Tensor:
         """[N, …] → [T, N, C]."""
-        x = self._once(x)
+        x = self._once(x.to(DEVICE))
         return torch.stack([self._repeated(x) for _ in range(passes)])
 
     @torch.inference_mode()
@@ -38,7 +38,7 @@ class MonteCarlo:
         p = self.logits(x, PASSES).softmax(-1)
         entropy, expected_entropy = entr(p.mean(0)).sum(-1), entr(p).sum(-1).mean(0)
         bald: Tensor = entropy - expected_entropy
-        return bald
+        return bald.cpu()
 
 
 class Loop:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 PASSES = 20  # T
+DEVICE = os.environ.get("PEERS_DEVICE", "cpu")  # as `bench_peers.py --device` has it: who needs no library obeys
 CLASSES = 10  # but for ResNet-50, which has 1,000
 GREY_MEAN, GREY_STD = 33.3, 78.6  # of MNIST, as 0 … 255
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
@@ -57,7 +59,7 @@ class Workload:
         """The network with the weights of this comparison."""
         network = self.network()
         network.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-        return network.eval().requires_grad_(False)
+        return network.eval().requires_grad_(False).to(DEVICE)
 
     def load_pool(self, folder: Path, rows: int) -> Tensor:
         """The first rows of the pool as the network takes them."""
@@ -214,7 +216,7 @@ WORKLOADS = {
         decode=decode_tokens,
         pool={"input": "tokens", "decode": {"kind": "tensor", "shape": [LENGTH], "dtype": "int64"}},
         batch=64,
-        rows=256,
+        rows=1024,
         few=256,
     ),
     "mlp": Workload(
@@ -228,3 +230,16 @@ WORKLOADS = {
         few=5120,
     ),
 }
+
+# A GPU takes larger batches, and is done with a small pool before it is warm: batch, rows, few.
+ON_GPU = {
+    "cnn": (1024, 102_400, 10_240),
+    "resnet50": (256, 4096, 512),
+    "transformer": (512, 20_480, 20_480),
+    "mlp": (4096, 1_024_000, 409_600),
+}
+if DEVICE == "cuda":
+    WORKLOADS = {
+        name: replace(workload, batch=ON_GPU[name][0], rows=ON_GPU[name][1], few=ON_GPU[name][2])
+        for name, workload in WORKLOADS.items()
+    }

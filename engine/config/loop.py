@@ -109,6 +109,7 @@ class LoopConfig(Section):
     label: LabelConfig
     stop: StopConfig
     seeds: Annotated[tuple[Annotated[Whole, Field(ge=0, lt=2**22)], ...], Field(min_length=1)] = (0,)  # a curve each
+    keep: Literal["all", "last"] = "all"  # scores of all rounds, or of the last two of each curve
     control: Literal["random"] | None = None  # a second arm with the same seeds and first labels
 
     @field_validator("train")

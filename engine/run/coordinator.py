@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -106,6 +106,7 @@ class Coordinator:
             while self._queue.waiting or (self._queue.unfinished and self._clock() < self._drained_by):
                 self._hand_out()
                 self._events.extend(self._fleet.wait(TICK))
+                self._believe(self._events)
                 while self._events:
                     self._hear(self._events[0])
                     self._events.popleft()
@@ -126,9 +127,8 @@ class Coordinator:
                 self._leases.leave(worker)
                 self._slow = self._leases.slow()
                 self._on_event(RunEvent("leaving", worker, why=reason))
-            case Done(ScoreShard() as task, result):
+            case Done(ScoreShard() as task):
                 self._credit(self._leases.take_back(task, finished=True), task)
-                self._believe(result)
             case Done(task):
                 self._credit(self._leases.take_back(task, finished=False), task)
                 self._blame.judge(self._bisections.lived(task))
@@ -181,24 +181,28 @@ class Coordinator:
             self._on_event(RunEvent("killed", worker, why=why))
             self._fleet.kill(worker, why)
 
-    def _believe(self, report: ShardReport) -> None:
-        """Make a shard's result count, unless one already does."""
-        if report.shard in self._queue.finished:
+    def _believe(self, events: Iterable[Event]) -> None:
+        """Make the results of shards count, the first of each, by one record: what came while the last was written."""
+        reports: dict[int, ShardReport] = {}
+        for event in events:
+            if isinstance(event, Done) and isinstance(event.task, ScoreShard):
+                reports.setdefault(event.result.shard, event.result)
+        new = [report for shard, report in reports.items() if shard not in self._queue.finished]
+        if not new:
             return
-        self._journal.append(report)
-        self._queue.finished.add(report.shard)
-        self._blame.scored(report.shard)
-        self._totals = self._totals.plus(report)
-        self._on_report(report)
+        self._journal.append(*new)
+        for report in new:
+            self._queue.finished.add(report.shard)
+            self._blame.scored(report.shard)
+            self._totals = self._totals.plus(report)
+            self._on_report(report)
         self._bad_rows.require_few(self._totals)
 
     def _save(self) -> None:
         """The run is interrupted: what workers have done counts, and nobody waits for more."""
         self._journal.hurry()
         with suppress(PoolscoreError):  # that it was interrupted is what is told
-            for event in [*self._events, *self._fleet.last()]:  # one perhaps a second time, which is harmless
-                if isinstance(event, Done) and isinstance(event.task, ScoreShard):
-                    self._believe(event.result)
+            self._believe([*self._events, *self._fleet.last()])  # some perhaps a second time, which is harmless
 
     def _admit(self) -> None:
         """Take the workers of the run's numeric profile, then refuse the others: these may be the last."""

@@ -3,6 +3,9 @@
 The first report of a shard wins; later ones are ignored, so scoring a shard twice is harmless. Readers believe the
 journal, not the listing. How it lies in storage: records.py.
 
+A record holds one report, or several that came while the one before was written: {"token", "reports": [...]}. Storage
+that takes long for a record thus makes records larger, and holds back no worker. They count together or not at all.
+
 Why two drivers cannot both be believed. A driver opens a run in four steps: it asks whether the newest epoch's driver
 lives (heartbeat.py), lists what counts there, reads it, and creates record 0 of the next epoch, which says how far it
 read: that much it adopts. Whoever finds record 0 there already begins again. From the moment that it is there, every
@@ -28,7 +31,7 @@ import json
 import secrets
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 
@@ -93,15 +96,15 @@ class Journal:
             self.close()
             raise
 
-    def append(self, report: ShardReport) -> None:
-        """Make a shard's result count.
+    def append(self, *reports: ShardReport) -> None:
+        """Make the results of shards count, by one record.
 
         Raises:
             StoppedError: the record cannot be written, or another driver works on this run.
         """
         if time.monotonic() - self._heart.confirmed > 2 * self._driver["beat"]:
             self.require_ours()
-        data = json.dumps({"token": self._token, **asdict(report)}).encode()
+        data = _record(self._token, reports)
         self._sequence += 1
         while not self._storage.create(name_of(self.epoch, self._sequence), data):
             self.require_ours()
@@ -181,11 +184,18 @@ def _reports(storage: Storage, records: Iterable[Record]) -> dict[int, ShardRepo
     reports: dict[int, ShardReport] = {}
     for name, values in records:
         try:
-            report = ShardReport(**values)
+            several = [ShardReport(**one) for one in (values["reports"] if values.keys() == {"reports"} else [values])]
         except TypeError as error:
             raise damaged(storage, name, error) from error
-        reports.setdefault(report.shard, report)
+        for report in several:
+            reports.setdefault(report.shard, report)
     return dict(sorted(reports.items()))
+
+
+def _record(token: str, reports: Sequence[ShardReport]) -> bytes:
+    """One report as older versions wrote it, which they can read."""
+    told = asdict(reports[0]) if len(reports) == 1 else {"reports": [asdict(report) for report in reports]}
+    return json.dumps({"token": token, **told}).encode()
 
 
 def _json(report: ShardReport) -> bytes:

@@ -1,7 +1,7 @@
 """How the journal lies in storage, and which of its records count. What a record says is not known here.
 
     _log/<epoch>/00000000.json         who opened the epoch, and how much of each earlier one it adopted
-    _log/<epoch>/<sequence>.json       a record
+    _log/<epoch>/<sequence>.json       a record, of one shard or several
     _log/<epoch>/<first>-<last>.json   those records again, in one object (compaction.py)
     _log/<epoch>/adopted.json          the records that the epoch adopted, in one object
     _log/<epoch>/heartbeat.json        whether its driver lives (heartbeat.py), and closed.json, once it is done

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def environment() -> dict[str, Any]:
     """Machine, versions, commit, command and date."""
     return {
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-        "command": " ".join(["python", *map(_without_folder, sys.argv)]),
+        "command": _command(sys.argv),
         "commit": _commit(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -28,6 +29,11 @@ def environment() -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "gpu": _gpu(),
     }
+
+
+def _command(argv: Sequence[str]) -> str:
+    program = [_without_folder(argv[0])] if Path(argv[0]).name == "poolscore" else ["python", _without_folder(argv[0])]
+    return " ".join([*program, *map(_without_folder, argv[1:])])
 
 
 def _without_folder(argument: str) -> str:

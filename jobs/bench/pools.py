@@ -63,8 +63,8 @@ def _columns(subject: Subject, rows: int, height: int, width: int) -> dict[str, 
             return {f"f{i}": pa.array(column) for i, column in enumerate(values)}
 
 
-def drawn(rng: np.random.Generator, height: int, width: int) -> NDArray[np.uint8]:
-    """Smooth colours with some noise, uint8 [height, width, 3]."""
+def drawn(rng: np.random.Generator, height: int, width: int, noise: float = NOISE) -> NDArray[np.uint8]:
+    """Smooth colours with some noise (of 255), uint8 [height, width, 3]."""
     small = rng.integers(0, 256, (height // 16 + 2, width // 16 + 2, 3))
     large = np.kron(small, np.ones((16, 16, 1)))[:height, :width]
-    return np.clip(large + rng.normal(0, NOISE, large.shape), 0, 255).astype(np.uint8)
+    return np.clip(large + rng.normal(0, noise, large.shape), 0, 255).astype(np.uint8)

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from poolscore.engine.errors import ConfigError
+from poolscore.jobs.bench.networks import POSITIONS
 
 Kind = Literal["jpeg", "pixels", "tokens", "features"]
-
-SHARDS = 4  # that the rows of a pool are cut into, at least: the pipeline is to overlap several
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,7 @@ class Subject:
     kind: Kind
     size: int  # edge of a picture in pixels, tokens of a text, or number of features
     classes: int
-    about: str
+    about: str  # of this size
 
 
 SUBJECTS: dict[str, Subject] = {
@@ -30,7 +29,7 @@ SUBJECTS: dict[str, Subject] = {
     "vgg16": Subject("vgg16", "jpeg", 224, 1000, "VGG-16, dropout in its head of three layers"),
     "vit_b16": Subject("vit_b16", "jpeg", 224, 1000, "ViT-B/16, dropout everywhere"),
     "bert_base": Subject("bert_base", "tokens", 64, 77, "BERT-base, dropout everywhere"),
-    "mlp": Subject("mlp", "features", 64, 10, "perceptron of 64-512-512-10, dropout behind both hidden layers"),
+    "mlp": Subject("mlp", "features", 64, 10, "perceptron of {size}-512-512-10, dropout behind both hidden layers"),
 }
 
 
@@ -51,11 +50,14 @@ def subject_of(name: str, size: int | None, pixels: bool) -> Subject:
         raise ConfigError(f"bench --pixels: {name} takes {found.kind}, no pictures; leave it out")
     if size is not None and name == "vit_b16" and size % 16:
         raise ConfigError(f"bench --size: {name} cuts pictures into patches of 16 pixels; {size} is no multiple of 16")
+    if size is not None and name == "bert_base" and size > POSITIONS:
+        raise ConfigError(f"bench --size: {name} takes texts of at most {POSITIONS} tokens, got {size}")
     kind: Kind = "pixels" if pixels else found.kind
-    return Subject(found.factory, kind, size or found.size, found.classes, found.about)
+    size = size or found.size
+    return Subject(found.factory, kind, size, found.classes, found.about.format(size=size))
 
 
-def config_of(subject: Subject, pool: str, run_dir: str, rows: int) -> dict[str, Any]:
+def config_of(subject: Subject, pool: str, run_dir: str) -> dict[str, Any]:
     """The configuration of a job over a pool of `pools.write_pool`."""
     args: Mapping[str, int] = {
         "vit_b16": {"pixels": subject.size},
@@ -71,7 +73,7 @@ def config_of(subject: Subject, pool: str, run_dir: str, rows: int) -> dict[str,
         },
         "select": {"k": 1},
         "shortlist": {"rows": 0},
-        "run": {"dir": run_dir, "executor": "local", "shard_rows": max(1, rows // SHARDS), "verify_rows": 0},
+        "run": {"dir": run_dir, "executor": "local", "batch_size": "auto", "verify_rows": 0},
     }
 
 

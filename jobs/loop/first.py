@@ -44,7 +44,7 @@ def read_first(config: Config, question: Question, seed: int) -> FirstLabels:
     if not text:
         raise ConfigError(f"{key}: {path} has no rows; a loop begins with some labels")
     labels = []
-    for i, value in zip(text, values, strict=True):
+    for i, value in zip(text, values.to_pylist(), strict=True):
         label = label_of(value, question, f"{key}: {path} ({i!r})")
         if i is None or label is None:
             raise ConfigError(f"{key}: {path}: a row has no {'id' if i is None else f'label ({i!r})'}; take it out")
@@ -62,7 +62,7 @@ def read_first(config: Config, question: Question, seed: int) -> FirstLabels:
 
 def read_pairs(
     path: str, id_names: Sequence[str], label_name: str, key: str
-) -> tuple[tuple[str, ...], pa.Array, list[Any]]:
+) -> tuple[tuple[str, ...], pa.Array, pa.ChunkedArray]:
     """Ids and labels of a Parquet file (or a folder of them) or a CSV, all of whose cells are text.
 
     Args:
@@ -84,7 +84,8 @@ def read_pairs(
             raise ConfigError(f"{key}: {path} has no column '{lacks}'; it has: {', '.join(names)}")
         ids = apart(repeated, lambda: read(id_name), path).combine_chunks()
         ids = ids.dictionary_decode() if pa.types.is_dictionary(ids.type) else ids
-        labels = apart(repeated, lambda: read(label_name), path).to_pylist()
+        labels = apart(repeated, lambda: read(label_name), path)
+        labels.validate(full=True)  # that its text is UTF-8
     except FileNotFoundError as error:
         raise ConfigError(f"{key}: there is no file {path}") from error
     except (OSError, UnicodeDecodeError, pa.ArrowException) as error:

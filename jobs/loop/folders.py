@@ -60,15 +60,23 @@ class Round:
         Raises:
             ConfigError: it is damaged.
         """
-        try:
-            found: dict[str, Any] = json.loads(self.storage.read(record))
-            return found
-        except FileNotFoundError:
-            return None
-        except ValueError as error:
-            raise ConfigError(f"{self.path(record)} is damaged: {error}; bring it back") from error
+        path = self.path(record)
+        return _read(path) if path.exists() else None
 
     def write(self, record: str, value: dict[str, Any]) -> dict[str, Any]:
         """Record that a stage is done, and give the record."""
         write_json(self.storage, record, value)
         return value
+
+
+def read_trained(root: Path) -> list[dict[str, Any]]:
+    """What the trainings of a loop so far have recorded, of all curves."""
+    return [_read(path) for path in root.glob(f"*/seed-*/round-*/{TRAINED}")]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}; bring it back") from error

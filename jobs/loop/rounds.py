@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -16,14 +17,16 @@ import pyarrow.parquet as pq
 from poolscore.engine.config import Config, StopConfig
 from poolscore.engine.errors import TooFewRows
 from poolscore.engine.finish import RunResult
+from poolscore.engine.identity import CODE
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.words import amount
 from poolscore.jobs.loop import stop
 from poolscore.jobs.loop.arms import RANDOM, config_of_round
 from poolscore.jobs.loop.first import FirstLabels, ids_as
-from poolscore.jobs.loop.folders import DONE, SCORED, TRAINED, Round
+from poolscore.jobs.loop.folders import DONE, RUN, SCORED, TRAINED, Round, read_trained
 from poolscore.jobs.loop.labelled import begin_round, selection_of
 from poolscore.jobs.loop.training import train_round
+from poolscore.jobs.loop.truth import Truth
 from poolscore.jobs.loop.ways import Answered, Waiting, label_batch
 from poolscore.jobs.tasks.question import Question
 
@@ -36,6 +39,7 @@ class Loop:
     root: Path
     question: Question
     first: Mapping[int, FirstLabels]  # by seed
+    truth: Truth | None  # of an oracle with a table
     score: Callable[[Config], RunResult]  # the main job, with its report
     tell: Callable[[str], None]  # a line about what is begun or done
     trained: Callable[[], object]  # called after each training: the curves have a point more
@@ -80,20 +84,29 @@ def run_round(loop: Loop, at: Round) -> Ended | None:
         scored = at.read(SCORED) or _score(loop, at, k)
         why = "the pool has no rows left" if scored is None else _enough(rules, at, scored)
     if why is None:
-        answered = label_batch(loop.config, at)
+        answered = label_batch(loop.config, at, loop.truth)
         if isinstance(answered, Waiting):
             return Ended(answered.lines[0], answered)
         batch = answered
         loop.tell(f"{at.name}: {_in_words(batch)}")
     at.write(DONE, _record(at, trained, scored, batch, why))
+    if loop.config.loop.keep == "last":
+        _remove_scores(at)
     return None if why is None else Ended(why)
 
 
 def _train(loop: Loop, at: Round) -> dict[str, Any]:
+    assert loop.config.loop is not None
     if (done := at.read(TRAINED)) is not None:
         return done
     loop.tell(f"{at.name}: training")
+    before = {done.get("code") for done in read_trained(loop.root)} - {None}
     trained = train_round(loop.config, at)
+    if before and trained["code"] not in before:
+        loop.tell(
+            f"{at.name}: the code of {loop.config.loop.train} is another than that of the models before: the curves "
+            "mix both (`code` in each round.json tells which)"
+        )
     loop.trained()
     told = ", ".join(f"{name} {value:.4g}" for name, value in trained["metrics"].items()) or "trained"
     loop.tell(f"{at.name}: {told} with {trained['labels']:,} labels ({trained['seconds']:.0f} s)")
@@ -130,6 +143,7 @@ def _score(loop: Loop, at: Round, k: int) -> dict[str, Any] | None:
         SCORED,
         {
             "score": config.selected_by,
+            "model_code": RunDirectory(config.run.dir).info["identity"].get(CODE),
             "mass": mass,
             "rows": result.totals.scored,
             "batch": len(selection_of(at)),
@@ -137,6 +151,12 @@ def _score(loop: Loop, at: Round, k: int) -> dict[str, Any] | None:
             "seconds": round(time.monotonic() - began, 3),
         },
     )
+
+
+def _remove_scores(at: Round) -> None:
+    """Of all rounds but this one and the one before. Nothing of the loop reads them once their round is scored."""
+    for earlier in at.earlier()[:-1]:
+        shutil.rmtree(earlier.path(RUN) / "scores", ignore_errors=True)
 
 
 def _mass(run: RunDirectory, score: str) -> float:

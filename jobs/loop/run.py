@@ -6,6 +6,7 @@ import fcntl
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from poolscore.engine.score import score_pool
 from poolscore.engine.storage import LocalStorage
 from poolscore.engine.uri import lies_in, local_path
 from poolscore.jobs.loop.arms import arms_of
-from poolscore.jobs.loop.first import read_first
+from poolscore.jobs.loop.first import FirstLabels, read_first
 from poolscore.jobs.loop.folders import TRAINED
 from poolscore.jobs.loop.outputs import LoopResult, write_outputs
 from poolscore.jobs.loop.picture import can_draw
@@ -63,7 +64,7 @@ def run_loop(
     """
     section, root = _require_loop(config)
     question = Question.of(config)
-    require_askable(config, question)
+    truth = require_askable(config, question)
     first = {seed: read_first(config, question, seed) for seed in section.seeds}
     digests = {f"the first labels of seed {seed}": labels.digest for seed, labels in first.items()}
     with _alone(root):
@@ -73,7 +74,10 @@ def run_loop(
         _claim(root, {**_settings(config, section), **digests})
         if not can_draw():
             on_progress("there will be no curve.png: matplotlib is not installed (pip install 'poolscore[plots]')")
-        loop = Loop(config, root, question, first, score, on_progress, lambda: write_outputs(config, root, final=False))
+        for line in _used_up(section, first):
+            on_progress(line)
+        drawn = partial(write_outputs, config, root, final=False)
+        loop = Loop(config, root, question, first, truth, score, on_progress, drawn)
         waiting = _run_curves(loop, section, arms_of(config))
         return write_outputs(config, root, waiting)
 
@@ -82,6 +86,17 @@ def loop_dir(config: Config) -> str:
     """Where the loop works: `loop.dir`, or 'loop' beside `run.dir`."""
     assert config.loop is not None
     return config.loop.dir or f"{config.run.dir.rstrip('/').rpartition('/')[0]}/loop"
+
+
+def _used_up(section: LoopConfig, first: Mapping[int, FirstLabels]) -> Iterator[str]:
+    budget = section.stop.budget
+    for seed, labels in first.items():
+        count = len(labels.ids.unique())
+        if budget is not None and count >= budget:
+            yield (
+                f"loop.stop.budget={budget} counts the first labels, too, and seed {seed} has {count} of them: a model "
+                "is trained on these, and nothing is labelled"
+            )
 
 
 def _run_curves(loop: Loop, section: LoopConfig, arms: tuple[str, ...]) -> Waiting | None:

@@ -20,7 +20,7 @@ ANSWER, LOG = "train.answer.json", "train.log"
 
 
 def train_round(config: Config, at: Round) -> dict[str, Any]:
-    """Train: {"labels", "metrics", "seconds"}, which is recorded at the end.
+    """Train: {"labels", "metrics", "seconds", "code"}, which is recorded at the end. `code` is a digest, see `code.py`.
 
     Raises:
         ConfigError: the function cannot be found, raised, or wrote no weights.
@@ -31,7 +31,7 @@ def train_round(config: Config, at: Round) -> dict[str, Any]:
     began, out = time.monotonic(), at.path(MODEL)
     shutil.rmtree(out, ignore_errors=True)  # of a training that was stopped
     out.mkdir()
-    metrics = _train(config, at, out)
+    metrics, code = _train(config, at, out)
     if not (out / config.loop.weights).is_file():
         others = ", ".join(sorted(path.name for path in out.iterdir())) or "nothing"
         raise ConfigError(
@@ -39,7 +39,7 @@ def train_round(config: Config, at: Round) -> dict[str, Any]:
             "file in loop.weights"
         )
     seconds = round(time.monotonic() - began, 3)
-    return at.write(TRAINED, {"labels": count_labelled(at), "metrics": metrics, "seconds": seconds})
+    return at.write(TRAINED, {"labels": count_labelled(at), "metrics": metrics, "seconds": seconds, "code": code})
 
 
 def require_training(config: Config) -> None:
@@ -52,13 +52,13 @@ def require_training(config: Config) -> None:
         _called(config, {}, Path(folder) / LOG, Path(folder) / ANSWER, "importing")
 
 
-def _train(config: Config, at: Round, out: Path) -> dict[str, float]:
+def _train(config: Config, at: Round, out: Path) -> tuple[dict[str, float], str]:
     task = {"labelled": str(at.path(LABELLED)), "out": str(out), "round": at.number, "seed": at.own_seed}
     return _called(config, task, at.path(LOG), at.path(ANSWER), at.name)
 
 
-def _called(config: Config, task: dict[str, Any], log: Path, answer: Path, where: str) -> dict[str, float]:
-    """The function's metrics, from its own process."""
+def _called(config: Config, task: dict[str, Any], log: Path, answer: Path, where: str) -> tuple[dict[str, float], str]:
+    """The function's metrics, from its own process, and the digest of its code."""
     assert config.loop is not None
     name = config.loop.train
     answer.unlink(missing_ok=True)
@@ -72,8 +72,7 @@ def _called(config: Config, task: dict[str, Any], log: Path, answer: Path, where
     said = json.loads(answer.read_bytes())
     if said["wrong"] is not None:
         raise ConfigError(said["wrong"] if said["ours"] else f"loop.train: {name} {said['wrong']}; see {log}")
-    metrics: dict[str, float] = said["metrics"]
-    return metrics
+    return said["metrics"], said["code"]
 
 
 def _died(code: int) -> str:

@@ -13,20 +13,22 @@ from typing import Any
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.imports import add_to_path, import_name
+from poolscore.jobs.loop.code import digest_of_files
 from poolscore.jobs.loop.tied import end_with_the_loop
 
 TAKEN = ("arm", "seed", "round", "labels")  # columns of curve.csv
 
 
 def main(task: Mapping[str, Any]) -> None:
-    """Import, call, and write {"metrics", "wrong", "ours"} into a file that is whole once it is there. A task without
-    `out` is to import alone."""
-    said: dict[str, Any] = {"metrics": {}, "wrong": None, "ours": False}
+    """Import, call, and write {"metrics", "wrong", "ours", "code"} into a file that is whole once it is there. A task
+    without `out` is to import alone."""
+    said: dict[str, Any] = {"metrics": {}, "wrong": None, "ours": False, "code": None}
     try:
         add_to_path(task["path"])
         train = import_name(task["train"], "loop.train")
         if "out" in task:
             answer = train(Path(task["labelled"]), Path(task["out"]), task["round"], task["seed"])
+            said["code"] = digest_of_files(train)
             said["metrics"] = metrics_of(answer, task["train"])
     except ConfigError as error:
         said |= {"wrong": str(error), "ours": True}

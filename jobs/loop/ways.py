@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -18,11 +17,12 @@ from poolscore.engine.keys import id_text
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.words import amount
 from poolscore.jobs.label import import_labels, label_status
-from poolscore.jobs.loop.first import label_of, read_pairs
+from poolscore.jobs.loop.first import label_of
 from poolscore.jobs.loop.folders import LABELS, RUN, TASKS, Round
 from poolscore.jobs.loop.labelled import selection_of
 from poolscore.jobs.loop.process import last_line, run_logged
 from poolscore.jobs.loop.tied import NOT_STARTED
+from poolscore.jobs.loop.truth import KEY, Truth, read_truth
 from poolscore.jobs.tasks import Exported, export_tasks
 from poolscore.jobs.tasks.question import Question
 
@@ -63,8 +63,11 @@ class Waiting:
         ]
 
 
-def label_batch(config: Config, at: Round) -> Answered | Waiting:
+def label_batch(config: Config, at: Round, truth: Truth | None) -> Answered | Waiting:
     """Get the labels of a round's batch; what is there already is not asked for again.
+
+    Args:
+        truth: the oracle's table, where it has one.
 
     Raises:
         ConfigError: answers are wrong, or there are none. Rows that are skipped, even all of them, are answered.
@@ -75,54 +78,50 @@ def label_batch(config: Config, at: Round) -> Answered | Waiting:
     if way.pause is not None:
         return _ask_people(config, way.pause, at)
     if way.oracle is not None:
-        return _ask_oracle(config, way.oracle, at)
+        return _ask_oracle(config, way.oracle, truth, at)
     assert way.command is not None
     return _ask_command(config, way.command, at)
 
 
-def require_askable(config: Config, question: Question) -> None:
+def require_askable(config: Config, question: Question) -> Truth | None:
     """Find out before hours are spent whether the oracle has labels, or the tool can ask the question.
+
+    Returns:
+        The oracle's table, where it has one.
 
     Raises:
         ConfigError: not so.
     """
     assert config.loop is not None
     if (oracle := config.loop.label.oracle) is not None:
-        _require_oracle(config, oracle)
+        return _read_oracle(config, oracle)
     way = config.loop.label.pause or config.loop.label.command
-    if way is None:
-        return
+    assert way is not None
     if way.to in ("cvat", "folder") and question.kind == "number":
         raise ConfigError(f"loop.label: {way.to} takes classes, and the task is a regression; use labelstudio or csv")
     if way.to in ("labelstudio", "cvat", "folder") and question.kind != "number" and not question.classes:
         raise ConfigError(f"model.classes: name the classes, or give their number, to ask for them with {way.to}")
+    return None
 
 
-def _require_oracle(config: Config, oracle: OracleConfig) -> None:
+def _read_oracle(config: Config, oracle: OracleConfig) -> Truth | None:
     if oracle.table is not None:
-        read_pairs(oracle.table, (oracle.id,), oracle.label, "loop.label.oracle")
-    elif oracle.label not in config.pool.keep:
+        return read_truth(oracle)
+    if oracle.label not in config.pool.keep:
         raise ConfigError(
             f"loop.label.oracle: the pool's column '{oracle.label}' must be in pool.keep; or give a table as "
             "loop.label.oracle.table"
         )
+    return None
 
 
-def _ask_oracle(config: Config, oracle: OracleConfig, at: Round) -> Answered:
+def _ask_oracle(config: Config, oracle: OracleConfig, truth: Truth | None, at: Round) -> Answered:
     batch = selection_of(at)
     ids = id_text(batch["id"].combine_chunks(), "id")
-    if oracle.table is None:
-        where = f"loop.label.oracle: the pool's column '{oracle.label}'"
-        found: Sequence[Any] = batch[oracle.label].to_pylist()
+    if truth is None:
+        where, found = f"{KEY}: the pool's column '{oracle.label}'", batch[oracle.label].to_pylist()
     else:
-        where = f"loop.label.oracle: {oracle.table}"
-        _, known, labels = read_pairs(oracle.table, (oracle.id,), oracle.label, "loop.label.oracle")
-        by_id = dict(zip(id_text(known, f"{where} column '{oracle.id}'"), labels, strict=True))
-        if unknown := [i for i in ids if i not in by_id]:
-            raise ConfigError(
-                f"{where} has no row with the id {unknown[0]!r} ({len(unknown)} of {len(ids)} are missing)"
-            )
-        found = [by_id[i] for i in ids]
+        where, found = f"{KEY}: {truth.path}", truth.of(ids)
     question = Question.of(config, outputs=RunDirectory(str(at.path(RUN))).info.get("outputs"))
     labels = [label_of(value, question, f"{where} ({i!r})") for i, value in zip(ids, found, strict=True)]
     table = pa.table({"id": batch["id"], "key": batch["key"], "label": pa.array(labels, question.arrow_type)})

@@ -50,13 +50,14 @@ class Arm:
             yield from tail
 
 
-def curves_svg(curves: Curves, x: str, y: str) -> str:
+def curves_svg(curves: Curves, x: str, y: str, from_zero: bool = False) -> str:
     """A line chart: for each arm its mean over the seeds as far as all have come, a band from the least to the largest
     of them, and beyond that a thin line for each seed that goes on.
 
     Args:
         curves: arm → seed → (x, y) points, in any order; those that are not finite are left out.
         x, y: names of the axes, with their units.
+        from_zero: the axis of y has its 0, as suits a rate.
 
     Returns:
         HTML of a card with the drawing and its legend; "" where there is no point. All text is escaped.
@@ -65,7 +66,7 @@ def curves_svg(curves: Curves, x: str, y: str) -> str:
     if not arms:
         return ""
     places = [place for arm in arms.values() for place in arm.places()]
-    across, up = Axis.of(x for x, _ in places), Axis.of(y for _, y in places)
+    across, up = Axis.of(x for x, _ in places), Axis.of([*(y for _, y in places), *([0.0] * from_zero)])
     label = f"{y} over {x}. " + "; ".join(_last_words(name, arm) for name, arm in arms.items())
     legend = "".join(f'<li class="arm-{i % ARMS}">{_swatch()}{esc(name, NAME)}</li>' for i, name in enumerate(arms))
     return "".join(

@@ -6,6 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,6 +131,31 @@ def test_labels_to_a_quality() -> None:
     assert curves.in_words([20, 30, None]) == "20 / 30 / not reached"
 
 
+def test_labels_of_the_mean_curve() -> None:
+    lucky = {"labels": [20, 30, 40], "quality": [0.95, 0.7, 0.91]}
+    late = {"labels": [20, 30, 40, 50], "quality": [0.6, 0.8, 0.89, 0.99]}
+    assert curves.reached(0.9, {"0": lucky, "1": late}) == "20 / 50"
+    assert curves.reached_by_mean(0.9, {"0": lucky, "1": late}) == "40"
+    assert curves.reached_by_mean(0.95, {"0": late, "1": lucky}) == "> 40", "as far as both have come"
+
+
+def test_differences_from_random_are_those_of_one_seed() -> None:
+    def curve(*quality: float) -> dict[str, list[float]]:
+        return {"labels": list(range(20, 20 + 10 * len(quality), 10)), "quality": list(quality)}
+
+    of = {
+        "a/bald": {"0": curve(0.1, 0.4), "1": curve(0.8, 1.3), "2": curve(0.5)},
+        "a/random": {"0": curve(0.1, 0.2), "1": curve(0.8, 0.9), "2": curve(0.5, 0.9)},
+        "b/random": {"0": curve(0.9, 0.9)},
+        "b/other": {"3": curve(0.9, 0.9)},
+    }
+    lines = curves.columns_table(of, curves.minus_random(of, ".2f")).splitlines()
+    assert lines[0] == "| | minus random, per seed |"
+    assert lines[2:] == ["| a/bald | +0.15 (+0.10 to +0.20) |", "| a/random |  |", "| b/random |  |", "| b/other |  |"]
+    alone = {"random": of["a/random"], "bald": of["a/bald"]}
+    assert curves.minus_random(alone, ".1f")[1]("bald", of["a/bald"]) == "+0.1 (+0.1 to +0.2)"
+
+
 def test_the_quality_on_the_way() -> None:
     seeds = {
         "0": {"labels": [20, 30], "quality": [0.7, 0.9]},
@@ -163,7 +189,7 @@ def test_the_report_fills_its_own_place_alone(tmp_path: Path) -> None:
     assert (lines[:3], lines[-1]) == (["before", "<!-- x reduced -->", "reduced"], "after")
     assert "full" not in lines
     assert "**Not whole.** Still to be run: bald seed 2: not begun." in lines
-    assert "| bald | 30 / 30 | 270 / 290 / not reached | > 30 / > 30 |  | 50% |" in lines
+    assert "| bald | 30 / 30 | 30 | 270 / 290 / not reached | > 30 / > 30 | > 30 |  | 50% |" in lines
     with pytest.raises(SystemExit, match="no place for 'y full'"):
         report("y", repeated_mnist.table, None, tmp_path / "result.json", readme)
 
@@ -174,3 +200,29 @@ def test_the_readme_has_a_place_for_every_result() -> None:
         for form in ("reduced", "full"):
             begin, end = f"<!-- {name} {form} -->\n", f"<!-- end of {name} {form} -->"
             assert (text.count(begin), text.count(end)) in (((1, 1),) if form == "reduced" else ((1, 1), (0, 0))), name
+
+
+def test_one_command_for_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*words: str | Path) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", ["x.py", *map(str, words)])
+        out = tmp_path / "result.json"
+        experiment.obey(experiment.command("", "mnist"), "x", lambda given: {"dir": str(given.dir)}, str, None)
+        return dict(json.loads(out.read_text())) if out.exists() else {}
+
+    with pytest.raises(SystemExit):
+        said("--out", tmp_path / "result.json")
+    assert "--dir is needed to run" in capsys.readouterr().err
+    monkeypatch.chdir(tmp_path)
+    result = said("--dir", "work", "--note", "a note", "--out", tmp_path / "result.json")
+    assert (result["dir"], result["note"]) == (str(tmp_path / "work"), "a note")
+    assert result["environment"]["cores"] > 0
+    monkeypatch.setattr(experiment, "report", lambda name, table, plot, file: print("told of", name, file))
+    said("--report", "other.json")
+    assert "told of x other.json" in capsys.readouterr().out
+
+
+def test_methods_that_are_extra_run_when_they_are_named() -> None:
+    assert replace(EXPERIMENT, extra=["power"]).usual == ["batchbald", "bald", "random"]
+    assert EXPERIMENT.usual == list(EXPERIMENT.methods)

@@ -193,7 +193,7 @@ def test_many_networks_learn_each_from_its_own_rows() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 200, 2)
     y = torch.stack([x[0, :, :1], -x[1, :, :1]])
-    model = train_many(x, y, [[Hyper(0.005, 1.0)]] * 2, epochs=100).eval()
+    model = train_many(x, y, [[Hyper(0.005, 1.0)]] * 2, epochs=100, batch=128).eval()
     assert ((model(x) - y).square().mean((1, 2)) < 0.1).all()
 
 
@@ -208,7 +208,7 @@ def test_the_paper_s_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(uci_paper, "PASSES", 5)
     monkeypatch.setattr(uci_paper, "PASSES_OF_GRID", 5)
     uci_regression.prepare(tmp_path, tmp_path, uci_regression.REDUCED)
-    found = uci_paper.check(tmp_path, "yacht", read_uci(tmp_path / "yacht"), 2, epochs=60)
+    found = uci_paper.check(tmp_path, "yacht", read_uci(tmp_path / "yacht"), 2, epochs=60, batch=128)
     passes, poolscore = (np.array([of["rmse"] for of in found[way]]) for way in ("passes", "poolscore"))
     assert passes == pytest.approx(poolscore, rel=0.2)
     assert passes.max() < 9, "learned nothing: the targets' standard deviation is about 5"

@@ -356,6 +356,20 @@ def test_a_failing_report_does_not_hide_the_result(
     assert f"the disk is full; `poolscore report {tmp_path / 'run'}`" in shown.err
 
 
+@pytest.mark.parametrize(("model", "train"), [("nets.small:cnn", "nets.small:train"), ("net.onnx", "mynet:train")])
+def test_init_s_loop_may_be_uncommented(tmp_path: Path, digits: pa.Table, model: str, train: str) -> None:
+    write_pool(tmp_path / "pool", digits.slice(0, 10))
+    out = tmp_path / "made.yaml"
+    write_configuration(str(tmp_path / "pool"), model, weights=None, task="multiclass", k=5, out=out)
+    assert load_config(out).loop is None
+    text = out.read_text()
+    section = text[text.index("# loop:") :].partition("\nrun:")[0]
+    out.write_text(text.replace(section, re.sub("(?m)^# ?", "", section)))
+    loop = load_config(out).loop
+    assert loop is not None
+    assert (loop.train, loop.stop.budget, loop.label.pause is not None) == (train, 1000, True)
+
+
 @pytest.mark.parametrize("name", ["image: raw", "a # b", "yes", "- x", "zwölf\u2028\x85\x7f😀", 'a"b\\c\n'])
 def test_init_quotes_names(tmp_path: Path, digits: pa.Table, name: str) -> None:
     write_pool(tmp_path / "pool", digits.slice(0, 10).rename_columns(["id", name, "label"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,57 @@ def test_labels_without_inputs_from_a_csv_and_a_kept_column(shop: Workshop, monk
 def test_a_sample_is_drawn_anew(shop: Workshop) -> None:
     result = shop.loop(pool={"sample": 30}, select={"k": 18})  # of which 12 would be left
     assert [point.labels for point in result.points] == [6, 24, 42]
+
+
+def test_scores_of_the_last_rounds_are_kept(shop: Workshop) -> None:
+    def kept() -> list[bool]:
+        return [(shop.round(n) / "run" / "scores").exists() for n in range(4)]
+
+    shop.loop({"stop": {"rounds": 3}})
+    curve = shop.curve
+    assert kept() == [True, True, True, False], "all, if nothing is said; for the last model nothing is scored"
+    for number in range(3):
+        (shop.round(number) / "round.json").unlink()
+    shop.loop({"stop": {"rounds": 3}, "keep": "last"})
+    assert (kept(), shop.curve) == ([False, False, True, False], curve)
+    shop.loop({"stop": {"rounds": 4}, "keep": "last"})
+    assert (kept(), len(shop.ids(4, "labelled.parquet"))) == ([False, False, False, True], FIRST + 4 * K)
+    assert (shop.round(0) / "run" / "selection.parquet").exists()
+
+
+def test_a_budget_that_the_first_labels_use_up_is_told(shop: Workshop) -> None:
+    told: list[str] = []
+    result = run_loop(shop.config({"stop": {"budget": FIRST}}), on_progress=told.append)
+    (line,) = [line for line in told if line.startswith("loop.stop.budget=6 counts the first labels")]
+    assert "seed 0 has 6 of them" in line
+    assert len(result.points) == 1
+    run_loop(shop.config({"stop": {"budget": FIRST + 1}}), on_progress=told.append)
+    assert sum("counts the first labels" in line for line in told) == 1
+
+
+def test_other_code_of_the_training_is_told(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(shop.folder))
+    mine = "import helper, loop_parts\ndef train(*given):\n    return loop_parts.train(*given)\n"
+    (shop.folder / "mine.py").write_text(mine)
+
+    def lines(rounds: int, helper: str) -> int:
+        (shop.folder / "helper.py").write_text(helper)
+        for name in ("mine", "helper"):
+            monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        told: list[str] = []
+        run_loop(shop.config({"train": "mine:train", "stop": {"rounds": rounds}}), on_progress=told.append)
+        return sum("the code of mine:train is another than that of the models before" in line for line in told)
+
+    def code(number: int) -> Any:
+        return json.loads((shop.round(number) / "round.json").read_text())["trained"]["code"]
+
+    assert lines(1, "RATE = 1") == 0
+    assert lines(2, "RATE = 1  # a word about it") == 0
+    assert lines(4, "RATE = 2") == 1, "once, for the rounds 3 and 4"
+    assert code(0) == code(2) != code(3) == code(4)
+    scored = json.loads((shop.round(3) / "round.json").read_text())["scored"]
+    assert len(scored["model_code"]) == 32
 
 
 def test_earlier_runs_may_be_taken_away(shop: Workshop) -> None:

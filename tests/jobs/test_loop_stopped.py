@@ -39,6 +39,7 @@ STAGES = [  # each of them is reached by the next process after the one before w
     "after curve.csv",
     "before selection.parquet",
     "after report.html",
+    "after round.json",
 ]
 
 
@@ -57,7 +58,7 @@ def gone(pid: int) -> bool:
 def test_killed_at_every_stage_it_makes_the_same_curve(tmp_path: Path) -> None:
     whole, killed = (Workshop.make(tmp_path / name) for name in ("whole", "killed"))
     whole.loop(LOOP, passes=REPEATED)
-    loop = {**LOOP, "train": "loop_parts:train_kills_its_loop"}
+    loop = {**LOOP, "train": "loop_parts:train_kills_its_loop", "keep": "last"}
     (killed.folder / "config.json").write_text(json.dumps(killed.data(loop, passes=REPEATED)))
     words = [sys.executable, str(TESTS / "loop_killed.py"), str(killed.folder / "config.json"), *STAGES]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -70,6 +71,8 @@ def test_killed_at_every_stage_it_makes_the_same_curve(tmp_path: Path) -> None:
         for number in range(3):
             a, b = (shop.round(number, arm, 2) / "labelled.parquet" for shop in (whole, killed))
             assert pq.read_table(a).equals(pq.read_table(b))
+        assert (whole.round(0, arm, 2) / "run" / "scores").exists()
+        assert [(killed.round(n, arm, 2) / "run" / "scores").exists() for n in range(3)] == [False, True, False]
     trained = killed.trained
     assert len(trained) - len(set(trained)) == 1, "only the training before 'before trained.json' was done twice"
 

@@ -12,8 +12,10 @@ import pytest
 from loop_workshop import ROWS, Workshop, train_here
 
 from poolscore.engine.config import Config
+from poolscore.engine.config.loop import OracleConfig
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.jobs.loop import rounds, run, run_loop, training
+from poolscore.engine.keys import id_text
+from poolscore.jobs.loop import rounds, run, run_loop, training, truth, ways
 from poolscore.jobs.loop.first import label_of
 from poolscore.jobs.loop.folders import Round
 from poolscore.jobs.tasks.question import Question
@@ -138,8 +140,32 @@ def test_a_label_outside_the_classes(shop: Workshop) -> None:
     with pytest.raises(ConfigError, match=r"truth.parquet \('r0\d\d'\): the label '7' is no class"):
         shop.loop()
     pq.write_table(table.set_column(1, "label", pa.array([None] * ROWS, pa.int64())), shop.folder / "truth.parquet")
-    (result,) = [shop.loop()]  # nobody knows one: rows that are skipped are sent once, and the curve goes on
+    result = shop.loop()  # nobody knows one: rows that are skipped are sent once, and the curve goes on
     assert [point.labels for point in result.points] == [6, 6, 6]
+
+
+def test_the_truth_is_read_once_and_says_one_thing_of_a_row(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shop.folder / "truth.parquet"
+    table, reads = pq.read_table(path), []
+    monkeypatch.setattr(ways, "read_truth", lambda oracle: reads.append(oracle) or truth.read_truth(oracle))
+    pq.write_table(pa.concat_tables([table, table.slice(7, 3)]), path)
+    assert shop.loop().points[-1].labels == 16
+    assert len(reads) == 1
+    other = table.slice(7, 1).set_column(1, "label", pa.array([(table["label"][7].as_py() + 1) % 3]))
+    pq.write_table(pa.concat_tables([table, other]), path)
+    with pytest.raises(ConfigError, match=r"truth.parquet has two labels for the id 'r007': \d and \d; keep one"):
+        shop.loop()
+
+
+@pytest.mark.parametrize("kind", [pa.int32(), pa.string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())])
+def test_the_truth_by_ids_of_several_types(tmp_path: Path, kind: pa.DataType) -> None:
+    ids = pa.array([b"5", b"7", b"11"]) if kind == pa.binary() else pa.array(["5", "7", "11"]).cast(kind)
+    pq.write_table(pa.table({"id": ids, "label": [[0, 1], [1, 1], None]}), tmp_path / "truth.parquet")
+    found = truth.read_truth(OracleConfig(table=str(tmp_path / "truth.parquet")))
+    asked = id_text(ids.take(pa.array([2, 0])), "id")
+    assert found.of(asked) == [None, [0, 1]]
+    with pytest.raises(ConfigError, match=r"has no row with the id '?b?'?6'? \(1 of 3 are missing\)"):
+        found.of([*asked, b"6" if kind == pa.binary() else "6"])
 
 
 @pytest.mark.parametrize(

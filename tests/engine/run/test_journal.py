@@ -62,6 +62,28 @@ def test_reports_come_back_whole_and_in_the_order_of_shards(storage: LocalStorag
     assert all(read[one.shard] == one for one in written)
 
 
+def test_several_reports_are_one_record_and_one_is_as_ever(storage: LocalStorage) -> None:
+    several = [report(shard, rejected=shard, attempt=1) for shard in (7, 2, 11)]
+    with Journal(storage) as journal:
+        journal.append(*several)
+        journal.append(report(2, attempt=2), report(3, attempt=2))
+        journal.append(report(4))
+        assert list(read_reports(storage).values()) == [
+            several[1],
+            report(3, attempt=2),
+            report(4),
+            several[0],
+            several[2],
+        ]
+    assert records(storage)[1:4] == [f"000001/0000000{number}.json" for number in (1, 2, 3)]
+    first, alone = (json.loads(storage.read(name_of(1, number))) for number in (1, 3))
+    assert first == {"token": journal._token, "reports": [asdict(one) for one in several]}
+    assert alone == {"token": journal._token, **asdict(report(4))}  # which older versions can read
+    with Journal(storage) as second:
+        assert list(second.adopted) == [2, 3, 4, 7, 11]
+        assert newest(storage).adopted == {1: 3}  # type: ignore[union-attr]
+
+
 def test_the_first_report_of_a_shard_wins(storage: LocalStorage) -> None:
     with Journal(storage) as first:
         first.append(report(1, attempt=0))
@@ -130,6 +152,19 @@ def test_a_zombie_that_slept_looks_before_it_writes(storage: LocalStorage, taken
     assert "000001/00000001.json" not in records(storage)
 
 
+def test_of_a_zombies_record_all_reports_count_or_none(storage: LocalStorage, taken_for_dead: None) -> None:
+    zombie = Journal(storage)
+    zombie.append(report(1, attempt=1), report(2, attempt=1))
+    new = Journal(storage)
+    with pytest.raises(StoppedError, match=r"another driver works on this run"):
+        zombie.append(report(3, attempt=1), report(4, attempt=1))
+    zombie.close()
+    assert "000001/00000002.json" in records(storage)
+    new.append(report(4, attempt=2), report(5, attempt=2))
+    new.close()
+    assert counting(storage) == {1: "1", 2: "1", 4: "2", 5: "2"}
+
+
 def test_a_run_that_was_moved_away_takes_no_more_reports(storage: LocalStorage, tmp_path: Path) -> None:
     journal = Journal(storage)
     Path(storage.path("_log")).rename(tmp_path / "elsewhere")
@@ -150,8 +185,8 @@ def test_journals_of_older_versions_are_read_and_adopted(storage: LocalStorage, 
     with Journal(storage) as journal:
         assert (journal.epoch, list(journal.adopted)) == (4, [1, 2, 3])
         storage.create(name_of(3, 3), json.dumps(asdict(report(4))).encode())  # by an old driver that still lives
-        journal.append(report(5, attempt=3))
-    assert counting(storage) == {1: "1", 2: "1", 3: "2", 5: "3"}
+        journal.append(report(5, attempt=3), report(6, attempt=3))
+    assert counting(storage) == {1: "1", 2: "1", 3: "2", 5: "3", 6: "3"}
 
 
 def test_a_claim_that_died_half_way_is_passed_over(storage: LocalStorage) -> None:
@@ -190,14 +225,15 @@ def test_ranges_of_compactions() -> None:
 
 @pytest.fixture
 def compacted(storage: LocalStorage, monkeypatch: pytest.MonkeyPatch) -> LocalStorage:
-    """Two epochs with compactions: of 4 and 16 records, and of what the second adopted."""
+    """Two epochs with compactions: of 4 and 16 records, each third of two shards, and of what the second adopted."""
     monkeypatch.setattr(compaction, "LEAST", 4)
     monkeypatch.setattr(compaction, "STEP", 4)
     monkeypatch.setattr("poolscore.engine.run.journal.MANY", 3)
     for epoch in (1, 2):
         with Journal(storage) as journal:
             for shard in range(22):
-                journal.append(report(epoch * 100 + shard))
+                more = [report(epoch * 1000 + shard)] if shard % 3 == 0 else []
+                journal.append(report(epoch * 100 + shard), *more)
     return storage
 
 
@@ -205,7 +241,12 @@ def test_compactions_spare_reading(compacted: LocalStorage, monkeypatch: pytest.
     read: list[str] = []
     original = LocalStorage.read
     monkeypatch.setattr(LocalStorage, "read", lambda self, name: read.append(name) or original(self, name))
-    assert list(read_reports(compacted)) == [*range(100, 122), *range(200, 222)]
+    assert list(read_reports(compacted)) == [
+        *range(100, 122),
+        *range(200, 222),
+        *range(1000, 1022, 3),
+        *range(2000, 2022, 3),
+    ]
     assert [name[5:] for name in read] == [
         "000002/00000000.json",
         "000002/00000001-00000016.json",
@@ -269,7 +310,13 @@ def test_what_others_leave_there_is_passed_over(storage: LocalStorage) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b'{"shard": 1, "scor', b"[]", b"{}", b"null", b"\xff", json.dumps(asdict(report(1)) | {"new": 1}).encode()],
+    [
+        *(b"", b'{"shard": 1, "scor', b"[]", b"{}", b"null", b"\xff"),
+        json.dumps(asdict(report(1)) | {"new": 1}).encode(),
+        json.dumps({"reports": [asdict(report(2)), asdict(report(3)) | {"new": 1}]}).encode(),
+        json.dumps({"reports": [asdict(report(2))], "new": 1}).encode(),
+        *(b'{"reports": 1}', b'{"reports": null}', b'{"reports": ["shard"]}', b'{"reports": {"shard": 1}}'),
+    ],
 )
 def test_a_damaged_record_is_named_not_passed_over(storage: LocalStorage, data: bytes) -> None:
     with Journal(storage) as journal:

@@ -103,7 +103,7 @@ def test_counters_are_the_totals_however_often_shards_are_scored(shown: Shown, s
         "on_event": lambda event: (told.update([event.what]), shown.metrics.event(event)),
         "on_report": shown.metrics.report,
     }
-    journal: Any = type("Record", (), {"append": lambda self, report: None})()
+    journal: Any = type("Record", (), {"append": lambda self, *reports: None})()
     coordinator = Coordinator(
         fleet, journal, Totals(), 120, 1.0, None, None, on_profile=lambda profile: None, clock=shown.clock, **watch
     )
