@@ -9,11 +9,15 @@ from result_themes import Result
 Line = list[object]  # what was asked, our figure, and what stands beside it
 
 
+def _rate(rows_per_s: float) -> str:
+    return f"{rows_per_s:,.0f} rows/s" if rows_per_s >= 100 else f"{rows_per_s:.3g} rows/s"
+
+
 def _of_peers(result: Result) -> list[Line]:
     return [
         [
             one["workload"],
-            f"{one['contestants']['poolscore']['rows_per_s']:,.3g} rows/s",
+            _rate(one["contestants"]["poolscore"]["rows_per_s"]),
             f"{one['times'][one['fastest_library']]:,} times {one['fastest_library']}, the fastest library as it comes",
         ]
         for one in result["results"].values()
@@ -37,7 +41,7 @@ def _of_feed(result: Result) -> list[Line]:
     return [
         [
             f"JPEGs of {size}, two Ray workers",
-            f"{ways['poolscore']['rows_per_second']:,.0f} rows/s",
+            _rate(ways["poolscore"]["rows_per_second"]),
             f"Ray Data {ways['raydata']['rows_per_second']:,.0f}, a bare loop {ways['loop']['rows_per_second']:,.0f}",
         ]
         for run in result.get("runs", [result])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 import shutil
 import sys
@@ -140,6 +141,19 @@ def page_of(run: RunDirectory | str, images: bool = True) -> str:
 def copied(run: RunDirectory, to: Path) -> RunDirectory:
     shutil.copytree(run.storage.root, to)
     return RunDirectory(str(to))
+
+
+def lose_shards(run: RunDirectory, count: int) -> None:
+    """Take the shards that were journalled last out of the journal; a record may tell of several."""
+    records = sorted(Path(run.storage.path("_log")).glob("*/[0-9]*.json"))
+    while count:
+        told = json.loads((record := records.pop()).read_text())
+        kept = told.get("reports", [told])[:-count]
+        count -= len(told.get("reports", [told])) - len(kept)
+        if kept:
+            record.write_text(json.dumps({**told, "reports": kept}))
+        else:
+            record.unlink()
 
 
 TAGS = """html head meta title style body main header nav section h1 h2 h3 p strong small span code pre bdi ul ol li

@@ -21,6 +21,7 @@ from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.stages import STAGES
 from poolscore.jobs.bench import sweep
 from poolscore.jobs.bench.compare import compare, read_result
+from poolscore.jobs.bench.environment import environment
 from poolscore.jobs.bench.measure import measure
 from poolscore.jobs.bench.networks import bert_base, mlp, resnet18, resnet50, vgg16, vit_b16
 from poolscore.jobs.bench.page import bench_page
@@ -38,6 +39,20 @@ def swept() -> dict[str, Any]:
         *("mlp", [1, 3, 1], [16, 32, 32]), rows=256, rounds=2, device="cpu", price=3.6, pool_rows=10**6, workers=2
     )
     return run_bench(asked)
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        (["/venv/bin/poolscore", "bench", "resnet50", "--out", "/tmp/a.json"], "poolscore bench resnet50 --out a.json"),
+        (["/work/benchmarks/bench_peers.py", "--quick"], "python bench_peers.py --quick"),
+    ],
+)
+def test_the_command_is_told_as_it_is_typed_elsewhere(
+    argv: list[str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", argv)
+    assert environment()["command"] == command
 
 
 def test_a_sweep(swept: dict[str, Any]) -> None:

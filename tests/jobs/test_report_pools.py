@@ -19,6 +19,7 @@ from report_workshop import (
     encoded,
     features_pool,
     finished_run,
+    lose_shards,
     page_of,
     require_harmless,
 )
@@ -147,8 +148,7 @@ def test_reasons_beyond_a_number_are_counted_together(whole: RunDirectory, monke
 
 def test_many_shards_that_were_set_aside(whole: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = copied(whole, tmp_path / "run")
-    for record in ("00000003.json", "00000004.json"):
-        (tmp_path / "run" / "_log" / "000001" / record).unlink()
+    lose_shards(run, 2)
     run.update(status="incomplete", set_aside={str(shard): "<b>" for shard in range(4)})  # two of them scored since
     monkeypatch.setattr(summary, "NAMED", 1)
     page = require_harmless(page_of(run))

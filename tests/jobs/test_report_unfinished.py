@@ -16,6 +16,7 @@ from report_workshop import (
     copied,
     drawn_rows,
     finished_run,
+    lose_shards,
     page_of,
     require_harmless,
 )
@@ -91,7 +92,7 @@ def test_shards_that_were_set_aside_are_named(workshop: Workshop) -> None:
 
 def test_a_done_run_with_a_lost_record_is_not_called_complete(whole: RunDirectory, tmp_path: Path) -> None:
     run = copied(whole, tmp_path / "run")
-    (tmp_path / "run" / "_log" / "000001" / "00000004.json").unlink()
+    lose_shards(run, 1)
     page = Elements(page_of(run))
     assert "incomplete" in page.text
     assert "1 of 4 shards have no result" in page.text
