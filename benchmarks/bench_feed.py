@@ -26,7 +26,7 @@ from typing import Any
 
 from feed_pools import ARROW_PAGE, PACK_PAGE, write_pool, write_weights
 
-from poolscore.engine.filesystem import locate
+from poolscore.engine.storage.filesystem import locate
 from poolscore.jobs.bench.environment import environment
 
 HERE = Path(__file__).parent

@@ -29,7 +29,8 @@ from poolscore.engine.run.heartbeat import this_process
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports
 from poolscore.engine.run.records import ADOPTED, folder_of, name_of
 from poolscore.engine.run.sweep import keep_unless_sealed
-from poolscore.engine.storage import Storage, open_storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.open import open_storage
 from poolscore.jobs.bench.environment import environment
 
 SHARDS = 5_000

@@ -91,7 +91,7 @@ def real_files(folder: Path) -> dict[str, Any]:
     from poolscore.engine.pool.files import PoolFiles
     from poolscore.engine.pool.find import find_files
     from poolscore.engine.run.footers import RunFooters
-    from poolscore.engine.storage import LocalStorage
+    from poolscore.engine.storage.local import LocalStorage
 
     driver = Driver()
     with tempfile.TemporaryDirectory() as run_dir:
@@ -123,7 +123,7 @@ def table_of_footers(folder: Path) -> dict[str, Any]:
     from poolscore.engine.pool.findings import findings_of
     from poolscore.engine.pool.footer import PoolFile
     from poolscore.engine.run.footers import RunFooters
-    from poolscore.engine.storage import LocalStorage
+    from poolscore.engine.storage.local import LocalStorage
 
     schema = pa.schema([("id", pa.string()), ("image", pa.binary()), ("label", pa.string())])
     rows = tuple(np.diff(np.linspace(0, TABLE_FILE_ROWS, TABLE_GROUPS + 1).astype(int)).tolist())

@@ -41,7 +41,8 @@ from poolscore.engine.run.ray_fleet import RayFleet
 from poolscore.engine.run.records import folder_of
 from poolscore.engine.run.task import ScoreShard
 from poolscore.engine.run.totals import Totals
-from poolscore.engine.storage import LocalStorage, open_storage
+from poolscore.engine.storage.local import LocalStorage
+from poolscore.engine.storage.open import open_storage
 from poolscore.jobs.bench.environment import environment
 
 WORKERS = (1, 4, 16, 64, 128, 256)

@@ -48,7 +48,7 @@ from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.threshold import Question, Threads
 from poolscore.engine.selection.top import Scored, fill
 from poolscore.engine.selection.write import write_selection
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 
 PART_ROWS = 65_536
 SCORE = "bald"

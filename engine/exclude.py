@@ -12,9 +12,9 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason, repeated, require_bucket
 from poolscore.engine.keys import IdSet, id_text, keys_of
-from poolscore.engine.storage_threads import apart
+from poolscore.engine.storage.filesystem import locate, reason, repeated, require_bucket
+from poolscore.engine.storage.threads import apart
 
 TASKS = "tasks.json"  # in the folder of an export: what was handed over (poolscore.jobs.tasks.manifest)
 

@@ -17,7 +17,7 @@ from poolscore.engine.pool.changes import changes, files_of, named
 from poolscore.engine.pool.files import PoolFiles
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.directory import PLAN, RunDirectory, redacted
-from poolscore.engine.uri import local_path
+from poolscore.engine.storage.uri import local_path
 from poolscore.engine.words import amount
 
 

@@ -16,7 +16,6 @@ from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, InterruptedRun, PoolscoreError, StoppedError
 from poolscore.engine.finish import RunResult, Scored, finish
 from poolscore.engine.identity import require_same
-from poolscore.engine.patient_storage import hurry
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
@@ -34,6 +33,7 @@ from poolscore.engine.run.totals import Totals
 from poolscore.engine.shortlist.cut import find_labelled
 from poolscore.engine.shortlist.make import require_possible
 from poolscore.engine.shortlist.wanted import lacks_shortlist
+from poolscore.engine.storage.patient import hurry
 from poolscore.engine.workers import Workers
 
 

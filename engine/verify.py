@@ -25,7 +25,6 @@ from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
 from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.pool.draw import draw_pieces
 from poolscore.engine.pool.plan import Piece, Shard
 from poolscore.engine.pool.read import Rows
@@ -36,6 +35,7 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import SCORES, Task, scores_of
 from poolscore.engine.shard import Scorer
+from poolscore.engine.storage.filesystem import open_parquet
 from poolscore.engine.words import amount
 
 Array = NDArray[Any]

@@ -26,7 +26,6 @@ from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, Pool
 from poolscore.engine.feed import NO_ROWS, Blank, Feed
 from poolscore.engine.job import Job, build_scorer
 from poolscore.engine.model.compiled import Artefact, programs_compiled
-from poolscore.engine.patient_storage import PatientStorage
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader, is_away
 from poolscore.engine.preview import Preview, preview
@@ -40,7 +39,9 @@ from poolscore.engine.scores import scores_of
 from poolscore.engine.shard import ScoredShard, Scorer
 from poolscore.engine.shortlist.look import look_again, reader_of, require_rows
 from poolscore.engine.shortlist.read import FEATURES, Looked, WidePart, matrix, new_name
-from poolscore.engine.storage import Storage, open_storage, publish_new
+from poolscore.engine.storage.base import Storage, publish_new
+from poolscore.engine.storage.open import open_storage
+from poolscore.engine.storage.patient import PatientStorage
 
 A = TypeVar("A")
 B = TypeVar("B")

@@ -13,14 +13,14 @@ from PIL import Image
 
 from poolscore.engine.config import FeaturesDecode, ImageDecode, TensorDecode
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import open_parquet, reason
 from poolscore.engine.inputs.base import Decoder
 from poolscore.engine.inputs.features import FeaturesDecoder
 from poolscore.engine.inputs.image import ImageDecoder, encoded_bytes
 from poolscore.engine.inputs.picture import FORMATS
 from poolscore.engine.inputs.tensor import TensorDecoder
 from poolscore.engine.pool.files import PoolFiles
-from poolscore.engine.uri import join
+from poolscore.engine.storage.filesystem import open_parquet, reason
+from poolscore.engine.storage.uri import join
 
 LOOKED_AT = 64  # values of a column
 ID_NAMES = ("id", "uuid", "image_id", "key", "name", "path", "file", "filename")

@@ -16,7 +16,7 @@ from poolscore.engine.run.heartbeat import is_at_work
 from poolscore.engine.run.mixed import mixed_in_words
 from poolscore.engine.run.records import Opening, newest
 from poolscore.engine.run.totals import Totals
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
 from poolscore.engine.words import amount
 from poolscore.jobs import scripts, show
 from poolscore.jobs.show.terminal import duration

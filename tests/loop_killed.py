@@ -17,7 +17,7 @@ import torch._dynamo
 import torch.export  # noqa: F401  # both are slow to import, which each of the forks would do
 
 from poolscore.engine.config import parse_config
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 from poolscore.jobs.loop import run_loop
 
 

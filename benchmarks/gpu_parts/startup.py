@@ -13,7 +13,7 @@ from pathlib import Path
 from gpu_parts.jobs import EDGE, RESNET, small_job, write_tensors
 from gpu_parts.part import BENCHMARKS, Result, figure
 from poolscore.engine import prepare_job
-from poolscore.engine.storage import open_storage
+from poolscore.engine.storage.open import open_storage
 
 BATCH, PIXELS = {"cuda": 256, "cpu": 2}, {"cuda": 224, "cpu": EDGE}
 FIRST = "first scores"

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from poolscore.engine.cores import usable_cores
 from poolscore.engine.keys import id_text, keys_of
-from poolscore.engine.patient_storage import patience_of
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.parts import DTYPES, Part, Reader
 from poolscore.engine.selection.threshold import Threads
+from poolscore.engine.storage.patient import patience_of
 
 
 @dataclass(frozen=True)

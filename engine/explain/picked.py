@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.explain.find import Found
 from poolscore.engine.explain.left_out import Terms, Walked
-from poolscore.engine.filesystem import open_parquet, reason
 from poolscore.engine.run.directory import SELECTION, RunDirectory
 from poolscore.engine.selection.control import CONTROL
+from poolscore.engine.storage.filesystem import open_parquet, reason
 
 WHY = ("rank", "method", "score_name", "score", "perturbed_score", "step", "gain", "run")
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from poolscore.engine.config import TextDecode
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason, repeated, require_bucket
+from poolscore.engine.storage.filesystem import locate, reason, repeated, require_bucket
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

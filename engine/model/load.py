@@ -14,14 +14,14 @@ from torch import nn
 
 from poolscore.engine.config import ModelConfig
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import fetch, on_disk, reason, require_bucket
 from poolscore.engine.imports import add_to_path, import_name
 from poolscore.engine.model.network import Network
 from poolscore.engine.model.program import load_program
 from poolscore.engine.model.recurrent import split_recurrent_layers
 from poolscore.engine.model.torch_network import TorchNetwork
 from poolscore.engine.profile import numeric_settings
-from poolscore.engine.uri import join, local_path
+from poolscore.engine.storage.filesystem import fetch, on_disk, reason, require_bucket
+from poolscore.engine.storage.uri import join, local_path
 
 SHOWN = 3  # names of parameters in an error
 

@@ -20,10 +20,10 @@ from typing import ParamSpec, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from poolscore.engine.filesystem import once_more
 from poolscore.engine.pool.chunks import Request, requests_of
 from poolscore.engine.pool.plan import Piece
-from poolscore.engine.storage_threads import StorageThreads
+from poolscore.engine.storage.filesystem import once_more
+from poolscore.engine.storage.threads import StorageThreads
 
 P = ParamSpec("P")
 A = TypeVar("A")

@@ -15,13 +15,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.files import FILES, PoolFiles, table_of
 from poolscore.engine.pool.footer import Keep, PoolFile, UnreadableFile, read_footer
 from poolscore.engine.pool.listing import Listing, list_files
-from poolscore.engine.storage_clients import CONNECTIONS
-from poolscore.engine.storage_threads import StorageThreads
+from poolscore.engine.storage.clients import CONNECTIONS
+from poolscore.engine.storage.filesystem import locate
+from poolscore.engine.storage.threads import StorageThreads
 from poolscore.engine.words import amount
 
 A = TypeVar("A")

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import reason, repeated
 from poolscore.engine.pool.columns import binary_columns
+from poolscore.engine.storage.filesystem import reason, repeated
 
 TAIL = 64 << 10  # bytes; most footers are shorter, and a read of so much costs what a shorter one does
 END = 8  # bytes: the footer's length, and MAGIC

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason, repeated, require_bucket, require_reachable
-from poolscore.engine.storage_threads import apart
+from poolscore.engine.storage.filesystem import locate, reason, repeated, require_bucket, require_reachable
+from poolscore.engine.storage.threads import apart
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 UNKNOWN = -1  # size of a link that leads nowhere: it is listed, so that it is told of

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError, PoolAway, UnreadableShard
-from poolscore.engine.filesystem import locate, may_pass, reason
 from poolscore.engine.keys import IdSet, Keys, id_text, keys_of
 from poolscore.engine.pool.choice import EVERY_ROW, RowChoice
 from poolscore.engine.pool.chunks import REQUEST, bytes_of_row
 from poolscore.engine.pool.fetch import OpenFile, ReadAhead
 from poolscore.engine.pool.plan import UNKNOWN, Piece, Shard
-from poolscore.engine.uri import join
+from poolscore.engine.storage.filesystem import locate, may_pass, reason
+from poolscore.engine.storage.uri import join
 
 PARSED_BYTES = 4 << 20  # of rows, at most, that Arrow makes at once, where a block is smaller
 

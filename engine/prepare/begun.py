@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from poolscore.engine.config import Config
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.directory import RUN, RunDirectory, redacted
-from poolscore.engine.storage import open_storage
+from poolscore.engine.storage.open import open_storage
 
 
 def begun_run(config: Config) -> RunDirectory | None:

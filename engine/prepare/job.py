@@ -46,8 +46,8 @@ from poolscore.engine.prepare.rows import LOOKED_AT, blocks_of, first_good_batch
 from poolscore.engine.profile import device_of_driver, numeric_settings, tokenizer_digests
 from poolscore.engine.run.footers import RunFooters
 from poolscore.engine.shard import Scorer
-from poolscore.engine.storage import open_storage
-from poolscore.engine.uri import lies_in
+from poolscore.engine.storage.open import open_storage
+from poolscore.engine.storage.uri import lies_in
 
 TRIED = 4  # shards, of which one has a row that can be decoded
 

@@ -27,8 +27,9 @@ from poolscore.engine.run.directory import (
 )
 from poolscore.engine.run.journal import require_no_driver
 from poolscore.engine.run.totals import Totals
-from poolscore.engine.storage import Storage, open_storage
-from poolscore.engine.uri import local_path
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.open import open_storage
+from poolscore.engine.storage.uri import local_path
 
 
 def create_run(

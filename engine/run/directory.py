@@ -16,14 +16,15 @@ import pyarrow as pa
 
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.events import RunEvent, log_event
 from poolscore.engine.run.footers import FOOTERS
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports, require_no_driver
 from poolscore.engine.run.records import newest
 from poolscore.engine.run.totals import Totals
-from poolscore.engine.storage import Storage, open_storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.filesystem import require_reachable
+from poolscore.engine.storage.open import open_storage
 
 EVENTS = 200  # the latest are kept
 KEEP_UP = 10.0  # seconds

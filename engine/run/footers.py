@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.pool.files import FILES
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
 
 FOOTERS = "footers.parquet"
 LEAST = 256  # files; fewer are read anew in no time, and nothing is left in the directory

@@ -21,9 +21,9 @@ from threading import Event, Thread
 from typing import Any
 
 from poolscore.engine.errors import PoolscoreError, StoppedError
-from poolscore.engine.patient_storage import impatient
 from poolscore.engine.run.records import FOLDER, Opening, name_of, newest
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.patient import impatient
 
 LOG = logging.getLogger("poolscore")
 BEAT = 5.0  # seconds between two heartbeats

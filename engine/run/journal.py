@@ -36,11 +36,11 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.patient_storage import hurry
 from poolscore.engine.run.compaction import pack, range_at
 from poolscore.engine.run.heartbeat import BEAT, Driver, Heart, require_gone, this_process
 from poolscore.engine.run.records import ADOPTED, FOLDER, Record, View, damaged, name_of, newest, read_view
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.patient import hurry
 
 MANY = 32  # objects that a new epoch had to read, from which on it spares its readers the trouble
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.run.compaction import Range, cover, unpack
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
 
 FOLDER = "_log"
 ADOPTED = "adopted.json"

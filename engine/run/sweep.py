@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.patient_storage import impatient
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.records import FOLDER, folder_of, name_of
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.patient import impatient
 
 SEALED = "sealed.json"  # in an epoch's folder: no part counts that is written from now on
 _PART = re.compile(r"part-\d{5,}-[0-9a-f]{8}\.parquet|\.part-\d{5,}-[0-9a-f]{8}\.parquet\.[0-9a-f]{8}\.tmp")

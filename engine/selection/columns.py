@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from poolscore.engine.filesystem import in_order
 from poolscore.engine.selection.order import ROW, Rows, rows_at
 from poolscore.engine.selection.parts import Part, Reader
+from poolscore.engine.storage.filesystem import in_order
 
 BLOCK = 1 << 18  # rows of a table, and of a row group of the selection's file
 RANKED = np.dtype([*((name, ROW[name]) for name in ROW.names or ()), ("rank", "i8")])

@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.filesystem import locate, reason
-from poolscore.engine.patient_storage import patience_of
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.plain import Chunk, Pages, plain_chunks
-from poolscore.engine.storage import Storage, open_storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.filesystem import locate, reason
+from poolscore.engine.storage.open import open_storage
+from poolscore.engine.storage.patient import patience_of
 
 A = TypeVar("A")
 DTYPES = {"key": np.dtype(np.uint64), "row_id": np.dtype(np.int64)}  # all others here are scores

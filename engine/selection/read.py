@@ -5,8 +5,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.filesystem import open_parquet, reason
 from poolscore.engine.run.directory import SELECTION, RunDirectory
+from poolscore.engine.storage.filesystem import open_parquet, reason
 
 
 def read_selection(run: RunDirectory, name: str | None = None) -> pa.Table:

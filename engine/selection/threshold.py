@@ -14,11 +14,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine.filesystem import in_order
 from poolscore.engine.keys import IdSet
 from poolscore.engine.selection.order import DIGIT, DIGITS, Threshold, digits_of
 from poolscore.engine.selection.parts import Part, Reader
 from poolscore.engine.selection.ranking import Ranking
+from poolscore.engine.storage.filesystem import in_order
 
 A = TypeVar("A")
 B = TypeVar("B")

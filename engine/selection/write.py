@@ -23,7 +23,7 @@ from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.columns import BLOCK
 from poolscore.engine.selection.result import ABOUT, Batch
 from poolscore.engine.selection.threshold import Workers
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
 
 LARGE = 50_000_000  # rows; fewer are selected sooner than a cluster answers
 NAME = "[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}"

@@ -15,7 +15,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.shortlist.read import (
@@ -30,6 +29,7 @@ from poolscore.engine.shortlist.read import (
     read_part,
     what_lacks,
 )
+from poolscore.engine.storage.filesystem import open_parquet
 
 A = TypeVar("A")
 

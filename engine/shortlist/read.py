@@ -24,9 +24,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.filesystem import reason
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
+from poolscore.engine.storage.filesystem import reason
 from poolscore.engine.words import amount
 
 A = TypeVar("A")

@@ -20,7 +20,7 @@ import typer
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import INTERRUPTED, STOPPED, PoolscoreError
-from poolscore.engine.storage_threads import calls_left_behind
+from poolscore.engine.storage.threads import calls_left_behind
 from poolscore.jobs import show
 from poolscore.jobs.cli import before, bench, cluster, handoff, loop, pools, runs, score
 from poolscore.jobs.submit.driver import submitted

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import reason
 from poolscore.engine.pool.health import MB, Finding, PoolHealth
 from poolscore.engine.pool.listing import Listing, list_files
 from poolscore.engine.reasons import by_kind
+from poolscore.engine.storage.filesystem import reason
 from poolscore.engine.words import amount
 from poolscore.jobs.doctor.sample import (
     Groups,

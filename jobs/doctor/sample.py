@@ -14,10 +14,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.config import ImageDecode
-from poolscore.engine.filesystem import locate
 from poolscore.engine.inputs.base import BadRow
 from poolscore.engine.inputs.image import encoded_bytes
 from poolscore.engine.inputs.picture import decode_picture
+from poolscore.engine.storage.filesystem import locate
 from poolscore.jobs.pack.contract import MIB
 from poolscore.jobs.pack.picture import picture_header
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from typing import get_args
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.keys import id_text
+from poolscore.engine.storage.filesystem import require_reachable
 from poolscore.jobs.label.answers import Given
 from poolscore.jobs.label.labels import about_labels, bring_up_to_date
 from poolscore.jobs.label.ledger import Id, Kept, Ledger, beside, extended, ledger_name, one_each, read_ledger

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.filesystem import open_parquet
 from poolscore.jobs.label.ledger import ABOUT, FORMAT, Id, Ledger, beside
 from poolscore.jobs.label.rules import Label
 from poolscore.jobs.tasks.rows import input_columns, read_rows, schema_of

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.storage import Storage, open_storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.open import open_storage
 from poolscore.jobs.label.answers import Given
 from poolscore.jobs.tasks.question import Answer, Question
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason, repeated, require_reachable
-from poolscore.engine.storage_threads import apart
+from poolscore.engine.storage.filesystem import locate, reason, repeated, require_reachable
+from poolscore.engine.storage.threads import apart
 from poolscore.jobs.label import cvat, folder, labelstudio, table
 from poolscore.jobs.label.answers import Given
 from poolscore.jobs.tasks.manifest import Tasks

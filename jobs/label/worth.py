@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.control import CONTROL
+from poolscore.engine.storage.filesystem import open_parquet
 from poolscore.jobs.label.intervals import Contrast, Estimate, contrast, mean, wilson
 from poolscore.jobs.label.ledger import Ledger, beside, ledger_name, read_ledger
 from poolscore.jobs.label.rules import labels_of

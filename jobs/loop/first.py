@@ -13,9 +13,9 @@ import pyarrow as pa
 from poolscore.engine.config import Config, columns_of
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.exclude import open_columns
-from poolscore.engine.filesystem import reason, repeated, require_reachable
 from poolscore.engine.keys import id_text
-from poolscore.engine.storage_threads import apart
+from poolscore.engine.storage.filesystem import reason, repeated, require_reachable
+from poolscore.engine.storage.threads import apart
 from poolscore.jobs.tasks.question import Question
 
 

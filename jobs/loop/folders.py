@@ -9,7 +9,7 @@ from typing import Any
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.run.directory import write_json
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 
 TRAINED, SCORED, DONE = "trained.json", "scored.json", "round.json"  # each written once its stage is done
 LABELLED, EXCLUDED, LABELS = "labelled.parquet", "excluded.parquet", "labels.parquet"

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.read import read_selection
+from poolscore.engine.storage.filesystem import open_parquet
 from poolscore.jobs.loop.first import FirstLabels, ids_as, label_of
 from poolscore.jobs.loop.folders import EXCLUDED, LABELLED, LABELS, RUN, TRAINED, Round
 from poolscore.jobs.tasks.question import Question

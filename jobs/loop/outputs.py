@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, STOPPED
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 from poolscore.engine.words import amount
 from poolscore.jobs.loop import page, picture
 from poolscore.jobs.loop.arms import arms_of

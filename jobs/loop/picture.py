@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 from poolscore.jobs.loop.curve import Point, metrics_of
 from poolscore.jobs.report.curve import spread_of, tails_of
 

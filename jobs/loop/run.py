@@ -19,8 +19,8 @@ from poolscore.engine.identity import settings_of
 from poolscore.engine.prepare import read_sample
 from poolscore.engine.run.directory import RunDirectory, now, redacted, write_json
 from poolscore.engine.score import score_pool
-from poolscore.engine.storage import LocalStorage
-from poolscore.engine.uri import lies_in, local_path
+from poolscore.engine.storage.local import LocalStorage
+from poolscore.engine.storage.uri import lies_in, local_path
 from poolscore.jobs.loop.arms import arms_of
 from poolscore.jobs.loop.first import FirstLabels, read_first
 from poolscore.jobs.loop.folders import TRAINED

@@ -13,7 +13,7 @@ from typing import IO
 import pyarrow as pa
 from pyarrow import fs
 
-from poolscore.engine.filesystem import locate, require_bucket, require_reachable
+from poolscore.engine.storage.filesystem import locate, require_bucket, require_reachable
 from poolscore.jobs.pack.destination import Log
 
 _COPY_BYTES = 1 << 22

@@ -10,7 +10,7 @@ from typing import Literal
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.listing import SUFFIXES
-from poolscore.engine.uri import lies_in, local_path
+from poolscore.engine.storage.uri import lies_in, local_path
 from poolscore.jobs.pack.arrays import ArrayRows, array_source
 from poolscore.jobs.pack.contract import Limits, Names, PackSummary, Progress
 from poolscore.jobs.pack.destination import destination_of

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from poolscore.engine.uri import join, local_path
+from poolscore.engine.storage.uri import join, local_path
 
 FAILURES = (OSError, pa.ArrowException)
 """What a destination raises where its storage fails."""

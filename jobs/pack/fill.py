@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from poolscore.engine.errors import ConfigError, InterruptedRun
-from poolscore.engine.filesystem import reason
+from poolscore.engine.storage.filesystem import reason
 from poolscore.engine.words import amount
 from poolscore.jobs.pack.contract import MIB, Limits, Packed, PackSummary, Progress, Source, Tally
 from poolscore.jobs.pack.destination import FAILURES, Destination

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import in_order, locate, reason
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.footer import read_metadata
 from poolscore.engine.pool.health import FileHealth, look
 from poolscore.engine.pool.listing import Listing, list_files
+from poolscore.engine.storage.filesystem import in_order, locate, reason
 from poolscore.engine.words import amount
 from poolscore.jobs.pack.contract import MIB, PIECE_BYTES, PIECE_ROWS, UNREADABLE, Names, Packed, Source
 from poolscore.jobs.pack.pictures import Change, NotPacked

@@ -7,7 +7,7 @@ import re
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import reason
+from poolscore.engine.storage.filesystem import reason
 from poolscore.jobs.pack.destination import FAILURES, Destination
 from poolscore.jobs.pack.journal import JOURNAL, Journal
 from poolscore.jobs.pack.set_aside import LIST, UNFINISHED

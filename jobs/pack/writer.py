@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.filesystem import reason
+from poolscore.engine.storage.filesystem import reason
 from poolscore.jobs.pack.contract import MIB, Limits
 from poolscore.jobs.pack.destination import FAILURES, Destination
 from poolscore.jobs.pack.parts import MARK, TEMPORARY, final_name, is_part

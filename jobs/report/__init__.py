@@ -11,8 +11,8 @@ from typing import BinaryIO
 import pyarrow as pa
 
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.filesystem import may_pass, reason
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.storage.filesystem import may_pass, reason
 from poolscore.jobs.report import (
     balance,
     gallery,

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from poolscore.engine.filesystem import in_order, open_parquet
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of
+from poolscore.engine.storage.filesystem import in_order, open_parquet
 from poolscore.jobs.report.axes import Axis
 from poolscore.jobs.report.facts import class_counts
 from poolscore.jobs.report.plane import PAIRS, Plane

@@ -14,13 +14,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from poolscore.engine.config import Config
-from poolscore.engine.filesystem import open_parquet
 from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.totals import Totals
 from poolscore.engine.selection.batch import select_batch
 from poolscore.engine.selection.control import CONTROL
+from poolscore.engine.storage.filesystem import open_parquet
 
 SHOWN = 1000  # best rows on the page
 

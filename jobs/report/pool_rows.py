@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from poolscore.engine.filesystem import open_parquet, reason
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.uri import join
+from poolscore.engine.storage.filesystem import open_parquet, reason
+from poolscore.engine.storage.uri import join
 
 BLOCK = 64  # rows in memory at a time
 MOST_BYTES = 4 << 30  # of row groups that are read for one report

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from poolscore.engine.filesystem import in_order, open_parquet
 from poolscore.engine.reasons import kind_of
+from poolscore.engine.storage.filesystem import in_order, open_parquet
 from poolscore.jobs.report.facts import Facts
 from poolscore.jobs.report.text import column_texts, count, esc, percent, rows, shortened
 

@@ -14,10 +14,10 @@ from pyarrow import fs
 
 from poolscore.engine.config import Config, FunctionDecode, TextDecode
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason, require_bucket, require_reachable
 from poolscore.engine.imports import add_to_path, import_name
 from poolscore.engine.run.directory import require_usable
-from poolscore.engine.uri import local_path
+from poolscore.engine.storage.filesystem import locate, reason, require_bucket, require_reachable
+from poolscore.engine.storage.uri import local_path
 from poolscore.jobs.submit.follow import CHECKED
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs.picture import FORMATS
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
 from poolscore.jobs.tasks.manifest import Tasks
 from poolscore.jobs.tasks.names import require_xml
 from poolscore.jobs.tasks.question import SKIP

@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.exclude import TASKS
-from poolscore.engine.filesystem import require_reachable
 from poolscore.engine.keys import id_text
-from poolscore.engine.storage import Storage, open_storage
-from poolscore.engine.uri import local_path
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.filesystem import require_reachable
+from poolscore.engine.storage.open import open_storage
+from poolscore.engine.storage.uri import local_path
 from poolscore.jobs.tasks import cvat, folder, labelstudio, table
 from poolscore.jobs.tasks.manifest import SUCCESS, Tasks, tasks_in
 from poolscore.jobs.tasks.question import Question

@@ -7,7 +7,7 @@ from functools import partial
 from typing import BinaryIO
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
 from poolscore.jobs.tasks.manifest import Tasks
 from poolscore.jobs.tasks.names import folder_name
 from poolscore.jobs.tasks.question import SKIP, Question

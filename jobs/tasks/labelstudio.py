@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
 from poolscore.jobs.tasks.manifest import Tasks
 from poolscore.jobs.tasks.names import require_xml
 from poolscore.jobs.tasks.question import Question

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.exclude import TASKS, ids_of_tasks
-from poolscore.engine.filesystem import require_reachable
-from poolscore.engine.storage import Storage, open_storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.filesystem import require_reachable
+from poolscore.engine.storage.open import open_storage
 from poolscore.jobs.tasks.names import task_name
 from poolscore.jobs.tasks.question import Question
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from poolscore.engine.config import columns_of
 from poolscore.engine.errors import ConfigError, UnreadableShard
-from poolscore.engine.filesystem import open_parquet, reason
 from poolscore.engine.keys import IdSet
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.plan import Piece, Plan, Shard
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.uri import join
+from poolscore.engine.storage.filesystem import open_parquet, reason
+from poolscore.engine.storage.uri import join
 
 BLOCK = 32  # rows in memory at once
 

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate, reason, repeated
 from poolscore.engine.keys import id_text
 from poolscore.engine.run.directory import SELECTION, RunDirectory
-from poolscore.engine.storage_threads import apart
-from poolscore.engine.uri import local_path
+from poolscore.engine.storage.filesystem import locate, reason, repeated
+from poolscore.engine.storage.threads import apart
+from poolscore.engine.storage.uri import local_path
 
 MOST = 1_000_000  # rows: people label no more
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.storage import Storage
-from poolscore.engine.storage_threads import StorageThreads
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.threads import StorageThreads
 from poolscore.jobs.tasks.names import extension
 from poolscore.jobs.tasks.question import Answer
 from poolscore.jobs.tasks.rows import read_rows, schema_of

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
 from poolscore.jobs.tasks.manifest import Tasks
 from poolscore.jobs.tasks.names import guarded
 from poolscore.jobs.tasks.question import SKIP

@@ -25,7 +25,7 @@ from PIL import Image
 
 from poolscore.engine.run.directory import exists
 from poolscore.engine.run.journal import read_reports
-from poolscore.engine.storage import open_storage
+from poolscore.engine.storage.open import open_storage
 
 PATIENCE = 120.0  # seconds until something that must happen counts as missing: the machine may be busy
 RUN_PATIENCE = 600.0  # until a run must have ended

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from poolscore.engine.filesystem import locate
 from poolscore.engine.run.directory import SELECTION, SUCCESS, RunDirectory
 from poolscore.engine.shortlist.read import ABOUT, about_shortlist, read_shortlist
+from poolscore.engine.storage.filesystem import locate
 
 # What a driver writes after it has swept; killed at that it may leave a file of some bytes, and nobody comes after it.
 LAST = re.compile(r"(^|/)\.(_SUCCESS|closed\.json|report\.html)\.")

@@ -18,7 +18,7 @@ from chaos.struck import Strike, in_child, said
 from pyarrow import fs
 from s3_server import Proxy, S3Server, proxy_before
 
-from poolscore.engine.filesystem import locate
+from poolscore.engine.storage.filesystem import locate
 
 SHARDS = 24
 STORM = 240.0  # seconds

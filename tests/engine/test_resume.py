@@ -24,7 +24,7 @@ from poolscore.engine.run.directory import SELECTION, RunDirectory, redacted, wr
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.score import score_pool
 from poolscore.engine.selection.write import write_batch
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 
 Configure = Callable[..., Config]
 

@@ -29,12 +29,12 @@ from typer.testing import CliRunner
 from poolscore.engine.check import CheckResult
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import DONE, ConfigError, InterruptedRun
-from poolscore.engine.filesystem import locate
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
 from poolscore.engine.shortlist.read import read_shortlist
+from poolscore.engine.storage.filesystem import locate
 from poolscore.engine.verify import verify_run
 from poolscore.jobs.cli import app
 

@@ -23,7 +23,7 @@ from poolscore.engine.run import heartbeat
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
 from poolscore.engine.shortlist.read import ABOUT, about_shortlist, read_shortlist
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 
 ROWS, SHARDS = 30, 3
 

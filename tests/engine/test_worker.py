@@ -212,7 +212,7 @@ def test_a_gpu_that_is_unusable_stops_a_run_in_this_process(
 def test_no_shard_is_blamed_for_a_pool_s_storage_that_is_busy(
     digit_config: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("poolscore.engine.patient_storage.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("poolscore.engine.storage.patient.FIRST_PAUSE", 0.01)
     prepared = prepare_job(digit_config(run={"storage_patience": 0.3}))
     worker, shard = ShardWorker(prepared.job), prepared.plan.shards[0]
     infer, failures, why = worker._scorer.infer, 0, "AWS Error SLOW_DOWN during GetObject operation"

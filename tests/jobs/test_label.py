@@ -24,7 +24,7 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.exclude import TASKS, read_ids
 from poolscore.engine.keys import keys_of
 from poolscore.engine.score import score_pool
-from poolscore.engine.storage import open_storage
+from poolscore.engine.storage.open import open_storage
 from poolscore.jobs.label import import_labels, label_status
 from poolscore.jobs.label.cvat import read as read_cvat
 from poolscore.jobs.tasks import SKIP, export_tasks, read_tasks

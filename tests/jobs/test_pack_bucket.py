@@ -13,8 +13,8 @@ import pytest
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError, InterruptedRun, StoppedError
-from poolscore.engine.filesystem import locate
 from poolscore.engine.pool.listing import list_files
+from poolscore.engine.storage.filesystem import locate
 from poolscore.jobs.pack import pack
 from poolscore.jobs.pack.bucket import Bucket
 

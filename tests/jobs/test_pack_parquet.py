@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from poolscore.engine.config import ImageDecode
 from poolscore.engine.errors import ConfigError, InterruptedRun
-from poolscore.engine.filesystem import locate
 from poolscore.engine.inputs.image import ImageDecoder
 from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.health import PoolHealth, look
+from poolscore.engine.storage.filesystem import locate
 from poolscore.jobs.cli import app
 from poolscore.jobs.doctor import examine
 from poolscore.jobs.pack import Resize, fill, pack, parquet

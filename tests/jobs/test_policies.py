@@ -22,11 +22,11 @@ from s3_server import Proxy, S3Server, proxy_before
 
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import DONE
-from poolscore.engine.filesystem import locate
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.task import LookAgain
 from poolscore.engine.score import score_pool
+from poolscore.engine.storage.filesystem import locate
 from poolscore.engine.worker import ShardWorker
 
 RECIPES = TESTS.parent / "jobs" / "cluster"

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from poolscore.engine.storage import open_storage
+from poolscore.engine.storage.open import open_storage
 from poolscore.jobs.report.rejected import read_rejected, section
 
 

@@ -29,7 +29,8 @@ from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.find import find_files
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
-from poolscore.engine.storage import LocalStorage, open_storage
+from poolscore.engine.storage.local import LocalStorage
+from poolscore.engine.storage.open import open_storage
 from poolscore.jobs.cli import app
 from poolscore.jobs.tasks import export_tasks, read_tasks
 from poolscore.jobs.tasks.names import folder_name, guarded, unguarded

@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from poolscore.engine.config import ModelConfig
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate
 from poolscore.engine.model.load import load_network
 from poolscore.engine.scores import Task
+from poolscore.engine.storage.filesystem import locate
 
 TESTS = Path(__file__).parents[2]
 

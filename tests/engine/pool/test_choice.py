@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate
 from poolscore.engine.keys import keys_of
 from poolscore.engine.pool.choice import EVERY_ROW, NO_VALUE, RowChoice
 from poolscore.engine.pool.footer import read_footer
+from poolscore.engine.storage.filesystem import locate
 
 TABLE = pa.table(
     {

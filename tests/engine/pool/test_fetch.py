@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from poolscore.engine import filesystem
 from poolscore.engine.errors import UnreadableShard
 from poolscore.engine.keys import IdSet
 from poolscore.engine.pool import chunks, fetch
@@ -25,6 +24,7 @@ from poolscore.engine.pool.fetch import OpenFile, ReadAhead
 from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.pool.read import ShardReader
+from poolscore.engine.storage import filesystem
 
 Pool = Callable[..., Plan]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from pyarrow import fs
 
-from poolscore.engine import filesystem
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import Location
 from poolscore.engine.pool import find, listing
 from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.listing import list_files
+from poolscore.engine.storage import filesystem
+from poolscore.engine.storage.filesystem import Location
 
 NAMES = (
     *("x.parquet", "a/x.parquet", "b/x.pq", "b/c/y.PARQUET", "b/c/[1]/z.parquet", "ü 1/ö.parquet"),

@@ -25,7 +25,7 @@ from poolscore.engine.run.journal import Journal, ShardReport, read_reports
 from poolscore.engine.run.mixed import Profile
 from poolscore.engine.run.task import ScoreShard, Task, TryReading, TryRows
 from poolscore.engine.run.totals import Totals
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 
 
 @dataclass

@@ -22,7 +22,7 @@ from poolscore.engine.run.create import create_run, set_aside
 from poolscore.engine.run.directory import RunDirectory, exists, redacted
 from poolscore.engine.run.journal import Journal
 from poolscore.engine.run.totals import Totals
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from fake_fleet import report as report_of
 from test_coordinator import make
 from test_directory import new_run
 
-from poolscore.engine import patient_storage
 from poolscore.engine.errors import StoppedError
 from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import State
@@ -23,7 +22,8 @@ from poolscore.engine.run.fleet import Event, Failed
 from poolscore.engine.run.live import RECENT, SAMPLE, Live
 from poolscore.engine.run.task import Task
 from poolscore.engine.run.totals import Totals
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage import patient
+from poolscore.engine.storage.local import LocalStorage
 
 
 def test_run_json_keeps_the_latest_in_a_bounded_place(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_run_json_keeps_the_latest_in_a_bounded_place(tmp_path: Path) -> None:
 def test_storage_that_was_waited_for_is_an_event_even_of_the_write_that_waited(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(patient_storage, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(patient, "FIRST_PAUSE", 0.01)
     new_run(tmp_path / "run")
     run = RunDirectory(str(tmp_path / "run"), patience=60.0)
     publish, failures = LocalStorage.publish, [1, 1]

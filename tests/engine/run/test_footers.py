@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.filesystem import locate
 from poolscore.engine.pool import find
 from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.files import PoolFiles
@@ -18,7 +17,9 @@ from poolscore.engine.pool.find import find_files
 from poolscore.engine.run import footers
 from poolscore.engine.run.directory import exists
 from poolscore.engine.run.footers import FOOTERS, RunFooters
-from poolscore.engine.storage import LocalStorage, open_storage
+from poolscore.engine.storage.filesystem import locate
+from poolscore.engine.storage.local import LocalStorage
+from poolscore.engine.storage.open import open_storage
 
 OLD = 1_700_000_000.0  # seconds since 1970
 

@@ -21,7 +21,7 @@ from poolscore.engine.errors import StoppedError
 from poolscore.engine.run import heartbeat
 from poolscore.engine.run.heartbeat import Driver, lives, this_process
 from poolscore.engine.run.journal import Journal, read_reports, require_no_driver
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 
 ELSEWHERE = Driver(host="elsewhere", pid=7, boot="another machine's", pids="pid:[1]", started="1")
 BEAT = 0.2  # seconds; on a busy machine a beat may come late

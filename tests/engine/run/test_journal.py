@@ -15,7 +15,7 @@ from poolscore.engine.run import compaction
 from poolscore.engine.run.compaction import cover, pack, range_at, unpack
 from poolscore.engine.run.journal import Journal, ShardReport, read_reports
 from poolscore.engine.run.records import Opening, name_of, newest
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from made_run import new_run
 from memory_storage import MemoryStorage
 
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.patient_storage import PatientStorage
 from poolscore.engine.run.journal import Journal, ShardReport
 from poolscore.engine.run.records import name_of
 from poolscore.engine.run.sweep import SEALED, keep_unless_sealed, seal, sweep, sweep_parts
+from poolscore.engine.storage.patient import PatientStorage
 
 ORPHANS = ["part-00001-89abcdef.parquet", ".part-00001-89abcdef.parquet.01234567.tmp"]
 OTHERS = ["part-00001-89abcdef.parquet.bak", "notes.txt", ".part-1.tmp", "part-00001-89ABCDEF.parquet", ".nfs0001"]

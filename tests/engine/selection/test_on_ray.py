@@ -13,7 +13,7 @@ from poolscore.engine.selection import write as write_module
 from poolscore.engine.selection.batch import selected
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.write import workers_on, write_batch, write_selection
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 

@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 from s3_server import Proxy, S3Server, proxy_before
 
-from poolscore.engine import patient_storage
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.filesystem import locate
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.parts import Part, Reader, parts_of
-from poolscore.engine.storage import Storage, open_storage
+from poolscore.engine.storage import patient
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.filesystem import locate
+from poolscore.engine.storage.open import open_storage
 
 TABLE = pa.table({"row_id": np.arange(1000), "bald": np.linspace(0, 1, 1000, dtype=np.float32)})
 
@@ -31,7 +32,7 @@ def write(uri: str) -> None:
 def proxy(s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     """Before a bucket that holds TABLE; each request is sent once."""
     write(f"{bucket}/scores/a.parquet")
-    monkeypatch.setattr(patient_storage, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(patient, "FIRST_PAUSE", 0.01)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with proxy_before(s3_server.endpoint) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)

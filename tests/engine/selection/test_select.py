@@ -17,7 +17,6 @@ import pytest
 from poolscore.engine.config import parse_config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.keys import IdSet, keys_of
-from poolscore.engine.patient_storage import impatient
 from poolscore.engine.pool.plan import PIECES, Plan
 from poolscore.engine.run.create import create_run
 from poolscore.engine.run.directory import SELECTION, RunDirectory
@@ -30,7 +29,8 @@ from poolscore.engine.selection.runs import SortedRuns
 from poolscore.engine.selection.threshold import Question, Threads
 from poolscore.engine.selection.top import Scored, fill
 from poolscore.engine.selection.write import write_named_selection, write_selection
-from poolscore.engine.storage import LocalStorage
+from poolscore.engine.storage.local import LocalStorage
+from poolscore.engine.storage.patient import impatient
 
 Column = Sequence[float]  # scores of a shard's rows; NaN: the row was rejected
 NAN, INF = float("nan"), float("inf")

@@ -14,11 +14,13 @@ from typing import Any, BinaryIO
 
 import pytest
 
-from poolscore.engine import patient_storage
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.object_storage import ObjectStorage
-from poolscore.engine.patient_storage import PatientStorage, hurry, impatient
-from poolscore.engine.storage import LocalStorage, Storage, open_storage
+from poolscore.engine.storage import patient as patient_storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.local import LocalStorage
+from poolscore.engine.storage.objects import ObjectStorage
+from poolscore.engine.storage.open import open_storage
+from poolscore.engine.storage.patient import PatientStorage, hurry, impatient
 
 CALLS: dict[str, Callable[[Storage], Any]] = {
     "publish": lambda s: s.publish("a", lambda file: file.write(b"new")),

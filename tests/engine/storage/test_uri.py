@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.uri import ObjectUri, join, lies_in, local_path, parse_object_uri
+from poolscore.engine.storage.uri import ObjectUri, join, lies_in, local_path, parse_object_uri
 
 
 @pytest.mark.parametrize(

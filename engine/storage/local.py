@@ -1,56 +1,18 @@
-"""The seam to storage: objects under one root, each written whole or not at all."""
+"""A run directory in a folder of this machine, or of a network file system."""
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import secrets
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from threading import Event
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.patient_storage import PatientStorage
-from poolscore.engine.uri import local_path
 
 _TEMPORARY = re.compile(r"[.].+[.][0-9a-f]{8}[.]tmp")
-
-
-class Storage(Protocol):
-    """Objects named by relative POSIX paths. Nothing here relies on renaming, which object stores do not have."""
-
-    root: str
-    at_once: int  # objects worth reading at the same time
-
-    def publish(self, name: str, fill: Callable[[BinaryIO], object]) -> None:
-        """Write an object through `fill(file)`; readers see the whole of it or nothing. Replaces an older one."""
-
-    def create(self, name: str, data: bytes) -> bool:
-        """Write an object only if there is none of that name; False if there is."""
-
-    def read(self, name: str) -> bytes:
-        """The bytes of an object; FileNotFoundError if there is none."""
-
-    def read_all(self, names: Sequence[str]) -> list[bytes]:
-        """The bytes of many objects, in the order of their names; FileNotFoundError if one is missing."""
-
-    def names(self, folder: str) -> list[str]:
-        """Sorted names of the objects and folders directly in a folder; empty if there is no such folder."""
-
-    def leftovers(self, folder: str) -> list[str]:
-        """Sorted names of what writers that died, or still write, have in a folder. It is in no listing."""
-
-    def delete(self, name: str) -> None:
-        """Take an object away; nothing happens if there is none."""
-
-    def path(self, name: str) -> str:
-        """Path or URI of the object, for people and for `locate`."""
-
-    def require_writable(self) -> None:
-        """Prove before any work that objects can be written; ConfigError, with the system's reason, if they cannot."""
 
 
 class LocalStorage:
@@ -152,48 +114,6 @@ class LocalStorage:
             _discard(temporary)
             raise
         return temporary
-
-
-def open_storage(
-    root: str,
-    patience: float = 0.0,
-    stopped: Event | None = None,
-    on_waited: Callable[[float, str], None] = lambda seconds, why: None,
-) -> Storage:
-    """The storage behind a run directory, given as a path or URI.
-
-    Args:
-        patience: seconds to wait for storage that fails; see PatientStorage.
-        stopped: once it is set nobody waits any more.
-        on_waited: see PatientStorage.
-
-    Raises:
-        ConfigError: a kind of storage that is not supported.
-    """
-    storage = _bare_storage(root)
-    return PatientStorage(storage, patience, stopped, on_waited) if patience else storage
-
-
-def publish_new(storage: Storage, name: str, fill: Callable[[BinaryIO], object]) -> None:
-    """Write an object whose name nobody else has, on the condition that nobody has: so a worker's rights need not
-    allow it to write over anything. It is held in memory until it is written.
-
-    Raises:
-        StoppedError: somebody has it.
-    """
-    buffer = io.BytesIO()
-    fill(buffer)
-    if not storage.create(name, buffer.getvalue()):
-        raise StoppedError(f"{storage.path(name)} is there already, and somebody else's; run the same command again")
-
-
-def _bare_storage(root: str) -> Storage:
-    path = local_path(root)
-    if path is not None:
-        return LocalStorage(path if "://" in root else root)
-    from poolscore.engine.object_storage import ObjectStorage  # its clients are not needed for a local run
-
-    return ObjectStorage(root)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,19 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 from s3_server import Proxy, S3Server, free_port, proxy_before
 
-from poolscore.engine import filesystem, object_writer, storage_clients
 from poolscore.engine.config import ModelConfig, TextDecode
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.exclude import read_ids
-from poolscore.engine.filesystem import fetch, locate, on_disk, reason
 from poolscore.engine.inputs.tokenizer import load_tokenizer, tokenizer_digest
 from poolscore.engine.model.load import load_network
-from poolscore.engine.object_storage import ObjectStorage
 from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.footer import read_footer
 from poolscore.engine.pool.listing import list_files
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.scores import Task
+from poolscore.engine.storage import clients, filesystem, object_writer
+from poolscore.engine.storage.filesystem import fetch, locate, on_disk, reason
+from poolscore.engine.storage.objects import ObjectStorage
 
 DENIED = "access is denied; look at the credentials and at the bucket's policy"
 
@@ -81,7 +81,7 @@ def other_settings(monkeypatch: pytest.MonkeyPatch, **settings: str | None) -> N
             monkeypatch.delenv(name)
         else:
             monkeypatch.setenv(name, value)
-    for module, name in ((storage_clients, "_s3_client"), (object_writer, "_s3")):
+    for module, name in ((clients, "_s3_client"), (object_writer, "_s3")):
         monkeypatch.setattr(module, name, cache(getattr(module, name).__wrapped__))
 
 
@@ -185,7 +185,7 @@ def test_an_endpoint_that_is_not_there(storage: ObjectStorage, monkeypatch: pyte
 
 
 def test_an_endpoint_that_says_nothing(storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_clients, "SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(clients, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr(object_writer, "SILENCE_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any, Protocol
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.storage_clients import (
+from poolscore.engine.storage.clients import (
     CONNECT_SECONDS,
     SILENCE_SECONDS,
     attempts,
@@ -17,7 +17,7 @@ from poolscore.engine.storage_clients import (
     s3_region,
     unsigned,
 )
-from poolscore.engine.uri import ObjectUri
+from poolscore.engine.storage.uri import ObjectUri
 
 TAKEN = (409, 412)  # HTTP: somebody writes it at this moment; it is there
 

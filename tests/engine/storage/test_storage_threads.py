@@ -18,14 +18,14 @@ import yaml
 from conftest import taking_ctrl_c
 from s3_server import only_loopback
 
-from poolscore.engine import storage_threads
 from poolscore.engine.config import Config
 from poolscore.engine.errors import INTERRUPTED, StoppedError
 from poolscore.engine.pool import fetch, find
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.fleet import LocalFleet
 from poolscore.engine.run.task import ScoreShard
-from poolscore.engine.storage_threads import StorageThreads, apart, calls_left_behind
+from poolscore.engine.storage import threads as storage_threads
+from poolscore.engine.storage.threads import StorageThreads, apart, calls_left_behind
 
 SOON = 2.0  # seconds; storage of these tests is silent for ever
 

@@ -15,7 +15,7 @@ from typing import BinaryIO
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
-from poolscore.engine.filesystem import (
+from poolscore.engine.storage.filesystem import (
     Location,
     in_order,
     locate,
@@ -25,8 +25,8 @@ from poolscore.engine.filesystem import (
     require_bucket,
     require_reachable,
 )
-from poolscore.engine.object_writer import writer_for
-from poolscore.engine.uri import join, parse_object_uri
+from poolscore.engine.storage.object_writer import writer_for
+from poolscore.engine.storage.uri import join, parse_object_uri
 
 
 class ObjectStorage:

@@ -24,9 +24,9 @@ from pyarrow import fs
 
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.storage_clients import gs, local, s3, s3_endpoint
-from poolscore.engine.storage_threads import StorageThreads, apart
-from poolscore.engine.uri import ANONYMOUS, local_path, parse_object_uri
+from poolscore.engine.storage.clients import gs, local, s3, s3_endpoint
+from poolscore.engine.storage.threads import StorageThreads, apart
+from poolscore.engine.storage.uri import ANONYMOUS, local_path, parse_object_uri
 
 A = TypeVar("A")
 B = TypeVar("B")

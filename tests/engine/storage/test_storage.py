@@ -12,9 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.filesystem import open_parquet
-from poolscore.engine.object_storage import ObjectStorage
-from poolscore.engine.storage import LocalStorage, Storage, open_storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.filesystem import open_parquet
+from poolscore.engine.storage.local import LocalStorage
+from poolscore.engine.storage.objects import ObjectStorage
+from poolscore.engine.storage.open import open_storage
 
 
 def everything(folder: Path) -> list[str]:

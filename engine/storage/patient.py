@@ -8,13 +8,11 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from threading import Event
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 from poolscore.engine.errors import PoolscoreError, StoppedError
-from poolscore.engine.filesystem import in_order
-
-if TYPE_CHECKING:
-    from poolscore.engine.storage import Storage
+from poolscore.engine.storage.base import Storage
+from poolscore.engine.storage.filesystem import in_order
 
 LOG = logging.getLogger("poolscore")
 A = TypeVar("A")

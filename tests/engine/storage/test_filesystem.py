@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from poolscore.engine.filesystem import in_order
+from poolscore.engine.storage.filesystem import in_order
 
 
 @pytest.mark.parametrize("at_once", [1, 4])

@@ -14,7 +14,7 @@ from functools import cache
 import pyarrow as pa
 from pyarrow import fs
 
-from poolscore.engine.uri import ObjectUri
+from poolscore.engine.storage.uri import ObjectUri
 
 ATTEMPTS = 7  # of a call; the pauses between them add up to about half a minute
 CONNECT_SECONDS = 10.0
