@@ -95,6 +95,7 @@ def measure(
         "masks_MB": {name: round(job.mask_bytes / 1e6, 2) for name, job in jobs.items()},
         "peak_MiB_beside_the_weights": {name: round(value / 2**20, 1) for name, value in peaks.items()},
         "largest_difference_of_logits": difference,
+        "compiled": {name: job.job.compiled is not None for name, job in jobs.items()},
         "onnx": why_not or "measured",
     }
 

@@ -7,7 +7,8 @@
 
 Each part is a process of its own with a deadline. As it ends it is written to OUT as PART_HARDWARE_DATE.json, with the
 environment, and predictions beside what was measured. A part is passed over that has ended well in OUT with the same
-hardware and sources (engine, kernels, jobs); `--again` measures it anew. A table comes last.
+hardware and sources (engine, kernels, jobs); `--again` measures it anew. What has failed there, or was left out because
+something is missing, is tried again when all else has had its turn. A table comes last.
 """
 
 from __future__ import annotations
@@ -78,12 +79,18 @@ class Results:
         """The newest document of a part with this hardware and these sources."""
         files = self._folder.glob(f"{name}_{self._hardware}_????-??-??-??????.json")
         documents = (json.loads(file.read_text()) for file in sorted(files, reverse=True))
-        return next((one for one in documents if one["sources"] == self._sources), None)
+        # Other benchmarks name their files like this, too, but theirs have no sources.
+        return next((one for one in documents if one.get("sources") == self._sources), None)
 
     def done(self, name: str) -> bool:
-        """Whether it ended well."""
+        """Whether it ended well, and nothing that it needs was missing."""
         found = self.last(name)
-        return found is not None and bool(found["result"]["ok"])
+        return found is not None and bool(found["result"]["ok"]) and "left_out" not in found["result"]
+
+    def tried(self, name: str) -> bool:
+        """Whether it has had its turn: it ended, well or not, or took all of the time that a part may take."""
+        found = self.last(name)
+        return found is not None and not found["result"].get("cut_short", False)
 
     def write(self, name: str, result: Result, of: Mapping[str, Any], seconds: float) -> None:
         """A part has ended. Where git says nothing, the commit is what OUT/COMMIT holds, or unknown."""
@@ -115,12 +122,13 @@ def in_a_process(name: str, device: str, results: Results, seconds: float) -> No
     """Run a part in a process of its own, which a broken GPU context or a hanging kernel does not outlive."""
     print(f"== {name}: {PARTS[name].about} (guessed: {PARTS[name].seconds} s)", flush=True)
     started = time.monotonic()
+    deadline = PARTS[name].seconds * PATIENCE + 60
     with tempfile.TemporaryDirectory(prefix="poolscore-gpu-", ignore_cleanup_errors=True) as folder:
         out = Path(folder) / "result.json"
         command = [sys.executable, __file__, "--device", device, "--child", name, "--folder", folder]
         process = subprocess.Popen(command, env={**os.environ, MARK: folder})
         try:
-            code: int | None = process.wait(min(seconds, PARTS[name].seconds * PATIENCE + 60))
+            code: int | None = process.wait(min(seconds, deadline))
         except subprocess.TimeoutExpired:
             code = None
         finally:
@@ -129,7 +137,8 @@ def in_a_process(name: str, device: str, results: Results, seconds: float) -> No
             found = json.loads(out.read_text())
         else:
             why = "was not done in time" if code is None else f"ended with exit code {code}"
-            found = {"result": {"ok": False, "figures": [], "error": why}, "environment": environment()}
+            result = {"ok": False, "figures": [], "error": why, "cut_short": code is None and seconds < deadline}
+            found = {"result": result, "environment": environment()}
     results.write(name, found["result"], found["environment"], time.monotonic() - started)
 
 
@@ -199,13 +208,13 @@ def main() -> int:
     results = Results(given.out, hardware)
     names = [name for name in PARTS if name in (given.part or PARTS)]
     became = run_parts(
-        names,
+        sorted(names, key=results.tried),  # what fails each time must not take the others' time in each call
         PARTS,
         lambda name: not given.again and results.done(name),
         lambda name, seconds: in_a_process(name, given.device, results, seconds),
         given.minutes * 60,
     )
-    print(table(became, results), flush=True)
+    print(table({name: became[name] for name in names}, results), flush=True)
     documents = [results.last(name) for name in names]
     return 0 if all(one is not None and one["result"]["ok"] for one in documents) else 1
 

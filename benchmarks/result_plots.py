@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def scaling(result: Result, out: Path) -> None:
 PLOTS: dict[str, Callable[[Result, Path], None]] = {"peers": peers, "scaling": scaling}
 
 
-def draw(file: Path, theme: str) -> None:
-    """The picture of a result beside it, where its theme has one."""
+def draw(result: Result, out: Path, theme: str) -> None:
+    """The picture of a result, where its theme has one."""
     if theme in PLOTS:
-        PLOTS[theme](json.loads(file.read_text()), file.with_suffix(".png"))
+        PLOTS[theme](result, out)

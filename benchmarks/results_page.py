@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "evidence"))
@@ -23,11 +25,25 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 WITHIN = 0.15  # of a ratio of the first run
 NO_GPU = "There are no results from a GPU yet: every figure here is from a CPU."
+STAMP = len("2026-01-02-030405")  # the end of the name of a part's file
 
 
 def newest(folder: Path, theme: str) -> Path | None:
     """The last file of a theme from a CPU by the date in its name."""
     return max(folder.glob(f"{theme}_cpu_????-??-??.json"), key=lambda file: file.name, default=None)
+
+
+@contextmanager
+def of_file(file: Path) -> Iterator[Result]:
+    """A result.
+
+    Raises:
+        SystemExit: it is no JSON, or not what its theme takes; the message names the file.
+    """
+    try:
+        yield json.loads(file.read_text())
+    except (ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
+        raise SystemExit(f"{file}: cannot be used: {type(error).__name__}: {error}") from error
 
 
 def page(results: Path = RESULTS) -> str:
@@ -51,12 +67,12 @@ def page(results: Path = RESULTS) -> str:
 
 def section(theme: Theme, file: Path) -> str:
     """Of one benchmark."""
-    result = json.loads(file.read_text())
     picture = file.with_suffix(".png")
-    parts = [f"### {theme.title}", theme.about, *(of_run(run) for run in result.get("runs", [result]))]
-    if picture.exists():
-        parts.append(f"![{theme.title}](results/{picture.name})")
-    return "\n\n".join([*parts, theme.table(result)])
+    with of_file(file) as result:
+        parts = [f"### {theme.title}", theme.about, *(of_run(run) for run in result.get("runs", [result]))]
+        if picture.exists():
+            parts.append(f"![{theme.title}](results/{picture.name})")
+        return "\n\n".join([*parts, theme.table(result)])
 
 
 def of_run(result: Result) -> str:
@@ -68,13 +84,18 @@ def of_run(result: Result) -> str:
 
 
 def on_gpu(results: Path) -> str:
-    """What `make gpu` measured: the newest of each part."""
+    """What `make gpu` measured."""
+    return "\n\n".join(map(_part, gpu_parts(results))) or NO_GPU
+
+
+def gpu_parts(results: Path) -> list[Result]:
+    """The newest document of each part of `make gpu`, in the order in which they ran."""
     parts: dict[str, Result] = {}
-    for file in sorted(results.glob("*_????-??-??-??????.json")):  # by the date, as far as a part goes
-        document = json.loads(file.read_text())
-        if document["environment"]["gpu"]:
-            parts[document["part"]] = document
-    return "\n\n".join(_part(document) for document in parts.values()) if parts else NO_GPU
+    for file in sorted(results.glob("*_????-??-??-??????.json"), key=lambda file: file.stem[-STAMP:]):
+        with of_file(file) as document:
+            if "part" in document and document["environment"]["gpu"]:  # other benchmarks name files like this, too
+                parts[document["part"]] = document
+    return list(parts.values())
 
 
 def _part(document: Result) -> str:
@@ -91,10 +112,14 @@ def _part(document: Result) -> str:
 def again(found: list[tuple[Theme, Path]], folder: Path) -> str:
     """How far the ratios of a second run are from those of the first."""
     rows: list[list[object]] = []
+    missing = []
     for theme, file in found:
+        first_ratios = _ratios(theme, file)
         second = newest(folder, theme.name)
+        if first_ratios and not second:
+            missing.append(theme.title)
         if second:
-            first_ratios, second_ratios = (theme.ratios(json.loads(one.read_text())) for one in (file, second))
+            second_ratios = _ratios(theme, second)
             for name in first_ratios.keys() & second_ratios.keys():
                 off = second_ratios[name] / first_ratios[name] - 1
                 said = f"{off:+.0%}" + ("" if abs(off) <= WITHIN else ": not reproduced")
@@ -102,22 +127,43 @@ def again(found: list[tuple[Theme, Path]], folder: Path) -> str:
     if not rows:
         return "Not made yet."
     head = ["", "ratio", "first", "second", "difference"]
-    return f"To be reproduced within {WITHIN:.0%}.\n\n{rows_to_table(head, sorted(rows, key=str))}"
+    to_do = f" Not made yet of: {', '.join(missing)}." if missing else ""
+    return f"To be reproduced within {WITHIN:.0%}.{to_do}\n\n{rows_to_table(head, sorted(rows, key=str))}"
+
+
+def _ratios(theme: Theme, file: Path) -> dict[str, float]:
+    with of_file(file) as result:
+        return theme.ratios(result)
 
 
 def headline(results: Path = RESULTS) -> str:
-    """The table of README.md; each line leads to its section."""
-    rows = []
+    """What README.md says: on a GPU whatever had something to reach, then on a CPU; each line leads to its section."""
+    rows: list[list[object]] = []
     for theme in THEMES:
         if theme.name in HEADLINES and (file := newest(results, theme.name)):
-            for what, *said in HEADLINES[theme.name](json.loads(file.read_text())):
-                rows.append([f"[{what}](benchmarks/RESULTS.md#{anchor(theme.title)})", *said])
-    return rows_to_table(["", "poolscore", "beside it"], rows)
+            with of_file(file) as result:
+                rows += [[_link(what, theme.title), *said] for what, *said in HEADLINES[theme.name](result)]
+    parts = gpu_parts(results)
+    of_gpu = [
+        [_link(one["what"], part["part"]), f"{one['measured']} {one['unit']}".strip(), one["reach"]]
+        for part in parts
+        for one in part["result"]["figures"]
+        if one["reach"]
+    ]
+    names = ", ".join(dict.fromkeys(part["environment"]["gpu"]["name"] for part in parts))
+    tables = [NO_GPU] if not parts else []
+    if of_gpu:
+        tables.append(rows_to_table([names, "measured", "to reach"], of_gpu))
+    return "\n\n".join([*tables, rows_to_table(["on 2 CPU cores", "poolscore", "beside it"], rows)])
+
+
+def _link(what: object, title: str) -> str:
+    return f"[{what}](benchmarks/RESULTS.md#{anchor(title)})"
 
 
 def anchor(title: str) -> str:
     """Of a heading, as GitHub makes it."""
-    return "".join(letter for letter in title.lower().replace(" ", "-") if letter.isalnum() or letter == "-")
+    return "".join(letter for letter in title.lower().replace(" ", "-") if letter.isalnum() or letter in "-_")
 
 
 def draw_all(results: Path = RESULTS) -> None:
@@ -126,17 +172,21 @@ def draw_all(results: Path = RESULTS) -> None:
 
     for theme in THEMES:
         if file := newest(results, theme.name):
-            draw(file, theme.name)
+            with of_file(file) as result:
+                draw(result, file.with_suffix(".png"), theme.name)
 
 
 def main() -> None:
-    """Write both, and the pictures where they are asked for."""
+    """Write both, and the pictures where they are asked for; say what of."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--plots", action="store_true", help="draw the pictures, too")
     if arguments.parse_args().plots:
         draw_all()
-    (HERE / "RESULTS.md").write_text(page())
-    fill(HERE.parent / "README.md", "headline", headline())
+    results, lines = page(), headline()  # both, before one of them is written
+    (HERE / "RESULTS.md").write_text(results)
+    fill(HERE.parent / "README.md", "headline", lines)
+    benchmarks = sum(newest(RESULTS, theme.name) is not None for theme in THEMES)
+    print(f"written: RESULTS.md and README.md, of {benchmarks} benchmarks on a CPU, {len(gpu_parts(RESULTS))} on a GPU")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 PASSES = 20  # T
 DEVICE = os.environ.get("PEERS_DEVICE", "cpu")  # as `bench_peers.py --device` has it: who needs no library obeys
+torch.backends.cudnn.allow_tf32 = False  # which torch has on: on a GPU, float32 is to be the same for everybody
 CLASSES = 10  # but for ResNet-50, which has 1,000
 GREY_MEAN, GREY_STD = 33.3, 78.6  # of MNIST, as 0 … 255
 RGB_MEAN, RGB_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet

@@ -79,5 +79,5 @@ def _version(name: str) -> str | None:
 def _output(*command: str) -> str:
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=20).stdout.strip()
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):  # what it would have said is not worth a measurement
         return ""

@@ -68,6 +68,33 @@ def test_the_newest_result_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not results.done("bits")
 
 
+def test_what_is_missing_may_come_later_and_other_files_are_no_results(tmp_path: Path) -> None:
+    results = gpu.Results(tmp_path, "H")
+    (tmp_path / "onnx_H_2099-01-01-000000.json").write_text('{"environment": {}}')
+    assert results.last("onnx") is None
+    results.write("onnx", {"ok": True, "left_out": "no provider", "figures": []}, ENVIRONMENT, 1.0)
+    assert not results.done("onnx")
+    assert results.tried("onnx")
+
+
+def test_a_part_that_failed_has_its_turn_behind_those_that_had_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = gpu.Results(tmp_path, "cpu")
+    results.write("kernels", {"ok": False, "figures": []}, ENVIRONMENT, 1.0)
+    results.write("bits", {"ok": False, "figures": [], "cut_short": True}, ENVIRONMENT, 1.0)  # no time was left
+    ran: list[str] = []
+    monkeypatch.setattr(gpu, "in_a_process", lambda name, *rest: ran.append(name))
+    parts = [word for name in ("kernels", "bits", "soak") for word in ("--part", name)]
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--device", "cpu", "--out", str(tmp_path), *parts])
+    monkeypatch.setattr(gpu.signal, "signal", lambda *_: None)
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert gpu.main() == 1
+    assert ran == ["bits", "soak", "kernels"]
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[1].strip(":") for line in lines] == ["kernels", "bits", "soak"]  # the most important first
+
+
 def test_the_commit_where_there_is_no_git(tmp_path: Path) -> None:
     results = gpu.Results(tmp_path, "H")
     for given, expected in ((None, "unknown"), ("abc\n", "abc")):
@@ -110,6 +137,7 @@ def test_a_part_ends_with_what_it_started(tmp_path: Path, monkeypatch: pytest.Mo
     found = results.last("bits")
     assert found is not None
     assert found["result"]["error"] == "was not done in time"
+    assert not results.tried("bits")  # 3 seconds are less than it may take
     started = Path("/proc") / (tmp_path / "pid").read_text()
     assert not started.exists() or (started / "stat").read_text().rpartition(")")[2].split()[0] in "ZX"
 

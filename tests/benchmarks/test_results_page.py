@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import results_page
 from gpu_parts.part import figure
 from result_themes import THEMES, rows_to_table
 from results_page import HERE, NO_GPU, again, headline, newest, on_gpu, page
@@ -64,6 +68,47 @@ def test_of_each_part_on_a_gpu_the_newest_counts(tmp_path: Path) -> None:
     assert "Same bits. 2026-01-02, H200, torch 2" in on_gpu(tmp_path)
     assert on_gpu(tmp_path).endswith("| rate | 8 rows/s | 9 | 10 |")
 
+    (tmp_path / "row_stats_cuda_2026-01-03-030405.json").write_text(json.dumps({"environment": environment}))  # no part
+    assert "rate | 8 rows/s" in on_gpu(tmp_path)
+
+
+def test_the_readme_has_what_was_to_be_reached_on_a_gpu(tmp_path: Path) -> None:
+    assert headline(tmp_path).startswith(NO_GPU)
+    figures = [figure("rate", 8, "rows/s", reach=">= 7"), figure("bytes", 3)]
+    for part, day, hardware in (("row_stats", "02", "A"), ("row_stats", "01", "B"), ("bits", "03", "A")):
+        document = {
+            "part": part,
+            "result": {"ok": True, "figures": figures if part == "row_stats" else []},
+            "environment": ENVIRONMENT | {"gpu": {"name": hardware}},
+        }
+        (tmp_path / f"{part}_{hardware}_2026-01-{day}-030405.json").write_text(json.dumps(document))
+    lines = headline(tmp_path).splitlines()
+    assert lines[0] == "| A | measured | to reach |"  # the newest, whatever the hardware's name
+    assert lines[2] == "| [rate](benchmarks/RESULTS.md#row_stats) | 8 rows/s | >= 7 |"
+    assert NO_GPU not in headline(tmp_path)
+
+
+@pytest.mark.parametrize("content", ['{"latency": ', "[]", "{}"])
+def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "feed_latency_cpu_2026-01-02.json"
+    file.write_text(content)
+    with pytest.raises(SystemExit, match=f"{file}: cannot be used: "):
+        page(tmp_path)
+
+
+def test_it_says_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("a\n<!-- headline -->\n<!-- end of headline -->\nb\n")
+    (tmp_path / "benchmarks").mkdir()
+    monkeypatch.setattr(results_page, "HERE", tmp_path / "benchmarks")
+    monkeypatch.setattr(sys, "argv", ["results_page.py"])
+    results_page.main()
+    assert capsys.readouterr().out.startswith("written: RESULTS.md and README.md, of 14 benchmarks on a CPU, ")
+    assert (tmp_path / "benchmarks" / "RESULTS.md").read_text() == page()
+    assert headline() in readme.read_text()
+
 
 def test_a_ratio_that_a_second_run_does_not_reproduce_is_named(tmp_path: Path) -> None:
     first = write(tmp_path / "feed_latency_cpu_2026-01-02.json", 80.0)
@@ -72,6 +117,8 @@ def test_a_ratio_that_a_second_run_does_not_reproduce_is_named(tmp_path: Path) -
     assert "| 0.8 | 0.9 | +12% |" in again([(LATENCY, first)], tmp_path / "again")
     write(tmp_path / "again" / "feed_latency_cpu_2026-01-03.json", 40.0)
     assert "| 0.8 | 0.4 | -50%: not reproduced |" in again([(LATENCY, first)], tmp_path / "again")
+    other = dataclasses.replace(LATENCY, name="other", title="Another")
+    assert "Not made yet of: Another." in again([(LATENCY, first), (other, first)], tmp_path / "again")
 
 
 def test_cells_are_read_easily() -> None:

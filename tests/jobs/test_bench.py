@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,14 @@ def test_the_command_is_told_as_it_is_typed_elsewhere(
 ) -> None:
     monkeypatch.setattr("sys.argv", argv)
     assert environment()["command"] == command
+
+
+def test_a_tool_that_hangs_costs_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hangs(command: object, **options: object) -> None:
+        raise subprocess.TimeoutExpired("nvidia-smi", 20)
+
+    monkeypatch.setattr(subprocess, "run", hangs)
+    assert environment()["commit"] == ""
 
 
 def test_a_sweep(swept: dict[str, Any]) -> None:
