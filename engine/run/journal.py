@@ -4,7 +4,8 @@ The first report of a shard wins; later ones are ignored, so scoring a shard twi
 journal, not the listing. How it lies in storage: records.py.
 
 A record holds one report, or several that came while the one before was written: {"token", "reports": [...]}. Storage
-that takes long for a record thus makes records larger, and holds back no worker. They count together or not at all.
+that takes long for a record thus makes records larger, and workers wait for one of them, not for one after another. Its
+reports count together or not at all.
 
 Why two drivers cannot both be believed. A driver opens a run in four steps: it asks whether the newest epoch's driver
 lives (heartbeat.py), lists what counts there, reads it, and creates record 0 of the next epoch, which says how far it

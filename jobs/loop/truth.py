@@ -30,7 +30,9 @@ class Truth:
         Raises:
             ConfigError: an id is not there.
         """
-        found = self._pairs(pa.array(ids, self.table["id"].type))
+        kind = self.table["id"].type
+        alike = [i for i in ids if isinstance(i, bytes) == pa.types.is_large_binary(kind)]  # the others are not there
+        found = self._pairs(pa.array(alike, kind))
         if unknown := [i for i in ids if i not in found]:
             raise ConfigError(
                 f"{KEY}: {self.path} has no row with the id {unknown[0]!r} ({len(unknown)} of {len(ids)} are missing)"
@@ -68,6 +70,12 @@ def read_truth(oracle: OracleConfig) -> Truth:
     bytes_ = any(test(ids.type) for test in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
     raw = bytes_ or pa.types.is_fixed_size_binary(ids.type)
     as_text = ids.cast(pa.large_binary() if raw else pa.large_string())
+    try:
+        as_text.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise ConfigError(
+            f"{KEY}: {oracle.table} column '{oracle.id}' is not valid UTF-8; write such ids as binary"
+        ) from error
     truth = Truth(oracle.table, pa.table({"id": as_text, "label": labels}))
     truth.require_one_label()
     return truth

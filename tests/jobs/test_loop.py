@@ -139,6 +139,9 @@ def test_a_budget_that_the_first_labels_use_up_is_told(shop: Workshop) -> None:
     assert "seed 0 has 6 of them" in line
     assert len(result.points) == 1
     run_loop(shop.config({"stop": {"budget": FIRST + 1}}), on_progress=told.append)
+    first = pq.read_table(shop.folder / "first.parquet")  # of one row a second person says the same
+    pq.write_table(pa.concat_tables([first, first.slice(0, 1)]), shop.folder / "first.parquet")
+    run_loop(shop.config({"stop": {"budget": FIRST + 1}, "dir": "other"}), on_progress=told.append)
     assert sum("counts the first labels" in line for line in told) == 1
 
 

@@ -166,6 +166,15 @@ def test_the_truth_by_ids_of_several_types(tmp_path: Path, kind: pa.DataType) ->
     assert found.of(asked) == [None, [0, 1]]
     with pytest.raises(ConfigError, match=r"has no row with the id '?b?'?6'? \(1 of 3 are missing\)"):
         found.of([*asked, b"6" if kind == pa.binary() else "6"])
+    with pytest.raises(ConfigError, match=r"\(1 of 3 are missing\)"):  # of the other kind
+        found.of([*asked, "5" if kind == pa.binary() else b"\xff"])
+
+
+def test_ids_of_the_truth_that_are_no_text(tmp_path: Path) -> None:
+    ids = pa.array([b"5", b"\xff", b"\xff"]).view(pa.string())
+    pq.write_table(pa.table({"id": ids, "label": [0, 1, 1]}), tmp_path / "truth.parquet")
+    with pytest.raises(ConfigError, match=r"truth.parquet column 'id' is not valid UTF-8; write such ids as binary"):
+        truth.read_truth(OracleConfig(table=str(tmp_path / "truth.parquet")))
 
 
 @pytest.mark.parametrize(
