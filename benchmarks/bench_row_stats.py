@@ -125,15 +125,29 @@ def _host_us(call: Callable[[], Tensor], calls: int = 50) -> float:
     return (time.perf_counter() - started) / calls * 1e6
 
 
-def roofline(device: str, repeats: int, shapes: tuple[Shape, ...] | None = None) -> dict[str, Any]:
-    """The table: every shape in float32 and bfloat16."""
+def roofline(
+    device: str,
+    repeats: int,
+    shapes: tuple[Shape, ...] | None = None,
+    on_shape: Callable[[dict[str, Any]], None] = lambda table: None,
+) -> dict[str, Any]:
+    """The table: every shape in float32 and bfloat16. One that fails has an error in it, and keeps no other from it."""
     bandwidth = copy_bandwidth(device, repeats)
-    results = []
+    table: dict[str, Any] = {"copy_GB_per_s": round(bandwidth, 1), "shapes": []}
     for shape_NTC in shapes or SHAPES_NTC[device]:
         for dtype in (torch.float32, torch.bfloat16):
-            results.append(compare(shape_NTC, dtype, device, bandwidth, repeats, with_torch=True))
-            print(json.dumps(results[-1]), flush=True)
-    return {"copy_GB_per_s": round(bandwidth, 1), "shapes": results}
+            try:
+                found = compare(shape_NTC, dtype, device, bandwidth, repeats, with_torch=True)
+            except Exception as error:  # of a kernel, a compiler or a full memory
+                found = {
+                    "shape_NTC": shape_NTC,
+                    "dtype": str(dtype).removeprefix("torch."),
+                    "error": repr(error)[:2000],
+                }
+            print(json.dumps(found), flush=True)
+            table["shapes"].append(found)
+            on_shape(table)
+    return table
 
 
 def sweep(device: str, repeats: int, bandwidth: float) -> dict[str, list[dict[str, Any]]]:

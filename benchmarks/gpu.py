@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 from gpu_parts.listed import PARTS
-from gpu_parts.part import Part, Result
+from gpu_parts.part import Part, Result, told
 
 from poolscore.jobs.bench.environment import environment
 
@@ -137,7 +137,8 @@ def in_a_process(name: str, device: str, results: Results, seconds: float) -> No
             found = json.loads(out.read_text())
         else:
             why = "was not done in time" if code is None else f"ended with exit code {code}"
-            result = {"ok": False, "figures": [], "error": why, "cut_short": code is None and seconds < deadline}
+            result = told(Path(folder) / "work") | {"ok": False, "error": why}
+            result["cut_short"] = code is None and seconds < deadline
             found = {"result": result, "environment": environment()}
     results.write(name, found["result"], found["environment"], time.monotonic() - started)
 
@@ -161,7 +162,7 @@ def child(name: str, device: str, folder: Path) -> None:
         result = PARTS[name].run(device, work)
     except Exception as error:
         said = getattr(error, "stderr", None) or ""
-        result = {"ok": False, "figures": [], "error": f"{type(error).__name__}: {error} {said[-2000:]}".strip()}
+        result = told(work) | {"ok": False, "error": f"{type(error).__name__}: {error} {said[-2000:]}".strip()}
     document = {"result": result, "environment": environment()}
     (folder / "result.new").write_text(json.dumps(document))
     (folder / "result.new").replace(folder / "result.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 BENCHMARKS = Path(__file__).parents[1]
 COPY_BYTES_PER_S = 4.3e12  # of an H200: what predictions are made with (KINDS.md of the device tool, 2026-10-28)
 BF16_FLOP_PER_S = 790e12  # the same, a matrix product on random data
+
+SO_FAR = "so_far.json"
 
 Result = dict[str, Any]  # ok, figures (each of `figure`), and whatever else was measured
 
@@ -27,6 +30,19 @@ class Part:
     about: str
     seconds: int
     run: Callable[[str, Path], Result]
+
+
+def tell(folder: Path, so_far: Result) -> None:
+    """Leave what a part has measured so far in its folder: it counts if the part fails or is killed."""
+    new = folder / "so_far.new"
+    new.write_text(json.dumps(so_far))
+    new.replace(folder / SO_FAR)
+
+
+def told(folder: Path) -> Result:
+    """What a part told last."""
+    file = folder / SO_FAR
+    return json.loads(file.read_text()) if file.exists() else {"figures": []}
 
 
 def figure(

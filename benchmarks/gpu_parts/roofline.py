@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench_row_stats import roofline
 
-from gpu_parts.part import COPY_BYTES_PER_S, Result, figure
+from gpu_parts.part import COPY_BYTES_PER_S, Result, figure, tell
 
 CLASSES = (2, 10, 100, 1000, 4096, 21841, 128256)
 LOGITS = 160_000_000  # of a tensor at least: 320 MB in bfloat16, five times the L2
@@ -33,17 +33,31 @@ def shapes(device: str, passes: int) -> tuple[tuple[int, int, int], ...]:
 
 def row_statistics(device: str, folder: Path, passes: int) -> Result:
     """Fraction of the copy's bandwidth, by model bytes; BALD's error is within MAX_ERROR."""
-    found: Result = roofline(device, 20 if device == "cuda" else 2, shapes(device, passes))
+    found = roofline(
+        device,
+        20 if device == "cuda" else 2,
+        shapes(device, passes),
+        on_shape=lambda table: tell(folder, _with_figures(table)),
+    )
+    return _with_figures(found)
+
+
+def _with_figures(found: Result) -> Result:
     lines = [figure("device copy, read and written", found["copy_GB_per_s"], "GB/s", COPY_BYTES_PER_S / 1e9)]
     for one in found["shapes"]:
         (N, T, C), dtype = one["shape_NTC"], one["dtype"]
-        faster = one["times_faster"]
         one["predicted_floor_ms"] = round(N * T * C * (4 if dtype == "float32" else 2) / COPY_BYTES_PER_S * 1e3, 4)
         one["predicted_fraction"] = PREDICTED.get((dtype, C))
-        what = f"C={C} T={T} {dtype}: BALD, of the copy ({faster['eager']}x eager, {faster['compile']}x compile)"
+        what = f"C={C} T={T} {dtype}: "
+        if "error" in one:
+            lines.append(figure(what + one["error"][:100], "failed"))
+            continue
+        faster = one["times_faster"]
+        what += f"BALD, of the copy ({faster['eager']}x eager, {faster['compile']}x compile)"
         reach = f">= {REACH[dtype, C <= FEW_CLASSES]}"
         lines.append(figure(what, one["fraction_of_copy"]["ours"], "", one["predicted_fraction"], reach))
-    return found | {"ok": all(one["max_error"]["ours"] < MAX_ERROR for one in found["shapes"]), "figures": lines}
+    right = all("error" not in one and one["max_error"]["ours"] < MAX_ERROR for one in found["shapes"])
+    return found | {"ok": right, "figures": lines}
 
 
 of_20_passes = partial(row_statistics, passes=20)

@@ -207,7 +207,7 @@ WORKLOADS = {
             "decode": {"kind": "image", "crop": PIXELS, "mean": list(RGB_MEAN), "std": list(RGB_STD)},
         },
         batch=8,
-        rows=128,
+        rows=1024,
         few=8,
     ),
     "transformer": Workload(

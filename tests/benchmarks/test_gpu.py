@@ -10,9 +10,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
+import bench_row_stats
 import gpu
 from gpu_parts.listed import PARTS
-from gpu_parts.part import Part, Result, figure
+from gpu_parts.part import Part, Result, figure, tell, told
 
 ENVIRONMENT = {"commit": ""}
 
@@ -151,3 +152,28 @@ def test_a_part_that_raises_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyP
     gpu.child("bits", "cpu", tmp_path)
     found = json.loads((tmp_path / "result.json").read_text())
     assert found["result"] == {"ok": False, "figures": [], "error": "ValueError: no luck"}
+
+
+def test_what_a_part_measured_before_it_failed_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(device: str, folder: Path) -> Result:
+        tell(folder, {"ok": True, "figures": [figure("rate", 5.0)]})
+        raise ValueError("no memory")
+
+    monkeypatch.setitem(PARTS, "bits", Part("fails", 10, fails))
+    gpu.child("bits", "cpu", tmp_path)
+    result = json.loads((tmp_path / "result.json").read_text())["result"]
+    assert result == {"ok": False, "figures": [figure("rate", 5.0)], "error": "ValueError: no memory"}
+    assert told(tmp_path / "elsewhere") == {"figures": []}
+    assert told(tmp_path / "work")["ok"]  # what is read where a part is killed
+
+
+def test_a_shape_that_fails_keeps_no_other_from_the_roofline(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compare(shape_NTC: tuple[int, int, int], *others: object, with_torch: bool) -> Result:
+        if shape_NTC[2] == 2:
+            raise RuntimeError("out of memory")
+        return {"shape_NTC": shape_NTC}
+
+    monkeypatch.setattr(bench_row_stats, "compare", compare)
+    monkeypatch.setattr(bench_row_stats, "copy_bandwidth", lambda device, repeats: 1.0)
+    found = bench_row_stats.roofline("cpu", 1, ((1, 1, 2), (1, 1, 3)))["shapes"]
+    assert [one.get("error") for one in found] == ["RuntimeError('out of memory')"] * 2 + [None] * 2
