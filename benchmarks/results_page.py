@@ -93,7 +93,7 @@ def gpu_parts(results: Path) -> list[Result]:
     parts: dict[str, Result] = {}
     for file in sorted(results.glob("*_????-??-??-??????.json"), key=lambda file: file.stem[-STAMP:]):
         with of_file(file) as document:
-            if "part" in document and document["environment"]["gpu"]:  # other benchmarks name files like this, too
+            if "part" in document and "_cpu_" not in file.name:  # other benchmarks name files like this, too
                 parts[document["part"]] = document
     return list(parts.values())
 

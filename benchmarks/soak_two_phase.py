@@ -15,6 +15,7 @@ import contextlib
 import json
 import os
 import random
+import sys
 import time
 from collections.abc import Iterator
 
@@ -89,7 +90,8 @@ def _disturbed(device: str, draw: random.Random) -> Iterator[None]:
     side.synchronize()
 
 
-def main() -> None:
+def main() -> int:
+    """Prints what was found; 1: bits differ."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     arguments.add_argument("--seconds", type=float, default=60)
@@ -97,8 +99,10 @@ def main() -> None:
     given = arguments.parse_args()
     if given.device == "cpu":
         os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported
-    print(json.dumps(few(given.device) if given.few else soak(given.device, given.seconds)))
+    found = few(given.device) if given.few else soak(given.device, given.seconds)
+    print(json.dumps(found))
+    return int(not found["ok"])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

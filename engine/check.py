@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, UnreadableShard
-from poolscore.engine.inputs import build_decoders
+from poolscore.engine.job import decoded_columns
 from poolscore.engine.keys import IdSet
 from poolscore.engine.pool.cut import make_plan
-from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.read import ShardReader, of_user
+from poolscore.engine.prepare.pool import look_at_labelled
 from poolscore.engine.profile import numeric_settings
 from poolscore.engine.scores import SCORES, Task, scores_of
 from poolscore.engine.shard import Scorer
@@ -66,11 +66,10 @@ def _check_labelled(config: Config, scorer: Scorer) -> CheckResult:
     if config.model.task is Task.REGRESSION and config.check.min_accuracy is not None:
         raise ConfigError("check.min_accuracy: task 'regression' has no accuracy; leave it out")
     read_labels = _label_reader(config)
-    files = find_files(labelled, "check.labelled")
-    columns = [column for decoder in build_decoders(config).values() for column in decoder.columns]
-    files.require_columns({**dict.fromkeys(columns, "check.labelled"), label: "check.label"})
+    files = look_at_labelled(config)
+    assert files is not None
     plan = make_plan(files, config.run.shard_rows)
-    reader = ShardReader(plan.root, [*columns, label], None, IdSet(), files.choice)
+    reader = ShardReader(plan.root, [*decoded_columns(config), label], None, IdSet(), files.choice)
     scores: dict[str, list[Array]] = {}
     errors: list[Array] = []
     errors_without: list[Array] = []

@@ -39,6 +39,8 @@ def first_message(error: ValidationError, data: Any) -> str:
         message = re.sub("^Value error, ", "", entry["msg"]).replace("a valid tuple", "a list")
         if entry["type"] == "missing":
             message = "is required"
+        elif entry["type"] == "model_type":
+            message = f"expected a section, with settings of its own below it, got {_short(entry['input'])}"
         elif entry["type"] not in ("value_error", "kind"):
             message = f"{message}, got {_short(entry['input'])}"
         messages.setdefault(_place(entry, data), []).append(message)

@@ -74,5 +74,9 @@ def build_scorer(job: Job) -> Scorer:
 
 def input_columns(config: Config) -> list[str]:
     """Columns of the pool that a run reads, the id apart."""
-    decoders = build_decoders(config).values()
-    return list(dict.fromkeys([*(column for decoder in decoders for column in decoder.columns), *config.pool.keep]))
+    return list(dict.fromkeys([*decoded_columns(config), *config.pool.keep]))
+
+
+def decoded_columns(config: Config) -> list[str]:
+    """Columns that the model's inputs are made of."""
+    return [column for decoder in build_decoders(config).values() for column in decoder.columns]

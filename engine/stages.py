@@ -60,6 +60,8 @@ def bounding_stage(seconds: Mapping[str, float]) -> str | None:
     share = idle_share(seconds)
     if share != share:
         return None
+    if seconds.get("write", 0.0) > sum(seconds.get(stage, 0.0) for stage in ON_DEVICE):
+        return "write"  # of the two shards at work, the one that is written takes longer than the one on the device
     waited_for = ("read", "decode") if share > BUSY else ("copy", "model", "reduce")
     return max(waited_for, key=lambda stage: seconds.get(stage, 0.0))
 

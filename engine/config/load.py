@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +40,32 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError(f"{path}: not valid YAML ({one_line(error)})") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: expected sections such as 'pool:' and 'model:'; `poolscore init` writes an example")
-    for override in overrides:
-        _set(data, override)
-    return parse_config(data, base=path.parent, where=str(path))
+    return parse_config(data, base=path.parent, where=str(path), overrides=overrides)
 
 
-def parse_config(data: Mapping[str, Any], base: str | Path = ".", where: str = "configuration") -> Config:
+def parse_config(
+    data: Mapping[str, Any], base: str | Path = ".", where: str = "configuration", overrides: Sequence[str] = ()
+) -> Config:
     """Validate a configuration given as nested mappings; relative paths are resolved against `base`.
+
+    Args:
+        overrides: see `load_config`.
 
     Raises:
         ConfigError: one line that names `where`, the key and what to do.
     """
+    given = deepcopy(dict(data)) if overrides else dict(data)
+    for override in overrides:
+        _set(given, override)
     try:
-        config = Config.model_validate(data)
+        config = Config.model_validate(given)
         passes, task = config.passes, config.model.task
         require_score(config.selected_by, task, passes.count)
         require_method(config.select.method, task, passes.count, passes.masks == "shared")
         config.select.caps(config.pool, config.model)
         return _resolve(config, Path(base).resolve())
     except ValidationError as error:
-        raise ConfigError(f"{where}: {first_message(error, data)}") from error
+        raise ConfigError(f"{where}: {first_message(error, given)}") from error
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from error
 

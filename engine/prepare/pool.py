@@ -11,6 +11,7 @@ from poolscore.engine.config import Config, RunConfig
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.extend import Extension, extend, without_new_files
 from poolscore.engine.inputs import build_decoders
+from poolscore.engine.job import decoded_columns
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.files import PoolFiles
@@ -78,7 +79,22 @@ def look_at_pool(
             f"pool.filter: by their statistics none of the {pool.rows} rows can match; look at names and values"
         )
     choice = replace(pool.choice, share=plan.share, seed=config.passes.seed)
+    look_at_labelled(config)
     return Found(pool, plan, choice, extension, came)
+
+
+def look_at_labelled(config: Config) -> PoolFiles | None:
+    """The files of the labelled rows that the wiring is checked with, if there are any.
+
+    Raises:
+        ConfigError: they cannot be read, or lack a column that is asked for.
+    """
+    if config.check is None:
+        return None
+    files = find_files(config.check.labelled, "check.labelled")
+    columns = dict.fromkeys(decoded_columns(config), "check.labelled")
+    files.require_columns({**columns, config.check.label: "check.label"})
+    return files
 
 
 def _footer_workers(run: RunConfig) -> StartWorkers | None:

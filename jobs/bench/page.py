@@ -15,8 +15,10 @@ from poolscore.jobs.report.text import esc
 
 Points = Sequence[Mapping[str, Any]]
 
-STAGES_SAID = """Rows/s of each stage while it is at work, beside the others. The device idles for the share of its time
-in which it waits for rows. The slowest stage bounds."""
+STAGES_SAID = """Rows/s of each stage while it is at work for one shard, over all rounds. Two shards are at work at
+a time, so a stage can be slower than the whole. The device idles for the share of its time in which it waits for rows.
+Then reading or decoding bounds, whichever takes longer; where it hardly waits, what takes longest on the device.
+Writing bounds where it takes longer than all that."""
 PARTS_SAID = """The model alone, batch after batch on the device. The prefix is computed once per row, the suffix is all
 T passes behind it; reduce makes scores of logits, whose bytes it reads once: beside what the device's copy moves."""
 

@@ -14,6 +14,7 @@ from poolscore.jobs.bench.steady import Round
 PARTS = ("prefix", "suffix", "reduce")
 SHORT_ROUND = 1.0  # seconds: a round below says little
 SHORT_SHARD = 0.5  # seconds: of a shard below, though cut from a longer one, the fixed part is too much of it
+FAR_APART = 1.2  # the fastest round by the slowest
 FULL = 0.9  # of batches, above which padding is not worth a word
 
 
@@ -95,6 +96,11 @@ class Point:
             yield (
                 f"batches are {self.filled:.0%} full, the rest is padding, as it will be in the job: its shards have "
                 f"up to {self.job_shard_rows:,} rows; take a smaller batch, or more run.shard_rows"
+            )
+        if (apart := max(self.rates) / min(self.rates)) > FAR_APART:
+            yield (
+                f"the rounds differ by a factor of {apart:.2g}: what follows from their median is no surer than that; "
+                "is something else at work on this machine?"
             )
 
     def to_json(self, budget: Budget) -> dict[str, Any]:

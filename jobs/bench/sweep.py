@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,8 @@ from typing import Any
 
 import torch
 
-from poolscore.engine.config import Config, load_config
+from poolscore.engine.config import Config, load_config, parse_config
+from poolscore.engine.config.run import AUTO
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.profile import choose_device
 from poolscore.engine.run.directory import redacted
@@ -77,6 +77,11 @@ def run_bench(asked: Asked, on_result: Callable[[dict[str, Any]], None] = lambda
                 point = measure(_at(config, passes, batch), asked.rows, asked.rounds, made_up=built_in)
                 subject["job"] = redacted({k: v for k, v in point.identity.items() if k not in SWEPT})
                 points.append(point.to_json(_budget(asked, config, None if built_in else point)))
+                if batch == AUTO and point.batch != points[0]["batch"]:
+                    points[-1]["notes"].append(
+                        f"'auto' chose batches of {point.batch} here, of {points[0]['batch']} at T = "
+                        f"{points[0]['passes']}; give --batch to compare numbers of passes by themselves"
+                    )
                 on_result(result())
         return result()
 
@@ -134,9 +139,10 @@ def _built_in(asked: Asked, folder: Path) -> tuple[Config, dict[str, Any]]:
         raise ConfigError(f"bench --picture: {asked.subject} takes {subject.kind} here, no JPEGs; leave it out")
     if asked.workers is not None and asked.pool_rows is None:
         raise ConfigError("bench --workers: they count for the hours of a pool; give --pool-rows, too")
-    pool, job = folder / "pool", folder / "job.yaml"
-    job.write_text(json.dumps(config_of(subject, str(pool), str(folder / "run"))))
-    config = load_config(job, _overrides(asked))
+    pool = folder / "pool"
+    config = parse_config(
+        config_of(subject, str(pool), str(folder / "run")), folder, f"bench {asked.subject}", _overrides(asked)
+    )
     height, width = asked.picture or PICTURE
     rows = (ROWS_LIGHT if subject.kind == "features" else ROWS)[choose_device(config).type]
     each = write_pool(pool, subject, max(rows, *asked.batches, config.run.batch_size), height, width)

@@ -64,7 +64,7 @@ def _facts(point: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     counts = f"{amount(point['rows'], 'row')} in {amount(point['shards'], 'shard')}"
     yield "measured", f"{counts}{cut}; rounds of {seconds} s"
     for stage, rate in point["stage_rows_per_second"].items():
-        yield f"  {stage}", f"{number(rate)} rows/s while at work, beside the other stages"
+        yield f"  {stage}", f"{number(rate)} rows/s while at work for one of two shards at a time"
     yield "bounded by", f"{point['bounded_by']}; the device idles {point['idle_share']:.0%} of the time"
     yield "the model alone", f"{number(point['model_rows_per_second'])} rows/s, batch after batch on the device"
     for name, rate in point["part_rows_per_second"].items():

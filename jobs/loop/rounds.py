@@ -104,12 +104,17 @@ def _train(loop: Loop, at: Round) -> dict[str, Any]:
     trained = train_round(loop.config, at)
     if before and trained["code"] not in before:
         loop.tell(
-            f"{at.name}: the code of {loop.config.loop.train} is another than that of the models before: the curves "
-            "mix both (`code` in each round.json tells which)"
+            f"{at.name}: the files with the code of {loop.config.loop.train} have changed since the models before were "
+            "trained: the curves mix both (`code` in each round.json tells which)"
         )
     loop.trained()
     told = ", ".join(f"{name} {value:.4g}" for name, value in trained["metrics"].items()) or "trained"
     loop.tell(f"{at.name}: {told} with {trained['labels']:,} labels ({trained['seconds']:.0f} s)")
+    if not at.number and not trained["metrics"]:
+        loop.tell(
+            f"{at.name}: {loop.config.loop.train} returned no metrics, so the curve has none; return a dictionary "
+            "such as {'accuracy': 0.93}, measured on rows that are not in the pool"
+        )
     return trained
 
 
@@ -136,6 +141,7 @@ def _score(loop: Loop, at: Round, k: int) -> dict[str, Any] | None:
         listed = amount(result.listed, "id") + (" of pool.exclude and" if loop.config.pool.exclude else "")
         loop.tell(
             f"{at.name}: {listed} with first labels leave out {amount(result.totals.excluded, 'row')} of the pool"
+            + ("" if result.totals.excluded else ", as it should be where the first labels come from elsewhere")
         )
     ids_as(selection_of(at)["id"], loop.first[at.seed].ids.type)  # before anybody labels them
     mass = None if at.arm == RANDOM else _mass(RunDirectory(config.run.dir), config.selected_by)

@@ -74,7 +74,7 @@ def run_loop(
         _claim(root, {**_settings(config, section), **digests})
         if not can_draw():
             on_progress("there will be no curve.png: matplotlib is not installed (pip install 'poolscore[plots]')")
-        for line in _used_up(section, first):
+        for line in (*_used_up(section, first), *_left_out(root, section, arms_of(config))):
             on_progress(line)
         drawn = partial(write_outputs, config, root, final=False)
         loop = Loop(config, root, question, first, truth, score, on_progress, drawn)
@@ -97,6 +97,16 @@ def _used_up(section: LoopConfig, first: Mapping[int, FirstLabels]) -> Iterator[
                 f"loop.stop.budget={budget} counts the first labels, too, and seed {seed} has {count} of them: a model "
                 "is trained on these, and nothing is labelled"
             )
+
+
+def _left_out(root: Path, section: LoopConfig, arms: tuple[str, ...]) -> Iterator[str]:
+    asked = {f"{arm}/seed-{seed}" for arm in arms for seed in section.seeds}
+    there = {path.parents[1].relative_to(root).as_posix() for path in root.glob(f"*/seed-*/round-*/{TRAINED}")}
+    if others := sorted(there - asked):
+        yield (
+            f"{root} has other curves, too ({', '.join(others)}): they stay there, but curve.csv and the page have "
+            "only those of this configuration"
+        )
 
 
 def _run_curves(loop: Loop, section: LoopConfig, arms: tuple[str, ...]) -> Waiting | None:

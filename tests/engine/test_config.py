@@ -296,3 +296,14 @@ def test_outputs_follow_from_the_classes(tmp_path: Path) -> None:
 )
 def test_inputs_are_named_in_one_way(tmp_path: Path, sets: list[str], message: str) -> None:
     assert refusal(tmp_path, *sets).startswith(message)
+
+
+def test_a_section_that_is_none() -> None:
+    data = {
+        "pool": {"uri": "pool", "input": "x"},
+        "model": {"source": "m:f", "task": "binary"},
+        "select": {"k": 1},
+        "run": None,
+    }
+    with pytest.raises(ConfigError, match=r"run: expected a section, with settings of its own below it, got None"):
+        parse_config(data)

@@ -169,6 +169,12 @@ def test_the_stage_that_is_slow_is_named(
     assert (idle_share(totals.stages) > 0.5) == (slow == "decode")
 
 
+def test_writing_bounds_where_it_takes_longer_than_all_on_the_device() -> None:
+    seconds = {"read": 1.0, "decode": 5.0, "model": 2.0, "idle": 3.0, "write": 4.9}
+    assert bounding_stage(seconds) == "decode"
+    assert bounding_stage({**seconds, "write": 5.1}) == "write"
+
+
 def test_nothing_bounds_where_nothing_was_timed() -> None:
     old = {"shard": 0, "scores": "s", "errors": None, "scored": 1, "rejected": 0, "excluded": 0, "best": {}}
     report = ShardReport(**old, reasons={}, seconds=1.0, worker="w", peak_memory=1)  # type: ignore[arg-type]

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.stages import STAGES
 from poolscore.jobs.bench import sweep
 from poolscore.jobs.bench.compare import compare, read_result
@@ -26,11 +27,16 @@ from poolscore.jobs.bench.environment import environment
 from poolscore.jobs.bench.measure import measure
 from poolscore.jobs.bench.networks import bert_base, mlp, resnet18, resnet50, vgg16, vit_b16
 from poolscore.jobs.bench.page import bench_page
+from poolscore.jobs.bench.point import Point
 from poolscore.jobs.bench.pools import write_pool
+from poolscore.jobs.bench.steady import Round
 from poolscore.jobs.bench.subjects import subject_of
 from poolscore.jobs.bench.sweep import Asked, run_bench
 from poolscore.jobs.bench.words import in_hours, number
 from poolscore.jobs.cli import app
+
+REPORT = ShardReport(0, "s", None, 100, 0, 0, {}, {}, 1.0, "w", 1)
+AUTO = ["run.batch_size=auto"]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +90,23 @@ def test_a_sweep(swept: dict[str, Any]) -> None:
     assert swept["environment"]["packages"]["torch"] == torch.__version__
     one, three = (swept["points"][i]["flops_per_row"]["all_passes"] for i in (0, 2))
     assert one < three < 3.01 * one
+
+
+def test_rounds_that_are_far_apart_are_told() -> None:
+    def notes(*seconds: float) -> list[str]:
+        rounds = [Round([REPORT], one, one) for one in seconds]
+        parts = dict.fromkeys(("prefix", "suffix", "reduce"), 1.0)
+        return list(Point(1, 50, rounds, 100, 100, 100, parts, 1, 1.0, {}, False, {}).notes())
+
+    assert notes(10.0, 11.0, 10.5) == []
+    assert "differ by a factor of 2.2" in notes(10.0, 22.0, 10.5)[0]
+
+
+def test_batches_that_auto_chose_by_the_passes_are_told() -> None:
+    few, many = run_bench(Asked("mlp", [1, 400], rows=64, rounds=1, device="cpu", overrides=AUTO))["points"]
+    assert few["batch"] > many["batch"]
+    assert not [note for note in few["notes"] if "auto" in note]
+    assert f"batches of {many['batch']} here, of {few['batch']} at T = 1;" in many["notes"][-1]
 
 
 def test_batches_of_a_built_in_network_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +282,7 @@ def test_what_is_no_result(text: str, message: str, tmp_path: Path) -> None:
         (["mlp", "--price", "inf"], "--price"),
         (["mlp", "--workers", "2"], "--pool-rows"),
         (["mlp", "--set", "passes.cuont=7"], "did you mean 'count'"),
-        (["mlp", "--precision", "fp8"], "passes.precision"),
+        (["mlp", "--precision", "fp8"], "bench mlp: passes.precision"),
         ([], "name a built-in network"),
         (["missing.yaml"], "missing.yaml"),
         (["missing.yaml", "--picture", "64x64"], "--picture"),

@@ -145,6 +145,37 @@ def test_a_budget_that_the_first_labels_use_up_is_told(shop: Workshop) -> None:
     assert sum("counts the first labels" in line for line in told) == 1
 
 
+def test_a_training_without_metrics_is_told(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(shop.folder))
+    (shop.folder / "silent.py").write_text("import loop_parts\ndef train(*given):\n    loop_parts.train(*given)\n")
+    told: list[str] = []
+    run_loop(shop.config({"train": "silent:train"}), on_progress=told.append)
+    (line,) = [line for line in told if "returned no metrics" in line]
+    assert line.startswith("bald, seed 0, round 0: silent:train returned no metrics")
+    assert list(rows_of(shop.curve)[0]) == ["arm", "seed", "round", "labels"]
+
+
+def test_curves_that_are_there_and_not_asked_for_are_told(shop: Workshop) -> None:
+    told: list[str] = []
+    run_loop(shop.config({"seeds": [0, 1], "stop": {"rounds": 1}}), on_progress=told.append)
+    assert not [line for line in told if "has other curves" in line]
+    run_loop(shop.config({"seeds": [0], "stop": {"rounds": 1}}), on_progress=told.append)
+    (line,) = [line for line in told if "has other curves" in line]
+    assert "(bald/seed-1)" in line
+    assert {row["seed"] for row in rows_of(shop.curve)} == {"0"}
+
+
+def test_first_labels_from_elsewhere_are_told(shop: Workshop) -> None:
+    told: list[str] = []
+    run_loop(shop.config({"stop": {"rounds": 1}}), on_progress=told.append)
+    assert "bald, seed 0, round 0: 6 ids with first labels leave out 6 rows of the pool" in told
+    first = pq.read_table(shop.folder / "first.parquet")
+    first = first.set_column(0, "id", pa.array([f"x{i}" for i in range(FIRST)]))
+    pq.write_table(first, shop.folder / "first.parquet")
+    run_loop(shop.config({"stop": {"rounds": 1}, "dir": "other"}), on_progress=told.append)
+    assert any("leave out 0 rows of the pool, as it should be where" in line for line in told)
+
+
 def test_other_code_of_the_training_is_told(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(shop.folder))
     mine = "import helper, loop_parts\ndef train(*given):\n    return loop_parts.train(*given)\n"
@@ -157,7 +188,7 @@ def test_other_code_of_the_training_is_told(shop: Workshop, monkeypatch: pytest.
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         told: list[str] = []
         run_loop(shop.config({"train": "mine:train", "stop": {"rounds": rounds}}), on_progress=told.append)
-        return sum("the code of mine:train is another than that of the models before" in line for line in told)
+        return sum("the files with the code of mine:train have changed" in line for line in told)
 
     def code(number: int) -> Any:
         return json.loads((shop.round(number) / "round.json").read_text())["trained"]["code"]

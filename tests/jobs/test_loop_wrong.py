@@ -88,6 +88,8 @@ def test_what_is_wrong_is_told_in_a_line(shop: Workshop, change: Change, message
         ({"train": "nowhere:train"}, {}, "cannot import 'nowhere'"),
         ({"label": {"oracle": {"table": "truth.parquet", "label": "lable"}}}, {}, "has no column 'lable'"),
         ({}, {"pool": {"input": ["a", "c"]}}, "'c'"),
+        ({}, {"check": {"labelled": "first.parquet", "label": "lable"}}, "check.label: column 'lable' is not in"),
+        ({}, {"check": {"labelled": "truth.parquet", "label": "label"}}, "check.labelled: column 'a' is not in"),
     ],
 )
 def test_what_can_be_known_is_told_before_anything_is_trained(
