@@ -122,7 +122,7 @@ def _loop_lines(model: str) -> list[str]:
     return [
         "# loop:                  # `poolscore loop`: rounds of train, score, select, label, add",
         "#   labelled: first.parquet    # the first labels: id, label",
-        f"#   train: {quoted(f'{module}:train')}   # train(labelled, out, round, seed) → {'accuracy': 0.93}",
+        f"#   train: {quoted(f'{module}:train')}   # train(labelled, out, round, seed) → {{'accuracy': 0.93}}",
         *written,
         "#   label: {pause: {to: labelstudio}}  # by people; or oracle, or command",
         "#   stop: {budget: 1000}       # labels in all; or rounds, and target",
