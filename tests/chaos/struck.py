@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from one_record import one_by_one
+
 from poolscore.engine.run import compaction
-from poolscore.engine.run.journal import Journal, ShardReport
+from poolscore.engine.run.journal import Journal
 
 CALLS = ("fsync", "link", "replace", "rename", "unlink")
 APPEARS = "^(link|replace) "  # calls by which readers see something new
@@ -67,21 +69,11 @@ def _run(words: list[str], run_dir: str, log: Path, strike: Strike | None) -> No
     os.dup2(out, 2)
     watch(run_dir, log, strike)
     compaction.LEAST = compaction.STEP = 2  # records, so that a run of a few shards compacts its journal
-    Journal.append = _one_by_one(Journal.append)  # type: ignore[method-assign]
+    Journal.append = one_by_one(Journal.append)  # type: ignore[method-assign]
     sys.argv = ["poolscore", *words]
     from poolscore.jobs.cli import main
 
     main()
-
-
-def _one_by_one(append: Callable[..., None]) -> Callable[..., None]:
-    """A record to each shard: how many come together is chance, and the nth call is to be the same in every run."""
-
-    def appended(self: Journal, *reports: ShardReport) -> None:
-        for report in reports:
-            append(self, report)
-
-    return appended
 
 
 def watch(run_dir: str, log: Path, strike: Strike | None) -> None:

@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import TESTS, errors_of_run, scores_of_run, write_pool
+from one_record import one_by_one
 
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import DONE
 from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run import heartbeat
 from poolscore.engine.run.directory import RunDirectory
+from poolscore.engine.run.journal import Journal
 from poolscore.engine.score import score_pool
 from poolscore.engine.shortlist.read import ABOUT, about_shortlist, read_shortlist
 from poolscore.engine.storage.local import LocalStorage
@@ -117,6 +119,7 @@ def configure(tmp_path: Path) -> Callable[[str], Config]:
 def test_a_driver_that_dies_at_any_write(
     configure: Callable[[str], Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Journal, "append", one_by_one(Journal.append))
     machine = Machine(monkeypatch)
     whole = configure("whole")
     prepared = prepare_job(whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ from poolscore.jobs.bench.words import in_hours, number
 from poolscore.jobs.cli import app
 
 REPORT = ShardReport(0, "s", None, 100, 0, 0, {}, {}, 1.0, "w", 1)
-AUTO = ["run.batch_size=auto"]
 
 
 @pytest.fixture(scope="module")
@@ -92,21 +91,29 @@ def test_a_sweep(swept: dict[str, Any]) -> None:
     assert one < three < 3.01 * one
 
 
+def made_up_point(passes: int = 1, batch: int = 50, seconds: Sequence[float] = (10.0,)) -> Point:
+    rounds = [Round([REPORT], one, one) for one in seconds]
+    parts = dict.fromkeys(("prefix", "suffix", "reduce"), 1.0)
+    return Point(passes, batch, rounds, 100, 100, 100, parts, 1, 1.0, {}, False, {})
+
+
 def test_rounds_that_are_far_apart_are_told() -> None:
-    def notes(*seconds: float) -> list[str]:
-        rounds = [Round([REPORT], one, one) for one in seconds]
-        parts = dict.fromkeys(("prefix", "suffix", "reduce"), 1.0)
-        return list(Point(1, 50, rounds, 100, 100, 100, parts, 1, 1.0, {}, False, {}).notes())
-
-    assert notes(10.0, 11.0, 10.5) == []
-    assert "differ by a factor of 2.2" in notes(10.0, 22.0, 10.5)[0]
+    assert list(made_up_point(seconds=(10.0, 11.0, 10.5)).notes()) == []
+    assert "differ by a factor of 2.2" in next(made_up_point(seconds=(10.0, 22.0, 10.5)).notes())
 
 
-def test_batches_that_auto_chose_by_the_passes_are_told() -> None:
-    few, many = run_bench(Asked("mlp", [1, 400], rows=64, rounds=1, device="cpu", overrides=AUTO))["points"]
-    assert few["batch"] > many["batch"]
-    assert not [note for note in few["notes"] if "auto" in note]
-    assert f"batches of {many['batch']} here, of {few['batch']} at T = 1;" in many["notes"][-1]
+def test_batches_that_auto_chose_by_the_passes_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(config: Config, *others: object, made_up: bool) -> Point:
+        return made_up_point(config.passes.count, 100 // config.passes.count)
+
+    monkeypatch.setattr(sweep, "measure", measured)
+    points = run_bench(Asked("mlp", [1, 4], device="cpu", overrides=["run.batch_size=auto"]))["points"]
+    assert [point["notes"] for point in points] == [
+        [],
+        ["'auto' chose batches of 25 here, of 100 at T = 1; give --batch to compare numbers of passes by themselves"],
+    ]
+    chosen = run_bench(Asked("mlp", [1, 4], batches=[16], device="cpu"))["points"]
+    assert [point["notes"] for point in chosen] == [[], []]
 
 
 def test_batches_of_a_built_in_network_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
