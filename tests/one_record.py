@@ -8,8 +8,8 @@ from poolscore.engine.run.journal import Journal, ShardReport
 
 
 def one_by_one(append: Callable[..., None]) -> Callable[..., None]:
-    """In place of Journal.append: a record for each shard. How many come together is chance, and tests that count what is
-    written want the same in every run."""
+    """In place of Journal.append: a record for each shard. How many come together is chance, and tests that count what
+    is written want the same in every run."""
 
     def appended(self: Journal, *reports: ShardReport) -> None:
         for report in reports:
