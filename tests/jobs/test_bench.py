@@ -51,7 +51,7 @@ def swept() -> dict[str, Any]:
     ("argv", "command"),
     [
         (["/venv/bin/poolscore", "bench", "resnet50", "--out", "/tmp/a.json"], "poolscore bench resnet50 --out a.json"),
-        (["/work/benchmarks/bench_peers.py", "--quick"], "python bench_peers.py --quick"),
+        (["/anywhere/benchmarks/bench_peers.py", "--quick"], "python bench_peers.py --quick"),
     ],
 )
 def test_the_command_is_told_as_it_is_typed_elsewhere(
