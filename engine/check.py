@@ -17,7 +17,7 @@ from poolscore.engine.job import decoded_columns
 from poolscore.engine.keys import IdSet
 from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.read import ShardReader, of_user
-from poolscore.engine.prepare.pool import look_at_labelled
+from poolscore.engine.prepare import look_at_labelled
 from poolscore.engine.profile import numeric_settings
 from poolscore.engine.scores import SCORES, Task, scores_of
 from poolscore.engine.shard import Scorer

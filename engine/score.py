@@ -16,7 +16,7 @@ from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, InterruptedRun, PoolscoreError, StoppedError
 from poolscore.engine.finish import RunResult, Scored, finish
 from poolscore.engine.identity import require_same
-from poolscore.engine.prepare import Prepared, prepare_job
+from poolscore.engine.prepare import Prepared, look_at_labelled, prepare_job
 from poolscore.engine.run import directory
 from poolscore.engine.run.coordinator import Coordinator, State
 from poolscore.engine.run.create import create_run, set_aside
@@ -71,7 +71,9 @@ def score_pool(
     there = directory.exists(config.run.dir) and not fresh
     if must_resume and not there:
         raise ConfigError(f"--resume: there is no run in {config.run.dir}")
-    prepared = prepared or prepare_job(config, fresh=fresh, extends=extends)
+    if prepared is None:
+        look_at_labelled(config)
+        prepared = prepare_job(config, fresh=fresh, extends=extends)
     config = prepared.config  # with the batch size as a number
     if config.check is not None:
         checked = check_labelled(config, prepared.scorer)

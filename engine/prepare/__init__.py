@@ -5,6 +5,7 @@ for a model that scores them, `batch_size.py` for the size 'auto', and `begun.py
 """
 
 from poolscore.engine.prepare.job import Prepared, prepare_job
+from poolscore.engine.prepare.pool import look_at_labelled
 from poolscore.engine.prepare.rows import read_sample
 
-__all__ = ["Prepared", "prepare_job", "read_sample"]
+__all__ = ["Prepared", "look_at_labelled", "prepare_job", "read_sample"]

@@ -10,6 +10,7 @@ from functools import partial
 from poolscore.engine.config import Config, RunConfig
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.extend import Extension, extend, without_new_files
+from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.job import decoded_columns
 from poolscore.engine.pool.choice import RowChoice
@@ -79,18 +80,19 @@ def look_at_pool(
             f"pool.filter: by their statistics none of the {pool.rows} rows can match; look at names and values"
         )
     choice = replace(pool.choice, share=plan.share, seed=config.passes.seed)
-    look_at_labelled(config)
     return Found(pool, plan, choice, extension, came)
 
 
 def look_at_labelled(config: Config) -> PoolFiles | None:
-    """The files of the labelled rows that the wiring is checked with, if there are any.
+    """The files of the labelled rows that the wiring is checked with, if there are any. To be looked at before a model
+    is built.
 
     Raises:
         ConfigError: they cannot be read, or lack a column that is asked for.
     """
     if config.check is None:
         return None
+    add_to_path(config.model.path)
     files = find_files(config.check.labelled, "check.labelled")
     columns = dict.fromkeys(decoded_columns(config), "check.labelled")
     files.require_columns({**columns, config.check.label: "check.label"})

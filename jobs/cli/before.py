@@ -53,10 +53,11 @@ def plan(
 ) -> None:
     """Dry run: rows, shards, bytes, live dropout, and one batch scored; with --preview also a real try on a sample."""
     from poolscore.engine.config import load_config
-    from poolscore.engine.prepare import prepare_job
+    from poolscore.engine.prepare import look_at_labelled, prepare_job
 
     config = load_config(config_file, changes(overrides, address))
     with show.busy("looking at pool and model"):
+        look_at_labelled(config)
         prepared = prepare_job(config)
     show.plan(prepared)
     checked = _check(config, prepared)

@@ -63,7 +63,7 @@ def scored(
     config: Config, *, fresh: bool = False, must_resume: bool = False, extends: str | None = None
 ) -> tuple[RunResult, str | None]:
     """Check, score, select and report, with progress; gives the result and the report's path, if there is one."""
-    from poolscore.engine.prepare import prepare_job
+    from poolscore.engine.prepare import look_at_labelled, prepare_job
     from poolscore.engine.run.directory import RunDirectory, require_usable
     from poolscore.engine.score import score_pool
     from poolscore.jobs.report import write_report
@@ -71,6 +71,7 @@ def scored(
     require_usable(config.run.dir)
     _ask_cluster(config)
     with show.busy("looking at pool and model"):
+        look_at_labelled(config)
         prepared = prepare_job(config, fresh=fresh, extends=extends)
     show.warnings(prepared)
     with show.Progress(prepared.plan) as progress:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,12 @@ class Round:
 
 def read_trained(root: Path) -> list[dict[str, Any]]:
     """What the trainings of a loop so far have recorded, of all curves."""
-    return [_read(path) for path in root.glob(f"*/seed-*/round-*/{TRAINED}")]
+    return [_read(path) for path in trained_in(root)]
+
+
+def trained_in(root: Path) -> Iterator[Path]:
+    """Those records, of the rounds that have one: DIR/ARM/seed-S/round-NNN/trained.json."""
+    return root.glob(f"*/seed-*/round-*/{TRAINED}")
 
 
 def _read(path: Path) -> dict[str, Any]:

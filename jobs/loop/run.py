@@ -16,14 +16,14 @@ from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.finish import RunResult
 from poolscore.engine.identity import settings_of
-from poolscore.engine.prepare import read_sample
+from poolscore.engine.prepare import look_at_labelled, read_sample
 from poolscore.engine.run.directory import RunDirectory, now, redacted, write_json
 from poolscore.engine.score import score_pool
 from poolscore.engine.storage.local import LocalStorage
 from poolscore.engine.storage.uri import lies_in, local_path
 from poolscore.jobs.loop.arms import arms_of
 from poolscore.jobs.loop.first import FirstLabels, read_first
-from poolscore.jobs.loop.folders import TRAINED
+from poolscore.jobs.loop.folders import trained_in
 from poolscore.jobs.loop.outputs import LoopResult, write_outputs
 from poolscore.jobs.loop.picture import can_draw
 from poolscore.jobs.loop.rounds import Loop, run_curve
@@ -70,6 +70,7 @@ def run_loop(
     with _alone(root):
         if not _has_begun(root):
             read_sample(config)
+            look_at_labelled(config)
             require_training(config)
         _claim(root, {**_settings(config, section), **digests})
         if not can_draw():
@@ -101,7 +102,7 @@ def _used_up(section: LoopConfig, first: Mapping[int, FirstLabels]) -> Iterator[
 
 def _left_out(root: Path, section: LoopConfig, arms: tuple[str, ...]) -> Iterator[str]:
     asked = {f"{arm}/seed-{seed}" for arm in arms for seed in section.seeds}
-    there = {path.parents[1].relative_to(root).as_posix() for path in root.glob(f"*/seed-*/round-*/{TRAINED}")}
+    there = {path.parents[1].relative_to(root).as_posix() for path in trained_in(root)}
     if others := sorted(there - asked):
         yield (
             f"{root} has other curves, too ({', '.join(others)}): they stay there, but curve.csv and the page have "
@@ -149,7 +150,7 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _has_begun(root: Path) -> bool:
-    return any(root.glob(f"*/seed-*/round-*/{TRAINED}"))
+    return any(trained_in(root))
 
 
 def _settings(config: Config, section: LoopConfig) -> dict[str, Any]:

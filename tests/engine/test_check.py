@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 from poolscore.engine.check import CheckResult, auroc, check_labelled
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.prepare import prepare_job
+from poolscore.engine.score import score_pool
 from poolscore.engine.scores import SCORES, Task, scores_of
 from poolscore.kernels.row_stats import row_stats
 
@@ -160,3 +163,10 @@ def test_too_low_an_accuracy_is_refused() -> None:
     result.require(0.5)
     with pytest.raises(ConfigError, match=r"accuracy 0.500 on 10 labelled rows is below check.min_accuracy=0.6"):
         result.require(0.6)
+
+
+def test_a_run_is_verified_without_its_labelled_rows(digit_config: Callable[..., Config], tmp_path: Path) -> None:
+    config = digit_config(check={"labelled": str(tmp_path / "gone.parquet"), "label": "label"})
+    assert prepare_job(config).plan.rows  # as `verify` and `export` do, which ask for no check
+    with pytest.raises(ConfigError, match=r"^check.labelled: .*gone.parquet"):
+        score_pool(config)
