@@ -150,7 +150,8 @@ def headline(results: Path = RESULTS) -> str:
         for one in part["result"]["figures"]
         if one["reach"]
     ]
-    names = ", ".join(dict.fromkeys(part["environment"]["gpu"]["name"] for part in parts))
+    gpus = (part["environment"]["gpu"] for part in parts)  # none where a part broke it
+    names = ", ".join(dict.fromkeys(gpu["name"] for gpu in gpus if gpu))
     tables = [NO_GPU] if not parts else []
     if of_gpu:
         tables.append(rows_to_table([names, "measured", "to reach"], of_gpu))

@@ -88,6 +88,19 @@ def test_the_readme_has_what_was_to_be_reached_on_a_gpu(tmp_path: Path) -> None:
     assert NO_GPU not in headline(tmp_path)
 
 
+def test_a_part_that_broke_the_gpu_is_shown_as_failed(tmp_path: Path) -> None:
+    result = {"ok": False, "figures": [figure("rate", 8, reach=">= 7")], "error": "CUDA error"}
+    broken = {
+        "part": "soak",
+        "about": "Soak",
+        "result": result,
+        "environment": ENVIRONMENT,
+    }
+    (tmp_path / "soak_H200_2026-01-02-030405.json").write_text(json.dumps(broken))
+    assert "**Failed.** CUDA error" in on_gpu(tmp_path)
+    assert "| [rate](benchmarks/RESULTS.md#soak) | 8 | >= 7 |" in headline(tmp_path)
+
+
 @pytest.mark.parametrize("content", ['{"latency": ', "[]", "{}"])
 def test_a_broken_file_is_named(tmp_path: Path, content: str) -> None:
     file = tmp_path / "feed_latency_cpu_2026-01-02.json"
