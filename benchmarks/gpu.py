@@ -37,6 +37,7 @@ HERE = Path(__file__).parent
 SOURCES = ("engine", "kernels", "jobs")  # a part that is done counts as long as these are the same
 PATIENCE = 2  # times its guess, and a minute: the deadline of a part
 MARK = "POOLSCORE_GPU_PART"  # in the environment of whatever a part starts: its folder
+SECONDS_TO_DIE = 30.0  # after a kill: a driver may take its time to free what a process held
 WIDTH = 66  # of what a line of the table says
 
 
@@ -144,14 +145,28 @@ def in_a_process(name: str, device: str, results: Results, seconds: float) -> No
 
 
 def _end(process: subprocess.Popen[bytes], folder: str) -> None:
-    """Kill a part with all that it started, also in sessions of their own, as Ray's processes: they hold the GPU."""
+    """Kill a part with all that it started, also in sessions of their own, as Ray's processes: they hold the GPU.
+
+    Returns when they are gone, for the next part wants the GPU's memory, or after SECONDS_TO_DIE.
+    """
     process.kill()
     process.wait()
-    mark = f"{MARK}={folder}".encode()
+    mark, deadline = f"{MARK}={folder}".encode(), time.monotonic() + SECONDS_TO_DIE
+    while (left := _bearing(mark)) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def _bearing(mark: bytes) -> list[int]:
+    """The processes in whose environment the mark is; a dead one that waits for its parent has none."""
+    pids = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if mark in environ.read_bytes().split(b"\0"):
-                os.kill(int(environ.parent.name), signal.SIGKILL)
+                pids.append(int(environ.parent.name))
+    return pids
 
 
 def child(name: str, device: str, folder: Path) -> None:
