@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from poolscore.engine import score_pool
-from poolscore.engine.advise import spearman, top_overlap
+from poolscore.engine.before.advise import spearman, top_overlap
 from poolscore.engine.config import ImageDecode, parse_config
 from poolscore.engine.inputs.image import ImageDecoder
 from poolscore.jobs.bench.environment import environment

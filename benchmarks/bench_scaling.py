@@ -28,8 +28,7 @@ from typing import Any, cast
 import ray
 
 from poolscore.engine.config import parse_config
-from poolscore.engine.cores import Node
-from poolscore.engine.job import Job
+from poolscore.engine.machine.cores import Node
 from poolscore.engine.pool.choice import EVERY_ROW
 from poolscore.engine.pool.plan import Piece, Shard
 from poolscore.engine.run.coordinator import Coordinator
@@ -43,6 +42,7 @@ from poolscore.engine.run.task import ScoreShard
 from poolscore.engine.run.totals import Totals
 from poolscore.engine.storage.local import LocalStorage
 from poolscore.engine.storage.open import open_storage
+from poolscore.engine.worker.job import Job
 from poolscore.jobs.bench.environment import environment
 
 WORKERS = (1, 4, 16, 64, 128, 256)

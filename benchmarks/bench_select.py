@@ -36,8 +36,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from poolscore.engine.cores import usable_cores
 from poolscore.engine.keys import IdSet
+from poolscore.engine.machine.cores import usable_cores
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.columns import Columns
 from poolscore.engine.selection.others import Others

@@ -24,9 +24,9 @@ import simplejpeg
 import torch
 
 from poolscore.engine import Config, parse_config, score_pool
-from poolscore.engine.job import Job, build_scorer
 from poolscore.engine.prepare import Prepared, prepare_job
-from poolscore.engine.profile import numeric_settings
+from poolscore.engine.worker.job import Job, build_scorer
+from poolscore.engine.worker.profile import numeric_settings
 
 HERE = Path(__file__).parent
 TICKS = os.sysconf("SC_CLK_TCK")

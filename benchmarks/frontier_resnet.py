@@ -18,8 +18,8 @@ from torch import Tensor
 
 from poolscore.engine import PoolscoreError, parse_config, prepare_job
 from poolscore.engine.prepare import Prepared
-from poolscore.engine.profile import numeric_settings
-from poolscore.engine.shard import Scorer
+from poolscore.engine.worker.profile import numeric_settings
+from poolscore.engine.worker.shard import Scorer
 from poolscore.jobs.bench.networks import CLASSES, resnet50
 from poolscore.jobs.bench.timing import interleaved_ms, medians
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from poolscore.engine.shortlist.read import Shortlist as Shortlist
     from poolscore.engine.shortlist.read import read_shortlist as read_shortlist
     from poolscore.engine.shortlist.read import thumbnails as thumbnails
-    from poolscore.engine.verify import verify_run as verify_run
+    from poolscore.engine.verify.verify import verify_run as verify_run
 
 _HOME = {
     "Config": "config",
@@ -51,7 +51,7 @@ _HOME = {
     "Shortlist": "shortlist.read",
     "read_shortlist": "shortlist.read",
     "thumbnails": "shortlist.read",
-    "verify_run": "verify",
+    "verify_run": "verify.verify",
 }
 __all__ = list(_HOME)
 

@@ -27,7 +27,7 @@ from poolscore.engine.selection.write import Written, cluster_for, write_batch
 from poolscore.engine.shortlist.cut import Labelled
 from poolscore.engine.shortlist.make import Made, make_shortlist, sweep_shortlist
 from poolscore.engine.shortlist.read import about_shortlist
-from poolscore.engine.verify import Verified, try_to_verify
+from poolscore.engine.verify.verify import Verified, try_to_verify
 from poolscore.engine.workers import Workers
 
 VERIFY_SHARE, VERIFY_SECONDS = 0.02, (1.0, 120.0)  # of the time of a run, for scoring rows again; least and most

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from importlib.metadata import version
 
 from poolscore.engine import log
-from poolscore.engine.check import CheckResult, check_labelled
+from poolscore.engine.before.check import CheckResult, check_labelled
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, InterruptedRun, PoolscoreError, StoppedError
 from poolscore.engine.finish import RunResult, Scored, finish

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from poolscore.engine import log
 from poolscore.engine.config import Config
-from poolscore.engine.job import Job
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.fleet import Fleet, LocalFleet
 from poolscore.engine.run.limits import Limits
 from poolscore.engine.run.live import at_stage
+from poolscore.engine.worker.job import Job
 
 
 class Workers:

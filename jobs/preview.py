@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from poolscore.engine.before.estimate import Estimate, Work, estimate
+from poolscore.engine.before.preview import Preview, draw_sample, preview, with_cores
 from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import ConfigError, UnreadableShard
-from poolscore.engine.estimate import Estimate, Work, estimate
 from poolscore.engine.inputs.base import BadRow
 from poolscore.engine.inputs.image import encoded_bytes
 from poolscore.engine.inputs.thumbnail import picture_input
-from poolscore.engine.job import Job
+from poolscore.engine.machine.cores import usable_cores
 from poolscore.engine.model.compiled import NOT_THERE
 from poolscore.engine.prepare import Prepared
-from poolscore.engine.preview import Preview, draw_sample, preview, with_cores
-from poolscore.engine.stages import idle_share
 from poolscore.engine.words import amount
+from poolscore.engine.worker.job import Job
+from poolscore.engine.worker.stages import idle_share
 from poolscore.jobs import show
 from poolscore.jobs.report.gallery import cards, table
 from poolscore.jobs.report.lines import lines_of

@@ -9,8 +9,8 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.jobs.status import state_of
 
 if TYPE_CHECKING:
-    from poolscore.engine.advise import Advised
-    from poolscore.engine.check import CheckResult
+    from poolscore.engine.before.advise import Advised
+    from poolscore.engine.before.check import CheckResult
     from poolscore.engine.finish import RunResult
     from poolscore.engine.prepare import Prepared
 

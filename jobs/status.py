@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from poolscore.engine import stages
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.run import directory
 from poolscore.engine.run.directory import RunDirectory
@@ -18,6 +17,7 @@ from poolscore.engine.run.records import Opening, newest
 from poolscore.engine.run.totals import Totals
 from poolscore.engine.storage.base import Storage
 from poolscore.engine.words import amount
+from poolscore.engine.worker import stages
 from poolscore.jobs import scripts, show
 from poolscore.jobs.show.terminal import duration
 from poolscore.jobs.submit.job import Job

@@ -17,7 +17,7 @@ from PIL import Image
 
 from gpu_parts.jobs import IMAGENET, RESNET, jpegs, write_jpegs, write_tensors
 from gpu_parts.part import Result, figure
-from poolscore.engine.cores import usable_cores as cores
+from poolscore.engine.machine.cores import usable_cores as cores
 from poolscore.jobs.bench.sweep import Asked, run_bench
 
 EDGE = {"cuda": 224, "cpu": 32}  # that the network sees

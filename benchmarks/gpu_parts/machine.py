@@ -10,7 +10,7 @@ from bench_row_stats import copy_bandwidth
 from frontier_resnet import GEMM_SIZE, gemm
 
 from gpu_parts.part import BF16_FLOP_PER_S, COPY_BYTES_PER_S, Result, figure
-from poolscore.engine.cores import usable_cores
+from poolscore.engine.machine.cores import usable_cores
 from poolscore.jobs.bench.timing import interleaved_ms, medians
 
 TOOLS = ("ncu", "compute-sanitizer", "nvcc", "cuobjdump", "nvidia-smi")

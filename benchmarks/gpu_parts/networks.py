@@ -12,7 +12,7 @@ from frontier_resnet import Precision, first_batch, gemm, measure, score
 from gpu_parts.jobs import small_job, write_tensors
 from gpu_parts.part import BF16_FLOP_PER_S, Result, figure
 from poolscore.engine import prepare_job
-from poolscore.engine.profile import numeric_settings
+from poolscore.engine.worker.profile import numeric_settings
 from poolscore.jobs.bench.networks import vit_b16
 from poolscore.jobs.bench.timing import interleaved_ms, medians
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gpu_parts.jobs import EDGE, RESNET, small_job, write_tensors
 from gpu_parts.part import BENCHMARKS, Result, figure
 from poolscore.engine import prepare_job, score_pool
-from poolscore.engine.cores import usable_cores
+from poolscore.engine.machine.cores import usable_cores
 
 ROWS = {"cuda": 20_000, "cpu": 100}
 ROWS_RESNET = {"cuda": 2_000, "cpu": 4}
@@ -56,7 +56,7 @@ def same_bits(device: str, folder: Path) -> Result:
 
 def score_shards(folder: Path, device: str, order: int, compiled: bool) -> None:
     """Score every shard in an order of its own; a process that `same_bits` starts."""
-    from poolscore.engine.worker import ShardWorker
+    from poolscore.engine.worker.worker import ShardWorker
 
     run_dir = folder / f"run-{order}-{int(compiled)}"
     passes = {"count": 20, "compile": compiled}

@@ -70,7 +70,7 @@ def seconds_to_first_scores(device: str, folder: Path) -> Result:
 
 def first_scores(file: Path) -> None:
     """What a worker does: build the model, score a shard."""
-    from poolscore.engine.worker import ShardWorker
+    from poolscore.engine.worker.worker import ShardWorker
 
     job, shard = pickle.loads(file.read_bytes())  # written by the process that started this one
     worker = ShardWorker(job)

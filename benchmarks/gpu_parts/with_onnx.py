@@ -9,7 +9,7 @@ from resnet import export_onnx
 
 from gpu_parts.part import Result, figure
 from poolscore.engine import PoolscoreError
-from poolscore.engine.profile import numeric_settings
+from poolscore.engine.worker.profile import numeric_settings
 
 BATCH, EDGE = {"cuda": 64, "cpu": 2}, {"cuda": 224, "cpu": 32}
 PASSES = 20

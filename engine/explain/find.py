@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from poolscore.engine.cores import usable_cores
 from poolscore.engine.keys import id_text, keys_of
+from poolscore.engine.machine.cores import usable_cores
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.parts import DTYPES, Part, Reader

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolscore.engine.explain.picked import ranks_in_batch
-from poolscore.engine.near_duplicates import ALIKE, cosines
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.scores import Task
+from poolscore.engine.selection.near_duplicates import ALIKE, cosines
 from poolscore.engine.shortlist.listing import Listing
 
 TOP = 5  # columns

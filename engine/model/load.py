@@ -19,9 +19,9 @@ from poolscore.engine.model.network import Network
 from poolscore.engine.model.program import load_program
 from poolscore.engine.model.recurrent import split_recurrent_layers
 from poolscore.engine.model.torch_network import TorchNetwork
-from poolscore.engine.profile import numeric_settings
 from poolscore.engine.storage.filesystem import fetch, on_disk, reason, require_bucket
 from poolscore.engine.storage.uri import join, local_path
+from poolscore.engine.worker.profile import numeric_settings
 
 SHOWN = 3  # names of parameters in an error
 

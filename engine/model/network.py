@@ -71,7 +71,7 @@ class Network(Protocol):
     weights: str  # SHA-256 of its weights, 32 digits
     description: str  # beside its weights, what two runs of one model have in common
     code: str  # digest of the user's own Python in it; '' where there is none
-    profile: Mapping[str, str | int]  # what else its last bits depend on (`engine/profile.py`)
+    profile: Mapping[str, str | int]  # what else its last bits depend on (`engine/worker/profile.py`)
 
     def probe(self, inputs: Inputs) -> Probe:
         """Find the live dropout by running a few rows (at least 3), on the CPU.

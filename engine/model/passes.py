@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from poolscore.engine.allocation import keep_freed_memory
 from poolscore.engine.config import PassesConfig
 from poolscore.engine.config_text import one_line
+from poolscore.engine.machine.allocation import keep_freed_memory
 from poolscore.engine.model.masks import DropAll, IndependentMasks, Masks, SharedMasks
 from poolscore.engine.model.network import Build, Cut, Forward, Network
 from poolscore.engine.model.probe import Inputs, Probe

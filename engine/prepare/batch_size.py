@@ -6,13 +6,13 @@ import os
 
 import torch
 
-from poolscore.engine.batch_size import measure_batch_size
 from poolscore.engine.config import AUTO, Config
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.prepare.fastest_batch import measure_batch_size
 from poolscore.engine.prepare.model import failures_in_one_line
 from poolscore.engine.prepare.rows import Batch
 from poolscore.engine.run.directory import RunDirectory
-from poolscore.engine.shard import Scorer
+from poolscore.engine.worker.shard import Scorer
 
 
 def require_measurable(config: Config, device: torch.device) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from poolscore.engine.config import AUTO, Config
-from poolscore.engine.cores import expected_workers
 from poolscore.engine.errors import ConfigError, UnreadableShard
 from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.extend import Extension
@@ -21,8 +20,8 @@ from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
-from poolscore.engine.job import Job, input_columns
 from poolscore.engine.keys import IdSet
+from poolscore.engine.machine.cores import expected_workers
 from poolscore.engine.model.load import load_network
 from poolscore.engine.model.network import Network
 from poolscore.engine.model.passes import Cost
@@ -43,11 +42,12 @@ from poolscore.engine.prepare.model import (
 )
 from poolscore.engine.prepare.pool import look_at_pool
 from poolscore.engine.prepare.rows import LOOKED_AT, blocks_of, first_good_batch, first_rows, require_rows
-from poolscore.engine.profile import device_of_driver, numeric_settings, tokenizer_digests
 from poolscore.engine.run.footers import RunFooters
-from poolscore.engine.shard import Scorer
 from poolscore.engine.storage.open import open_storage
 from poolscore.engine.storage.uri import lies_in
+from poolscore.engine.worker.job import Job, input_columns
+from poolscore.engine.worker.profile import device_of_driver, numeric_settings, tokenizer_digests
+from poolscore.engine.worker.shard import Scorer
 
 TRIED = 4  # shards, of which one has a row that can be decoded
 

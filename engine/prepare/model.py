@@ -20,9 +20,9 @@ from poolscore.engine.model.passes import Cost, McDropout
 from poolscore.engine.model.probe import Probe
 from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.prepare.rows import Batch
-from poolscore.engine.profile import is_on_cluster
 from poolscore.engine.scores import Task
-from poolscore.engine.shard import Scorer
+from poolscore.engine.worker.profile import is_on_cluster
+from poolscore.engine.worker.shard import Scorer
 
 
 def first_scorer(

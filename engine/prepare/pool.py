@@ -12,7 +12,6 @@ from poolscore.engine.errors import ConfigError
 from poolscore.engine.extend import Extension, extend, without_new_files
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
-from poolscore.engine.job import decoded_columns
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.files import PoolFiles
@@ -21,6 +20,7 @@ from poolscore.engine.pool.plan import Plan
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.scores import SCORES
 from poolscore.engine.selection.groups import require_groups
+from poolscore.engine.worker.job import decoded_columns
 
 OWN_COLUMNS = {
     "row_id",

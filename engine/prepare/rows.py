@@ -14,12 +14,12 @@ from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import Decoder, RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder, find_row_specs
-from poolscore.engine.job import input_columns
 from poolscore.engine.keys import IdSet
 from poolscore.engine.model.probe import PROBE_ROWS, Inputs
 from poolscore.engine.pool.plan import Plan
 from poolscore.engine.pool.read import Rows, ShardReader, of_user
 from poolscore.engine.prepare.pool import look_at_pool
+from poolscore.engine.worker.job import input_columns
 
 COUNTED_PIECES = 2_000  # of row groups: in a larger pool rows are not counted in advance
 LOOKED_AT = 64  # rows at a time, until the batch size is measured

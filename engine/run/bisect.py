@@ -17,7 +17,7 @@ from poolscore.engine.pool.plan import Shard
 from poolscore.engine.run.task import ScoreShard, Task, TryReading, TryRows
 
 if TYPE_CHECKING:
-    from poolscore.engine.feed import Blank
+    from poolscore.engine.worker.feed import Blank
 
 PARTS = 16  # of a range that fails. Trials that live cost together what scoring the range costs; deaths are dearer, and
 # a row among 65,536 is found with four of them, and those of the row itself

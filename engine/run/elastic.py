@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from poolscore.engine.config import RunConfig
-from poolscore.engine.cores import Node, cores_per_worker
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.machine.cores import Node, cores_per_worker
 
 MAX_DEATHS_AT_START = 3  # workers that die before they are ready, in a row and while no other works
 LONGEST_PAUSE = 60.0  # seconds before another worker is started where they die at start again and again

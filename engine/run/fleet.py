@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import OutOfMemory, PoolscoreError, UnreadableShard
-from poolscore.engine.job import Job
-from poolscore.engine.profile import choose_device
+from poolscore.engine.machine.cores import usable_cores
 from poolscore.engine.run.mixed import Profile
 from poolscore.engine.run.task import Task
-from poolscore.engine.shard import AT_ONCE
-from poolscore.engine.worker import ShardWorker
+from poolscore.engine.worker.job import Job
+from poolscore.engine.worker.profile import choose_device
+from poolscore.engine.worker.shard import AT_ONCE
+from poolscore.engine.worker.worker import ShardWorker
 
 IN_FLIGHT = AT_ONCE  # tasks given to a worker
 

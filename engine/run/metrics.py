@@ -15,7 +15,7 @@ from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.events import RunEvent
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.observer import Observer
-from poolscore.engine.stages import idle_share
+from poolscore.engine.worker.stages import idle_share
 
 REFRESH = 5.0  # seconds: Ray forgets a gauge that is not set again within two of its intervals, 20 s by default
 SILENT = 1800.0  # seconds without a report after which a worker's gauges are dropped

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
 
-Profile = dict[str, str | int]  # see `engine/profile.py`
+Profile = dict[str, str | int]  # see `engine/worker/profile.py`
 
 NAMED = 3  # differences that a sentence names
 

@@ -12,11 +12,11 @@ from typing import Any
 import ray
 
 from poolscore.engine import log
-from poolscore.engine.cores import bind_to_gpu
 from poolscore.engine.errors import PoolscoreError
-from poolscore.engine.job import Job
+from poolscore.engine.machine.cores import bind_to_gpu
 from poolscore.engine.run.task import Task
-from poolscore.engine.worker import ShardWorker
+from poolscore.engine.worker.job import Job
+from poolscore.engine.worker.worker import ShardWorker
 
 
 class Actor:

@@ -9,8 +9,8 @@ import socket
 from typing import Any
 
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import Node
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.machine.cores import Node
 from poolscore.engine.run.signals import signals_after
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

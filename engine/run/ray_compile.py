@@ -11,15 +11,15 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayTaskError
 
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
-from poolscore.engine.job import Job, build_scorer
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.prepare.model import Compiled, compile_model
 from poolscore.engine.prepare.rows import first_good_batch
-from poolscore.engine.profile import numeric_settings
 from poolscore.engine.run.elastic import Ask, Elastic
 from poolscore.engine.run.fleet import what_failed
 from poolscore.engine.run.ray_actor import Actor
 from poolscore.engine.run.ray_cluster import connect, machines
+from poolscore.engine.worker.job import Job, build_scorer
+from poolscore.engine.worker.profile import numeric_settings
 
 ATTEMPTS = 3  # machines of a spot market may be taken away meanwhile
 SECONDS = 1800.0  # a compiler that takes longer hangs

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from poolscore.engine.errors import ConfigError, StoppedError
-from poolscore.engine.near_duplicates import repeated
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.caps import NEAR_DUPLICATES
+from poolscore.engine.selection.near_duplicates import repeated
 from poolscore.engine.selection.result import Batch
 from poolscore.engine.shortlist.listing import Listing, look_at
 

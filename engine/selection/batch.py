@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from poolscore.engine.config import Config
-from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.exclude import read_ids
+from poolscore.engine.machine.cores import usable_cores
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.selection.caps import NEAR_DUPLICATES

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from poolscore.engine.near_duplicates import clusters
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.caps import NEAR_DUPLICATES, NO_CAPS
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.groups import ALONE, Closing, Groups, Tally
+from poolscore.engine.selection.near_duplicates import clusters
 from poolscore.engine.selection.order import Places, Values, among
 from poolscore.engine.selection.ranking import METHODS, Ranking
 from poolscore.engine.shortlist.read import Shortlist, require_about

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.keys import IdSet
+from poolscore.engine.machine.cores import usable_cores
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.batch import selected
 from poolscore.engine.selection.choice import Choice

@@ -1,8 +1,8 @@
 """Numbers of a Parquet column as they lie in the file: for columns written plain, without nulls or compression.
 
-Score parts are written so (`engine/worker.py`). Reading such a column needs no decoding: the values of a page are its
-last bytes. That is several times faster than a Parquet reader where a selection looks at every part twice. Any other
-column gives None, and is read by Arrow.
+Score parts are written so (`engine/worker/worker.py`). Reading such a column needs no decoding: the values of a page
+are its last bytes. That is several times faster than a Parquet reader where a selection looks at every part twice. Any
+other column gives None, and is read by Arrow.
 
 Source: the Parquet format's `parquet.thrift` (PageHeader) and Thrift's compact protocol.
 """

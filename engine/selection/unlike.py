@@ -14,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine.near_duplicates import are_alike, directions
 from poolscore.engine.selection.groups import ALONE, Closing, Tally
+from poolscore.engine.selection.near_duplicates import are_alike, directions
 from poolscore.engine.shortlist.read import Shortlist
 
 

@@ -14,7 +14,6 @@ from torch.nn.functional import logsigmoid
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import StoppedError, UnreadableShard
-from poolscore.engine.feed import Feed
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import BadRow
 from poolscore.engine.inputs.image import encoded_bytes
@@ -23,8 +22,9 @@ from poolscore.engine.keys import IdSet
 from poolscore.engine.pool.read import Rows, ShardReader
 from poolscore.engine.run.task import LookAtLabelled
 from poolscore.engine.scores import Task
-from poolscore.engine.shard import Scorer
 from poolscore.engine.shortlist.read import FEATURES, LOG_PROBS, OUTPUTS, THUMBNAIL
+from poolscore.engine.worker.feed import Feed
+from poolscore.engine.worker.shard import Scorer
 
 
 def log_probabilities(logits_NTC: Tensor, task: Task) -> Tensor:

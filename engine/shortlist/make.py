@@ -21,7 +21,6 @@ from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.inputs.thumbnail import picture_input
 from poolscore.engine.prepare import Prepared
-from poolscore.engine.profile import numeric_settings
 from poolscore.engine.run.directory import RunDirectory, write_json
 from poolscore.engine.run.errands import ErrandState, run_errands
 from poolscore.engine.run.fleet import Fleet
@@ -38,6 +37,7 @@ from poolscore.engine.shortlist.outcome import Outcome, Tasks
 from poolscore.engine.shortlist.read import ABOUT, FOLDER, FORMAT, OURS, about_shortlist, new_name
 from poolscore.engine.shortlist.rows import find_rows
 from poolscore.engine.shortlist.wanted import made_of, wanted_of
+from poolscore.engine.worker.profile import numeric_settings
 
 THUMBNAIL_BYTES = 8 << 10  # of one, about
 _TEMPORARY = re.compile(rf"\.({OURS}|shortlist\.json)\.[0-9a-f]{{8}}\.tmp")

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from poolscore.engine.config import Config
-from poolscore.engine.cores import usable_cores
 from poolscore.engine.keys import IdSet
+from poolscore.engine.machine.cores import usable_cores
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import scores_of

@@ -14,8 +14,8 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet
 
-from poolscore.engine.allocation import share_arenas
 from poolscore.engine.errors import StoppedError
+from poolscore.engine.machine.allocation import share_arenas
 
 A = TypeVar("A")
 PATIENCE = 2.0  # seconds that calls on their way have to come back, when nobody wants their answers any more

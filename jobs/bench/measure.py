@@ -14,9 +14,9 @@ import torch
 
 from poolscore.engine.config import Config
 from poolscore.engine.prepare import prepare_job
-from poolscore.engine.profile import numeric_settings
 from poolscore.engine.run.fleet import LocalFleet
 from poolscore.engine.storage.open import open_storage
+from poolscore.engine.worker.profile import numeric_settings
 from poolscore.jobs.bench.parts import copy_bytes_per_s, parts_of_model
 from poolscore.jobs.bench.point import Point
 from poolscore.jobs.bench.steady import SHARDS, drawn_shards, fitting_rows, measured_rounds

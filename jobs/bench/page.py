@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from poolscore.engine.stages import STAGES
+from poolscore.engine.worker.stages import STAGES
 from poolscore.jobs.bench.point import PARTS
 from poolscore.jobs.bench.words import by_bytes, facts_of, in_hours, number, share
 from poolscore.jobs.report.curve import curves_svg

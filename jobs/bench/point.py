@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from poolscore.engine.stages import STAGES, bounding_stage, idle_share
 from poolscore.engine.words import amount
+from poolscore.engine.worker.stages import STAGES, bounding_stage, idle_share
 from poolscore.jobs.bench.steady import Round
 
 PARTS = ("prefix", "suffix", "reduce")

@@ -13,8 +13,8 @@ import torch
 from poolscore.engine.config import Config, load_config, parse_config
 from poolscore.engine.config.run import AUTO
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.profile import choose_device
 from poolscore.engine.run.directory import redacted
+from poolscore.engine.worker.profile import choose_device
 from poolscore.jobs.bench.environment import environment
 from poolscore.jobs.bench.measure import measure
 from poolscore.jobs.bench.point import Budget, Point

@@ -12,7 +12,7 @@ from poolscore.jobs import scripts, show
 from poolscore.jobs.cli.options import AsJson, ConfigFile, Overrides, Pool, changes
 
 if TYPE_CHECKING:
-    from poolscore.engine.check import CheckResult
+    from poolscore.engine.before.check import CheckResult
     from poolscore.engine.config import Config
     from poolscore.engine.prepare import Prepared
 
@@ -63,7 +63,7 @@ def plan(
     checked = _check(config, prepared)
     advised, previewed = None, None
     if advise:
-        from poolscore.engine.advise import advise as try_settings
+        from poolscore.engine.before.advise import advise as try_settings
 
         with show.busy("scoring a sample in each way"):
             advised = try_settings(prepared, rows)
@@ -82,7 +82,7 @@ def plan(
 def _check(config: Config, prepared: Prepared) -> CheckResult | None:
     if config.check is None:
         return None
-    from poolscore.engine.check import check_labelled
+    from poolscore.engine.before.check import check_labelled
 
     result = check_labelled(config, prepared.scorer)
     show.check(result)

@@ -36,7 +36,7 @@ def pack(
 
     A pack that was stopped goes on where it was when it is given again.
     """
-    from poolscore.engine.cores import usable_cores
+    from poolscore.engine.machine.cores import usable_cores
     from poolscore.jobs.pack import Resize
     from poolscore.jobs.pack import pack as run_pack
 

@@ -144,7 +144,7 @@ def verify(
     from poolscore.engine.prepare import prepare_job
     from poolscore.engine.retry import extends_of
     from poolscore.engine.run.directory import RunDirectory
-    from poolscore.engine.verify import verify_run
+    from poolscore.engine.verify.verify import verify_run
 
     if precision not in ("float64", "fp32"):
         raise ConfigError(f"--precision {precision}: there are float64 and fp32")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from poolscore.engine import stages
 from poolscore.engine.words import amount
+from poolscore.engine.worker import stages
 from poolscore.jobs.report.axes import FULL, Axis, grid_line, ticks_below
 from poolscore.jobs.report.facts import Facts
 from poolscore.jobs.report.pace import SLICES, Pace, WorkerPace, pace_of, workers_of

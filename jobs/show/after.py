@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from poolscore.engine import stages
 from poolscore.engine.words import amount
+from poolscore.engine.worker import stages
 from poolscore.jobs.shortlisted import shortlist_in_words
 from poolscore.jobs.show.terminal import Facts, duration, errors, warn
 from poolscore.jobs.verified import RANDOM_PART, verified_in_words

@@ -15,8 +15,8 @@ from poolscore.jobs.show.terminal import Facts, console, done, duration, warn
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from poolscore.engine.advise import Advised
-    from poolscore.engine.check import CheckResult
+    from poolscore.engine.before.advise import Advised
+    from poolscore.engine.before.check import CheckResult
     from poolscore.engine.model.dropout import DropoutLayer
     from poolscore.engine.model.export import Exported
     from poolscore.engine.prepare import Prepared

@@ -9,11 +9,11 @@ import pytest
 import torch
 from conftest import scores_of_run
 
-from poolscore.engine import batch_size
-from poolscore.engine.batch_size import BatchSize, choose_batch_size
 from poolscore.engine.config import AUTO, Config
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.prepare import fastest_batch as batch_size
 from poolscore.engine.prepare import prepare_job
+from poolscore.engine.prepare.fastest_batch import BatchSize, choose_batch_size
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
 

@@ -24,13 +24,13 @@ from poolscore.engine.prepare.model import Compiled
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.elastic import Ask
 from poolscore.engine.score import score_pool
-from poolscore.engine.worker import ShardWorker
+from poolscore.engine.worker.worker import ShardWorker
 
 Configure = Callable[..., Config]
 
 ELSEWHERE = """
 import pickle, sys
-from poolscore.engine.worker import ShardWorker
+from poolscore.engine.worker.worker import ShardWorker
 job, shard = pickle.load(open(sys.argv[1], "rb"))
 worker = ShardWorker(job)
 print(worker.profile["compiled"])

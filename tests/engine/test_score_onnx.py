@@ -16,11 +16,11 @@ from conftest import scores_of_run
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.job import build_scorer
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
-from poolscore.engine.verify import verify_run
+from poolscore.engine.verify.verify import verify_run
+from poolscore.engine.worker.job import build_scorer
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from pyarrow import fs
 from s3_server import S3Server, proxy_before
 from typer.testing import CliRunner
 
-from poolscore.engine.check import CheckResult
+from poolscore.engine.before.check import CheckResult
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import DONE, ConfigError, InterruptedRun
 from poolscore.engine.prepare import prepare_job
@@ -35,7 +35,7 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
 from poolscore.engine.shortlist.read import read_shortlist
 from poolscore.engine.storage.filesystem import locate
-from poolscore.engine.verify import verify_run
+from poolscore.engine.verify.verify import verify_run
 from poolscore.jobs.cli import app
 
 KILLED = """

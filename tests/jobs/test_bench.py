@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.run.journal import ShardReport
-from poolscore.engine.stages import STAGES
+from poolscore.engine.worker.stages import STAGES
 from poolscore.jobs.bench import sweep
 from poolscore.jobs.bench.compare import compare, read_result
 from poolscore.jobs.bench.environment import environment

@@ -27,7 +27,7 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.task import LookAgain
 from poolscore.engine.score import score_pool
 from poolscore.engine.storage.filesystem import locate
-from poolscore.engine.worker import ShardWorker
+from poolscore.engine.worker.worker import ShardWorker
 
 RECIPES = TESTS.parent / "jobs" / "cluster"
 

@@ -23,9 +23,9 @@ from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
 from poolscore.engine.inputs.text import TextDecoder
 from poolscore.engine.prepare import prepare_job
-from poolscore.engine.profile import numeric_profile
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
+from poolscore.engine.worker.profile import numeric_profile
 
 tokenizers = pytest.importorskip("tokenizers")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")

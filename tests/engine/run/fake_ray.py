@@ -7,7 +7,7 @@ from typing import Any
 
 from ray.exceptions import ActorDiedError, RayError
 
-from poolscore.engine.cores import Node
+from poolscore.engine.machine.cores import Node
 
 
 class Reference:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from poolscore.engine.config import RunConfig
-from poolscore.engine.cores import Node
 from poolscore.engine.errors import ConfigError, StoppedError
+from poolscore.engine.machine.cores import Node
 from poolscore.engine.run.elastic import LONGEST_PAUSE, MAX_DEATHS_AT_START, Ask, Elastic
 
 GPU = Node(cpus=8, gpus=2)

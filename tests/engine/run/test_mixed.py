@@ -11,7 +11,6 @@ import pytest
 from conftest import scores_of_run
 from typer.testing import CliRunner
 
-from poolscore.engine import worker
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, InterruptedRun
 from poolscore.engine.run.coordinator import State
@@ -19,6 +18,7 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.mixed import mixed_in_words, profile_name, with_profile
 from poolscore.engine.run.totals import Totals
 from poolscore.engine.score import score_pool
+from poolscore.engine.worker import worker
 from poolscore.jobs.cli import app
 from poolscore.jobs.report import write_report
 

@@ -12,13 +12,13 @@ from fake_ray import Actor, FakeRay
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError
 
 from poolscore.engine.config import parse_config
-from poolscore.engine.cores import Node
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.job import Job
+from poolscore.engine.machine.cores import Node
 from poolscore.engine.run import ray_fleet
 from poolscore.engine.run.fleet import Done, Event, Joined, Leaving, Lost
 from poolscore.engine.run.ray_fleet import SPOT, RayFleet
 from poolscore.engine.run.task import ScoreShard
+from poolscore.engine.worker.job import Job
 
 A, B, C = TASKS = [ScoreShard(shard) for shard in make_shards(3)]
 

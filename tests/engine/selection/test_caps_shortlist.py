@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from test_select import make_run
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.near_duplicates import near_duplicate_rate
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.selection.batch import select_batch, selected
 from poolscore.engine.selection.choice import Choice
 from poolscore.engine.selection.methods import AWARE
+from poolscore.engine.selection.near_duplicates import near_duplicate_rate
 from poolscore.engine.selection.ranking import METHODS
 
 ROWS, LISTED = 120, 80

@@ -398,7 +398,7 @@ def test_a_row_that_cannot_be_decoded_any_more_is_left_out_alone(
             found, bad = found.filter(pa.compute.field("row_id") != torn), {torn: "torn"}
         return found, bad
 
-    monkeypatch.setattr("poolscore.engine.worker.look_again", without)
+    monkeypatch.setattr("poolscore.engine.worker.worker.look_again", without)
     result = score_pool(config, prepared=prepared)
     assert result.shortlist is not None
     assert (result.shortlist.rows, result.shortlist.notes) == (99, ["1 row cannot be decoded any more: torn"])

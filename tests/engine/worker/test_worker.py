@@ -23,8 +23,8 @@ from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.task import ScoreShard, TryReading, TryRows
 from poolscore.engine.score import score_pool
-from poolscore.engine.shard import Scorer
-from poolscore.engine.worker import ShardWorker
+from poolscore.engine.worker.shard import Scorer
+from poolscore.engine.worker.worker import ShardWorker
 
 Configure = Callable[..., Config]
 
@@ -103,9 +103,8 @@ def test_a_first_batch_of_bad_rows_is_no_verdict_on_the_model(
 def test_large_tensors_come_in_large_pages() -> None:
     if "[never]" in Path("/sys/kernel/mm/transparent_hugepage/enabled").read_text():
         pytest.skip("this machine has none")
-    code = (
-        "import torch, poolscore.engine.worker; x = torch.zeros(1 << 24); print(open('/proc/self/smaps_rollup').read())"
-    )
+    module = "poolscore.engine.worker.worker"
+    code = f"import torch, {module}; x = torch.zeros(1 << 24); print(open('/proc/self/smaps_rollup').read())"
     about = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     huge = next(line.split()[1] for line in about.splitlines() if line.startswith("AnonHugePages"))
     assert int(huge) >= 48 << 10  # kB, of 64 MB

@@ -21,27 +21,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
+from poolscore.engine.before.preview import Preview, preview
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, PoolAway, PoolscoreError, UnreadableShard
-from poolscore.engine.feed import NO_ROWS, Blank, Feed
-from poolscore.engine.job import Job, build_scorer
 from poolscore.engine.model.compiled import Artefact, programs_compiled
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader, is_away
-from poolscore.engine.preview import Preview, preview
-from poolscore.engine.profile import numeric_profile, numeric_settings
 from poolscore.engine.reasons import by_kind
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.mixed import Profile, profile_name
 from poolscore.engine.run.sweep import keep_unless_sealed
 from poolscore.engine.run.task import LookAgain, LookAtLabelled
 from poolscore.engine.scores import scores_of
-from poolscore.engine.shard import ScoredShard, Scorer
 from poolscore.engine.shortlist.look import look_again, reader_of, require_rows
 from poolscore.engine.shortlist.read import FEATURES, Looked, WidePart, matrix, new_name
 from poolscore.engine.storage.base import Storage, publish_new
 from poolscore.engine.storage.open import open_storage
 from poolscore.engine.storage.patient import PatientStorage
+from poolscore.engine.worker.feed import NO_ROWS, Blank, Feed
+from poolscore.engine.worker.job import Job, build_scorer
+from poolscore.engine.worker.profile import numeric_profile, numeric_settings
+from poolscore.engine.worker.shard import ScoredShard, Scorer
 
 A = TypeVar("A")
 B = TypeVar("B")

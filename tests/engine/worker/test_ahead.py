@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from poolscore.engine.ahead import Ahead
+from poolscore.engine.worker.ahead import Ahead
 
 
 def our_threads() -> list[str]:

@@ -14,16 +14,15 @@ import pytest
 import torch
 from conftest import TESTS, write_pool
 
-from poolscore.engine import verify
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import DONE, INCOMPLETE, ConfigError, InterruptedRun
 from poolscore.engine.pool import draw
 from poolscore.engine.prepare import Prepared, prepare_job
-from poolscore.engine.reference import Reference
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
-from poolscore.engine.verify import Verified, try_to_verify, verify_run
+from poolscore.engine.verify.reference import Reference
+from poolscore.engine.verify.verify import Verified, try_to_verify, verify, verify_run
 from poolscore.jobs.verified import verified_in_words
 from poolscore.kernels.dropout_mask import keep_mask
 
@@ -163,7 +162,7 @@ def test_a_model_that_insists_on_float32_is_compared_in_it(
         raise RuntimeError("expected Float but found Double")
 
     run, prepared = scored(configure())
-    monkeypatch.setattr("poolscore.engine.reference._in_float64", fail)
+    monkeypatch.setattr("poolscore.engine.verify.reference._in_float64", fail)
     found = verify_run(run, prepared, 1000)
     assert (found.rows, found.precision, found.wrong) == (119, "fp32", [])
     assert found.note == "the model does not run in float64: RuntimeError: expected Float but found Double"

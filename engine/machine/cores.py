@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from poolscore.engine.config import RunConfig
-from poolscore.engine.machine import bind, cores_beside, cpu_quota, memory_limit
+from poolscore.engine.machine.linux import bind, cores_beside, cpu_quota, memory_limit
 
 READ_AHEAD = {False: 128 << 20, True: 1 << 30}  # bytes; True: on a GPU
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError, UnreadableShard
-from poolscore.engine.job import decoded_columns
 from poolscore.engine.keys import IdSet
 from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.read import ShardReader, of_user
 from poolscore.engine.prepare import look_at_labelled
-from poolscore.engine.profile import numeric_settings
 from poolscore.engine.scores import SCORES, Task, scores_of
-from poolscore.engine.shard import Scorer
+from poolscore.engine.worker.job import decoded_columns
+from poolscore.engine.worker.profile import numeric_settings
+from poolscore.engine.worker.shard import Scorer
 
 Array = NDArray[Any]
 

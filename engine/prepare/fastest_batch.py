@@ -10,7 +10,7 @@ import torch
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.model.probe import Inputs
-from poolscore.engine.shard import Scorer
+from poolscore.engine.worker.shard import Scorer
 
 CANDIDATES = (16, 32, 64, 128, 256, 512, 1024)  # rows
 ENOUGH = 0.95  # of the best rate: the smallest batch with that is taken

@@ -16,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poolscore.engine.check import CheckResult, auroc, check_labelled
+from poolscore.engine.before.check import CheckResult, auroc, check_labelled
 from poolscore.engine.config import Config, parse_config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.prepare import prepare_job

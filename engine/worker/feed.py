@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
-from poolscore.engine.ahead import Ahead
 from poolscore.engine.inputs.batch import BatchDecoder, HostBatch
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import Rows, ShardReader
-from poolscore.engine.stages import Stages
+from poolscore.engine.worker.ahead import Ahead
+from poolscore.engine.worker.stages import Stages
 
 T = TypeVar("T")
 Batch = tuple[Rows, HostBatch]

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from poolscore.engine import cores
 from poolscore.engine.config import RunConfig
+from poolscore.engine.machine import cores
 
 
 @pytest.mark.parametrize(

@@ -23,20 +23,20 @@ from numpy.typing import NDArray
 
 from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
-from poolscore.engine.cores import usable_cores
 from poolscore.engine.errors import ConfigError
+from poolscore.engine.machine.cores import usable_cores
 from poolscore.engine.pool.draw import draw_pieces
 from poolscore.engine.pool.plan import Piece, Shard
 from poolscore.engine.pool.read import Rows
 from poolscore.engine.prepare import Prepared
-from poolscore.engine.profile import numeric_settings
-from poolscore.engine.reference import Both, Precision, Reference
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.scores import SCORES, Task, scores_of
-from poolscore.engine.shard import Scorer
 from poolscore.engine.storage.filesystem import open_parquet
+from poolscore.engine.verify.reference import Both, Precision, Reference
 from poolscore.engine.words import amount
+from poolscore.engine.worker.profile import numeric_settings
+from poolscore.engine.worker.shard import Scorer
 
 Array = NDArray[Any]
 

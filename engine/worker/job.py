@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from poolscore.engine.config import Config
-from poolscore.engine.cores import with_decode_threads
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.exclude import digest_of, read_ids
 from poolscore.engine.imports import add_to_path
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
+from poolscore.engine.machine.cores import with_decode_threads
 from poolscore.engine.model.compiled import Artefact
 from poolscore.engine.model.load import load_network
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Probe
 from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.read import ShardReader
-from poolscore.engine.profile import choose_device
-from poolscore.engine.shard import Scorer
+from poolscore.engine.worker.profile import choose_device
+from poolscore.engine.worker.shard import Scorer
 
 
 @dataclass(frozen=True)

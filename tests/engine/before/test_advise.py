@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from poolscore.engine.advise import PASSES, advise, spearman, top_overlap
+from poolscore.engine.before.advise import PASSES, advise, spearman, top_overlap
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.prepare import prepare_job

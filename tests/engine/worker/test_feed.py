@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from poolscore.engine.config import Config
-from poolscore.engine.cores import Node, cores_per_worker, with_decode_threads
 from poolscore.engine.errors import INCOMPLETE, OutOfMemory, StoppedError
+from poolscore.engine.machine.cores import Node, cores_per_worker, with_decode_threads
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.fleet import LocalFleet
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.task import ScoreShard
 from poolscore.engine.score import score_pool
-from poolscore.engine.shard import Scorer
-from poolscore.engine.stages import ON_DEVICE, STAGES, bounding_stage, idle_share
-from poolscore.engine.worker import ShardWorker
+from poolscore.engine.worker.shard import Scorer
+from poolscore.engine.worker.stages import ON_DEVICE, STAGES, bounding_stage, idle_share
+from poolscore.engine.worker.worker import ShardWorker
 
 Configure = Callable[..., Config]
 

@@ -10,7 +10,7 @@ import torch
 from poolscore.engine.config import Config
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.prepare import prepare_job
-from poolscore.engine.profile import choose_device, device_of_driver
+from poolscore.engine.worker.profile import choose_device, device_of_driver
 
 Configure = Callable[..., Config]
 

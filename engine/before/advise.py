@@ -24,9 +24,9 @@ from poolscore.engine.model.load import load_network
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.model.probe import PROBE_ROWS, Inputs
 from poolscore.engine.prepare import Prepared
-from poolscore.engine.profile import numeric_settings
 from poolscore.engine.scores import SCORES
-from poolscore.engine.shard import Scorer
+from poolscore.engine.worker.profile import numeric_settings
+from poolscore.engine.worker.shard import Scorer
 
 PASSES = (5, 10, 20, 50, 100)
 LEAST_TOP = 10  # rows; fewer say nothing about a selection

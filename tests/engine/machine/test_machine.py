@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from poolscore.engine import cores
 from poolscore.engine.config import RunConfig
-from poolscore.engine.cores import bind_to_gpu, read_ahead, usable_cores
-from poolscore.engine.machine import cores_beside, cpu_quota, memory_limit
+from poolscore.engine.machine import cores
+from poolscore.engine.machine.cores import bind_to_gpu, read_ahead, usable_cores
+from poolscore.engine.machine.linux import cores_beside, cpu_quota, memory_limit
 
 GB = 1 << 30
 DOCKER_V1 = "5:memory:/docker/ab12\n4:cpu,cpuacct:/docker/ab12\n1:name=systemd:/docker/ab12"
@@ -174,7 +174,7 @@ def test_every_thread_of_a_process_is_bound_and_too_few_cores_are_refused() -> N
     code = """
 import os, threading
 from pathlib import Path
-from poolscore.engine.machine import bind
+from poolscore.engine.machine.linux import bind
 ours = sorted(os.sched_getaffinity(0))
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 print(bind(frozenset({ours[0], 100_000}), least=2), bind(frozenset({ours[0]}), least=1))

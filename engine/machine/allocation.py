@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 from functools import cache
 
-from poolscore.engine.cores import usable_cores
+from poolscore.engine.machine.cores import usable_cores
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 KEPT = 1 << 30  # bytes

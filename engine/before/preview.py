@@ -15,17 +15,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from torch import Tensor
 
-from poolscore.engine.cores import with_decode_threads
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.inputs import build_decoders
 from poolscore.engine.inputs.base import RowSpec
 from poolscore.engine.inputs.batch import BatchDecoder
-from poolscore.engine.near_duplicates import near_duplicate_rate
+from poolscore.engine.machine.cores import with_decode_threads
 from poolscore.engine.pool.plan import Plan, Shard
-from poolscore.engine.profile import numeric_settings
 from poolscore.engine.reasons import by_kind
-from poolscore.engine.shard import Scorer
-from poolscore.engine.stages import bounding_stage
+from poolscore.engine.selection.near_duplicates import near_duplicate_rate
+from poolscore.engine.worker.profile import numeric_settings
+from poolscore.engine.worker.shard import Scorer
+from poolscore.engine.worker.stages import bounding_stage
 
 PLACES = 64  # row groups that a sample is read from, at least, where there are so many
 PICKED = 48  # rows that stand for the selection, at most

@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poolscore.engine.config import Config
-from poolscore.engine.cores import read_ahead
-from poolscore.engine.device_clock import DeviceClock, Mark
 from poolscore.engine.errors import StoppedError
-from poolscore.engine.feed import NO_ROWS, Blank, Feed
 from poolscore.engine.inputs.batch import Bad, BatchDecoder
+from poolscore.engine.machine.cores import read_ahead
 from poolscore.engine.model.passes import McDropout
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import Rows, ShardReader
 from poolscore.engine.scores import SCORES, scores_of
-from poolscore.engine.stages import Stages
+from poolscore.engine.worker.device_clock import DeviceClock, Mark
+from poolscore.engine.worker.feed import NO_ROWS, Blank, Feed
+from poolscore.engine.worker.stages import Stages
 from poolscore.kernels.random_score import uniform_from_keys
 from poolscore.kernels.row_stats import RowStats, row_stats
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from poolscore.engine import near_duplicates
-from poolscore.engine.near_duplicates import ALIKE, clusters, cosines, near_duplicate_rate
+from poolscore.engine.selection import near_duplicates
+from poolscore.engine.selection.near_duplicates import ALIKE, clusters, cosines, near_duplicate_rate
 
 
 def _cosine_NN(features_NF: NDArray[np.floating], centre_F: NDArray[np.floating]) -> NDArray[np.float64]:

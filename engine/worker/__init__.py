@@ -1,0 +1,1 @@
+"""A worker: its model, and what becomes of a shard there: read, decoded, inferred, reduced, committed."""
