@@ -24,6 +24,7 @@ import torch
 from poolscore.engine.before.preview import Preview, preview
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, PoolAway, PoolscoreError, UnreadableShard
+from poolscore.engine.machine.openmp import end_own_pool
 from poolscore.engine.model.compiled import Artefact, programs_compiled
 from poolscore.engine.pool.plan import Shard
 from poolscore.engine.pool.read import ShardReader, is_away
@@ -74,6 +75,7 @@ class ShardWorker:
         self._ended = 0.0  # when the last shard was
         if job.run_id is not None:
             _require_same_directory(self._storage, job.run_id)
+        end_own_pool()  # of whoever prepared the job in this process
         self._device = ThreadPoolExecutor(1, thread_name_prefix="poolscore-device")
         try:
             self._scorer, compiled = self._on_device(self._build, job)

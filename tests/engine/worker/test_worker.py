@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +14,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from conftest import scores_of_run, write_pool
 
 from poolscore.engine.config import Config
 from poolscore.engine.errors import DONE, INCOMPLETE, BrokenDevice, ConfigError, StoppedError, UnreadableShard
+from poolscore.engine.machine.openmp import end_own_pool
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.run.bisect import MOST_ROWS
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.run.journal import ShardReport
 from poolscore.engine.run.task import ScoreShard, TryReading, TryRows
 from poolscore.engine.score import score_pool
+from poolscore.engine.worker.profile import numeric_settings
 from poolscore.engine.worker.shard import Scorer
 from poolscore.engine.worker.worker import ShardWorker
 
@@ -41,6 +45,26 @@ def test_an_exclude_list_that_grew_is_refused(digit_config: Configure, tmp_path:
     listed.write_text("id\ndigit-0001\ndigit-0002\n")
     with pytest.raises(ConfigError, match=r"labelled.csv changed since the job began"):
         ShardWorker(job)
+
+
+def test_torch_s_threads_of_who_prepared_the_job_end(digit_config: Configure) -> None:
+    job = prepare_job(digit_config()).job
+
+    def threads() -> set[str]:
+        return {task.name for task in Path("/proc/self/task").iterdir()}
+
+    end_own_pool()  # of tests before this one
+    before = threads()
+    with numeric_settings(3):
+        torch.ones(512, 512) @ torch.ones(512, 512)  # in three parts
+    pool = threads() - before
+    assert pool
+    worker = ShardWorker(job)
+    give_up = time.monotonic() + 10
+    while pool & threads() and time.monotonic() < give_up:
+        time.sleep(0.01)
+    worker.close()
+    assert not pool & threads()
 
 
 def test_another_run_directory_is_refused(digit_config: Configure) -> None:
