@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from poolscore.engine.config import FeaturesDecode
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.inputs.base import Reasons, RowSpec, normalised, not_finite
+from poolscore.engine.inputs.base import Reasons, RowSpec, normalised
 
 if TYPE_CHECKING:
     import torch
@@ -48,17 +48,20 @@ class FeaturesDecoder:
 
     def decode(self, table: pa.Table, out: NDArray[Any]) -> Reasons:
         """See Decoder."""
-        bad: Reasons = {}
+        rows = table.num_rows
+        null = np.zeros((rows, len(self.columns)), dtype=bool)
         for position, name in enumerate(self.columns):
             column = table[name]
-            nulls = pc.is_null(column).to_numpy(zero_copy_only=False)
-            kind = pa.float64() if out.dtype.kind == "f" else pa.int64()
-            # Not safe: beyond 2^53 an integer is rounded to a float64 instead of refused.
-            numbers = pc.cast(column, kind, safe=False).fill_null(0).to_numpy(zero_copy_only=False)
-            wrong = not_finite(numbers)
-            for i in np.flatnonzero(nulls | wrong):
-                bad.setdefault(int(i), f"column '{name}' is {'null' if nulls[i] else 'NaN or infinite'}")
-            out[: len(numbers), position] = numbers
+            if column.null_count:
+                null[:, position] = pc.is_null(column).to_numpy(zero_copy_only=False)
+                kind = pa.float64() if out.dtype.kind == "f" else pa.int64()
+                column = pc.cast(column, kind, safe=False).fill_null(0)
+            out[:rows, position] = column.to_numpy()  # beyond 2^53 an integer is rounded to a float64
+        wrong = null | ~np.isfinite(out[:rows])
+        bad: Reasons = {}
+        for i in np.flatnonzero(wrong.any(axis=1)).tolist():
+            first = int(wrong[i].argmax())
+            bad[i] = f"column '{self.columns[first]}' is {'null' if null[i, first] else 'NaN or infinite'}"
         out[list(bad)] = 0
         return bad
 

@@ -1,6 +1,6 @@
 """The threads that torch computes with on a CPU, which OpenMP keeps for whoever called it, each caller its own.
 
-While one caller has them, they wait for its next call awake, for it comes in microseconds. As soon as all pools together
+While one caller has them, they wait awake for its next call, which comes in microseconds. As soon as all pools together
 have more threads than there are cores, libgomp lets every thread sleep soon (gomp_managed_threads in its
 config/linux/wait.h). Waking them costs small networks a quarter of their rate.
 """
@@ -13,8 +13,8 @@ _SOFT = 1  # omp_pause_soft: OpenMP 5.0, section 2.9
 
 
 def end_own_pool() -> None:
-    """End the pool of the calling thread, which calls torch no more while another thread does; if it does, it gets a new
-    one. Does nothing where OpenMP is older than 5.0, or is not there."""
+    """End the pool of the calling thread, which is not to call torch while another thread does; it gets a new one if it
+    calls. Does nothing where OpenMP is older than 5.0, or is not there."""
     pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
     if pause is not None:
         pause(_SOFT)
