@@ -17,9 +17,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "evidence"))
 
+from page_parts.headlines import HEADLINES
+from page_parts.theme import Result, Theme, rows_to_table
+from page_parts.themes import THEMES
 from report import fill
-from result_headlines import HEADLINES
-from result_themes import THEMES, Result, Theme, rows_to_table
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -169,7 +170,7 @@ def anchor(title: str) -> str:
 
 def draw_all(results: Path = RESULTS) -> None:
     """The pictures of the newest results."""
-    from result_plots import draw  # matplotlib, which is no dependency
+    from page_parts.plots import draw  # matplotlib, which is no dependency
 
     for theme in THEMES:
         if file := newest(results, theme.name):

@@ -264,8 +264,9 @@ class _Window:
 
 
 def _read(file: pa.NativeFile, offset: int, length: int) -> memoryview:
-    """Into Arrow's memory: what Python frees on so many threads would stay with the process."""
-    data = file.get_stream(offset, length).read_buffer()
+    """Into Arrow's memory: what Python frees on so many threads would stay with the process. In one request: where no
+    length is told, a stream is read in pieces of 256 KiB, one after the other."""
+    data = file.get_stream(offset, length).read_buffer(length)
     if data.size != length:
         raise OSError(f"it ends before byte {offset + length}, in the middle of a row group")
     return memoryview(data).cast("B")

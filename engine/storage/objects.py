@@ -137,5 +137,5 @@ class ObjectStorage:
 
 
 def _content(at: Location) -> bytes:
-    with at.filesystem.open_input_stream(at.path, compression=None) as file:
+    with at.filesystem.open_input_file(at.path) as file:  # of a known size: one request
         return bytes(file.read())

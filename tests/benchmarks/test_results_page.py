@@ -14,7 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import results_page
 from gpu_parts.part import figure
-from result_themes import THEMES, rows_to_table
+from page_parts.theme import rows_to_table
+from page_parts.themes import THEMES
 from results_page import HERE, NO_GPU, again, headline, newest, on_gpu, page
 
 ENVIRONMENT: dict[str, Any] = {

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import boto3
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,10 +21,13 @@ from poolscore.engine.config import ModelConfig, TextDecode
 from poolscore.engine.errors import ConfigError, StoppedError
 from poolscore.engine.exclude import read_ids
 from poolscore.engine.inputs.tokenizer import load_tokenizer, tokenizer_digest
+from poolscore.engine.keys import IdSet
 from poolscore.engine.model.load import load_network
+from poolscore.engine.pool.cut import make_plan
 from poolscore.engine.pool.find import find_files
 from poolscore.engine.pool.footer import read_footer
 from poolscore.engine.pool.listing import list_files
+from poolscore.engine.pool.read import ShardReader
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.scores import Task
 from poolscore.engine.storage import clients, filesystem, object_writer
@@ -83,6 +87,29 @@ def other_settings(monkeypatch: pytest.MonkeyPatch, **settings: str | None) -> N
             monkeypatch.setenv(name, value)
     for module, name in ((clients, "_s3_client"), (object_writer, "_s3")):
         monkeypatch.setattr(module, name, cache(getattr(module, name).__wrapped__))
+
+
+def test_a_shard_is_fetched_by_the_requests_that_were_planned(bucket: str, proxy: Proxy) -> None:
+    images = [np.random.default_rng(i).bytes(100_000) for i in range(64)]
+    file = pa.BufferOutputStream()
+    pq.write_table(pa.table({"id": range(64), "image": images}), file, row_group_size=32, compression="none")
+    ObjectStorage(f"{bucket}/pool").create("0.parquet", file.getvalue().to_pybytes())
+    plan = make_plan(find_files(f"{bucket}/pool"), 1000)
+    reader = ShardReader(plan.root, ["image"], "id", IdSet())
+    proxy.seen.clear()
+    with reader.ahead(plan.shards[0], 1 << 30) as source:
+        blocks = list(reader.blocks(plan.shards[0], 64, source))
+    assert pa.concat_tables(block.table for block in blocks)["image"].to_pylist() == images
+    assert [request.split()[0] for request in proxy.seen] == ["HEAD", "GET", "GET", "GET"]  # the footer, two row groups
+
+
+def test_a_file_is_read_by_one_request(bucket: str, proxy: Proxy) -> None:
+    content = np.random.default_rng(0).bytes(3_000_000)
+    storage = ObjectStorage(f"{bucket}/run")
+    storage.create("a", content)
+    proxy.seen.clear()
+    assert storage.read("a") == content
+    assert [request.split()[0] for request in proxy.seen] == ["HEAD", "GET"]
 
 
 def test_one_file_system_for_all_files_of_a_process(bucket: str) -> None:

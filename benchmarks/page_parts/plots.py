@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from result_themes import OURS, Result
+
+from page_parts.theme import OURS, Result
 
 
 def peers(result: Result, out: Path) -> None:

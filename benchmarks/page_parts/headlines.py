@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from result_themes import OURS, Result
+from page_parts.theme import OURS, Result
 
 Line = list[object]  # what was asked, our figure, and what stands beside it
 
