@@ -18,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -147,16 +148,20 @@ def in_a_process(name: str, device: str, results: Results, seconds: float) -> No
 def _end(process: subprocess.Popen[bytes], folder: str) -> None:
     """Kill a part with all that it started, also in sessions of their own, as Ray's processes: they hold the GPU.
 
-    Returns when they are gone, for the next part wants the GPU's memory, or after SECONDS_TO_DIE.
+    Returns when all their threads have ended, for the next part wants what they held, or after SECONDS_TO_DIE.
     """
     process.kill()
     process.wait()
     mark, deadline = f"{MARK}={folder}".encode(), time.monotonic() + SECONDS_TO_DIE
     while (left := _bearing(mark)) and time.monotonic() < deadline:
         for pid in left:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):  # it has ended
                 os.kill(pid, signal.SIGKILL)
-        time.sleep(0.05)
+                ended = os.pidfd_open(pid)
+                select.select([ended], [], [], max(0.0, deadline - time.monotonic()))
+                os.close(ended)
+    if left:
+        print(f"processes {left} of this part do not end", flush=True)
 
 
 def _bearing(mark: bytes) -> list[int]:

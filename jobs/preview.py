@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from poolscore.engine.before.estimate import Estimate, Work, estimate
-from poolscore.engine.before.preview import Preview, draw_sample, preview, with_cores
 from poolscore.engine.config import Config
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError, UnreadableShard
@@ -24,6 +23,7 @@ from poolscore.engine.model.compiled import NOT_THERE
 from poolscore.engine.prepare import Prepared
 from poolscore.engine.words import amount
 from poolscore.engine.worker.job import Job
+from poolscore.engine.worker.preview import Preview, draw_sample, preview, with_cores
 from poolscore.engine.worker.stages import idle_share
 from poolscore.jobs import show
 from poolscore.jobs.report.gallery import cards, table

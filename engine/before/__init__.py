@@ -1,1 +1,1 @@
-"""What a user looks at before hours are spent: labelled rows, other settings, a sample, hours and prices."""
+"""What a user looks at before hours are spent: labelled rows, other settings, hours and prices."""

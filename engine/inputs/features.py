@@ -57,7 +57,7 @@ class FeaturesDecoder:
                 kind = pa.float64() if out.dtype.kind == "f" else pa.int64()
                 column = pc.cast(column, kind, safe=False).fill_null(0)
             out[:rows, position] = column.to_numpy()  # beyond 2^53 an integer is rounded to a float64
-        wrong = null | ~np.isfinite(out[:rows])
+        wrong = null | ~np.isfinite(out[:rows]) if out.dtype.kind == "f" else null
         bad: Reasons = {}
         for i in np.flatnonzero(wrong.any(axis=1)).tolist():
             first = int(wrong[i].argmax())

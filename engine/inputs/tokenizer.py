@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from poolscore.engine.config import TextDecode
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.storage.filesystem import locate, reason, repeated, require_bucket
+from poolscore.engine.storage.filesystem import locate, read_whole, reason, repeated, require_bucket
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -67,13 +67,8 @@ def tokenizer_digest(decode: TextDecode) -> str:
 def _read(decode: TextDecode) -> bytes:
     assert decode.tokenizer is not None
     place = locate(decode.tokenizer)
-
-    def read() -> bytes:
-        with place.filesystem.open_input_stream(place.path) as file:
-            return bytes(file.read())
-
     try:
-        return repeated(read, decode.tokenizer)
+        return repeated(lambda: read_whole(place), decode.tokenizer)
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             require_bucket(decode.tokenizer)

@@ -1,1 +1,1 @@
-"""The machine: its cores and memory, how the workers on it share them, and how the allocator keeps memory."""
+"""The machine: its cores and memory, how its workers share them, and what allocator and OpenMP keep."""

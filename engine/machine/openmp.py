@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ctypes
 
-_SOFT = 1  # omp_pause_soft: OpenMP 5.0, section 2.9
+_SOFT = 1  # omp_pause_soft of OpenMP 5.0
 
 
 def end_own_pool() -> None:
     """End the pool of the calling thread, which is not to call torch while another thread does; it gets a new one if it
-    calls. Does nothing where OpenMP is older than 5.0, or is not there."""
+    calls. So with libgomp; other libraries may end more pools, and one older than OpenMP 5.0 ends none."""
     pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
     if pause is not None:
         pause(_SOFT)

@@ -21,7 +21,6 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from poolscore.engine import log
-from poolscore.engine.before.preview import Preview
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import BrokenDevice, ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.machine.cores import Node, usable_cores
@@ -32,6 +31,7 @@ from poolscore.engine.run.ray_actor import Actor, RayWorker
 from poolscore.engine.run.ray_cluster import connect, draining, how_it_died, machine_died, machines, was_told_to_go
 from poolscore.engine.run.task import PreviewSample, Task
 from poolscore.engine.worker.job import Job
+from poolscore.engine.worker.preview import Preview
 
 LOOK = 1.0  # seconds between looks at the cluster's machines
 SPOT = 5  # machines that may die under a shard before it is blamed: on a spot market they die for no fault of its own

@@ -12,10 +12,10 @@ from poolscore.engine.pool.choice import RowChoice
 from poolscore.engine.pool.plan import Shard
 
 if TYPE_CHECKING:  # the driver hands tasks out without building a model
-    from poolscore.engine.before.preview import Preview
     from poolscore.engine.run.journal import ShardReport
     from poolscore.engine.shortlist.read import Looked
     from poolscore.engine.worker.feed import Blank
+    from poolscore.engine.worker.preview import Preview
     from poolscore.engine.worker.worker import ShardWorker
 
 

@@ -32,6 +32,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 MOMENT = 5.0  # seconds that a call is repeated for, beyond its client's own attempts
 FIRST_PAUSE = 0.2  # seconds
+PIECE = 8 << 20  # bytes of one request; where nothing is said Arrow asks for 256 KiB of a stream at a time
 REACH_SECONDS, KNOCK_EVERY = 4.0, 1.0  # a server that is just starting may take a moment
 
 _WORDS = (  # what clients call it → what it is
@@ -160,9 +161,19 @@ def fetch(uri: str, to: Path) -> None:
     def copy() -> None:
         at = locate(uri)
         with at.filesystem.open_input_stream(at.path, compression=None) as source, to.open("wb") as file:
-            shutil.copyfileobj(source, file, 1 << 22)
+            shutil.copyfileobj(source, file, PIECE)
 
     apart(repeated, copy, uri)
+
+
+def read_whole(at: Location) -> bytes:
+    """A file as it is.
+
+    Raises:
+        OSError: it cannot be read; FileNotFoundError where there is none.
+    """
+    with at.filesystem.open_input_stream(at.path, compression=None) as file:
+        return b"".join(iter(lambda: file.read(PIECE), b""))
 
 
 def in_order(read: Callable[[A], B], places: Iterable[A], at_once: int) -> Iterator[B]:

@@ -16,10 +16,10 @@ from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError, PoolscoreError, StoppedError
 from poolscore.engine.storage.filesystem import (
-    Location,
     in_order,
     locate,
     may_pass,
+    read_whole,
     reason,
     repeated,
     require_bucket,
@@ -63,7 +63,7 @@ class ObjectStorage:
         at = locate(self.path(name))
         with self._stopping(name, "read"):
             try:
-                return repeated(lambda: _content(at), self.path(name))
+                return repeated(lambda: read_whole(at), self.path(name))
             except FileNotFoundError:
                 require_bucket(self.root)
         raise FileNotFoundError(errno.ENOENT, "no such object", self.path(name))
@@ -134,8 +134,3 @@ class ObjectStorage:
             raise StoppedError(
                 f"{where} cannot be {done} ({why}); mend the storage, then run the same command again"
             ) from error
-
-
-def _content(at: Location) -> bytes:
-    with at.filesystem.open_input_file(at.path) as file:  # of a known size: one request
-        return bytes(file.read())

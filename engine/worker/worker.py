@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 
-from poolscore.engine.before.preview import Preview, preview
 from poolscore.engine.config_text import one_line
 from poolscore.engine.errors import BrokenDevice, ConfigError, OutOfMemory, PoolAway, PoolscoreError, UnreadableShard
 from poolscore.engine.machine.openmp import end_own_pool
@@ -41,6 +40,7 @@ from poolscore.engine.storage.open import open_storage
 from poolscore.engine.storage.patient import PatientStorage
 from poolscore.engine.worker.feed import NO_ROWS, Blank, Feed
 from poolscore.engine.worker.job import Job, build_scorer
+from poolscore.engine.worker.preview import Preview, preview
 from poolscore.engine.worker.profile import numeric_profile, numeric_settings
 from poolscore.engine.worker.shard import ScoredShard, Scorer
 

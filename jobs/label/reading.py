@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pyarrow import fs
 
 from poolscore.engine.errors import ConfigError
-from poolscore.engine.storage.filesystem import locate, reason, repeated, require_reachable
+from poolscore.engine.storage.filesystem import locate, read_whole, reason, repeated, require_reachable
 from poolscore.engine.storage.threads import apart
 from poolscore.jobs.label import cvat, folder, labelstudio, table
 from poolscore.jobs.label.answers import Given
@@ -56,9 +56,7 @@ def read_answers(uri: str, tasks: Tasks) -> list[Given]:
 
 
 def _read(uri: str) -> bytes:
-    at = locate(uri)
-    with at.filesystem.open_input_file(at.path) as file:  # of a known size: one request
-        return bytes(file.read())
+    return read_whole(locate(uri))
 
 
 def _unzipped(data: bytes, where: str) -> bytes:

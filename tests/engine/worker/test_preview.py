@@ -14,7 +14,6 @@ import pytest
 from conftest import scores_of_run
 
 from poolscore.engine.before.estimate import Work, estimate
-from poolscore.engine.before.preview import PICKED, draw_sample, preview
 from poolscore.engine.config import Config, PricesConfig
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.pool.cut import make_plan
@@ -23,6 +22,7 @@ from poolscore.engine.pool.plan import Plan
 from poolscore.engine.prepare import prepare_job
 from poolscore.engine.score import score_pool
 from poolscore.engine.selection.near_duplicates import near_duplicate_rate
+from poolscore.engine.worker.preview import PICKED, draw_sample, preview
 from poolscore.engine.worker.shard import Scorer
 from poolscore.jobs import preview as jobs_preview
 
