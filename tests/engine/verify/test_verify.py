@@ -21,8 +21,9 @@ from poolscore.engine.prepare import Prepared, prepare_job
 from poolscore.engine.run.coordinator import State
 from poolscore.engine.run.directory import RunDirectory
 from poolscore.engine.score import score_pool
+from poolscore.engine.verify import verify
 from poolscore.engine.verify.reference import Reference
-from poolscore.engine.verify.verify import Verified, try_to_verify, verify, verify_run
+from poolscore.engine.verify.verify import Verified, try_to_verify, verify_run
 from poolscore.jobs.verified import verified_in_words
 from poolscore.kernels.dropout_mask import keep_mask
 
