@@ -157,6 +157,8 @@ def _end(process: subprocess.Popen[bytes], folder: str) -> None:
         for pid in left:
             with contextlib.suppress(OSError):  # it has ended
                 os.kill(pid, signal.SIGKILL)
+        for pid in left:
+            with contextlib.suppress(OSError):
                 ended = os.pidfd_open(pid)
                 select.select([ended], [], [], max(0.0, deadline - time.monotonic()))
                 os.close(ended)

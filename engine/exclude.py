@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from poolscore.engine.errors import ConfigError
 from poolscore.engine.keys import IdSet, id_text, keys_of
-from poolscore.engine.storage.filesystem import locate, reason, repeated, require_bucket
+from poolscore.engine.storage.filesystem import locate, read_whole, reason, repeated, require_bucket
 from poolscore.engine.storage.threads import apart
 
 TASKS = "tasks.json"  # in the folder of an export: what was handed over (poolscore.jobs.tasks.manifest)
@@ -94,8 +94,7 @@ def open_columns(path: str) -> tuple[list[str], Callable[[str], pa.ChunkedArray]
         if export.filesystem.get_file_info(export.path).is_file:
             return open_columns(f"{path}/{TASKS}")
     if path.lower().endswith(".json"):
-        with at.filesystem.open_input_stream(at.path) as file:
-            listed = ids_of_tasks(json.loads(file.read()))
+        listed = ids_of_tasks(json.loads(read_whole(at)))
         return ["id"], lambda name: pa.chunked_array([listed])
     if _is_csv(path):
         with at.filesystem.open_input_stream(at.path) as file, csv.open_csv(file) as reader:

@@ -68,7 +68,7 @@ def _read(decode: TextDecode) -> bytes:
     assert decode.tokenizer is not None
     place = locate(decode.tokenizer)
     try:
-        return repeated(lambda: read_whole(place), decode.tokenizer)
+        return repeated(lambda: read_whole(place, "detect"), decode.tokenizer)
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             require_bucket(decode.tokenizer)

@@ -166,13 +166,13 @@ def fetch(uri: str, to: Path) -> None:
     apart(repeated, copy, uri)
 
 
-def read_whole(at: Location) -> bytes:
-    """A file as it is.
+def read_whole(at: Location, compression: str | None = None) -> bytes:
+    """A file as it is; with 'detect' unpacked, if its name says that it is packed.
 
     Raises:
         OSError: it cannot be read; FileNotFoundError where there is none.
     """
-    with at.filesystem.open_input_stream(at.path, compression=None) as file:
+    with at.filesystem.open_input_stream(at.path, compression=compression) as file:
         return b"".join(iter(lambda: file.read(PIECE), b""))
 
 

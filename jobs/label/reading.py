@@ -43,7 +43,7 @@ def read_answers(uri: str, tasks: Tasks) -> list[Given]:
             raise ConfigError(f"there is no file of answers {uri}")
         if about.size > MOST_BYTES:
             raise ConfigError(f"{uri} has {about.size:,} bytes, more than {MOST_BYTES:,}; import it in parts")
-        data = apart(repeated, lambda: _read(uri), uri)
+        data = apart(repeated, lambda: read_whole(locate(uri)), uri)
     except OSError as error:
         raise ConfigError(f"{uri} cannot be read: {reason(error)}") from error
     suffix = "." + uri.lower().rpartition(".")[2]
@@ -53,10 +53,6 @@ def read_answers(uri: str, tasks: Tasks) -> list[Given]:
         known = ", ".join([*READERS, ".zip (of CVAT)"])
         raise ConfigError(f"{uri}: answers are read from {known}, or from a folder with one folder for each class")
     return READERS[suffix](data, uri, tasks)
-
-
-def _read(uri: str) -> bytes:
-    return read_whole(locate(uri))
 
 
 def _unzipped(data: bytes, where: str) -> bytes:
